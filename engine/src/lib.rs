@@ -1,0 +1,1 @@
+//! The engine: a data directory whose every change stands in a write-ahead log first.

@@ -1,0 +1,9 @@
+//! The write-ahead log as bytes: what stands on disk and what crosses the wire.
+//!
+//! This crate turns records into bytes and bytes into records, and does nothing else: no file,
+//! no socket, no clock. The engine writes what it encodes, the transport ships it unchanged,
+//! and recovery tooling reads it without either.
+
+mod ids;
+
+pub use ids::{Chain, ClusterId, ClusterIdError, Cursor, FileId, Lsn, NodeId, Time, ViewNum};

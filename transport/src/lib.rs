@@ -1,0 +1,1 @@
+//! The log and its acknowledgements over QUIC. Knows bytes and positions; never a file.
