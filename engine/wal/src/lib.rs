@@ -4,6 +4,19 @@
 //! no socket, no clock. The engine writes what it encodes, the transport ships it unchanged,
 //! and recovery tooling reads it without either.
 
+mod bytes;
+pub mod control;
 mod ids;
+pub mod operation;
+pub mod record;
+pub mod segment;
+mod stream;
+pub mod view;
 
+pub use control::Control;
 pub use ids::{Chain, ClusterId, ClusterIdError, Cursor, FileId, Lsn, NodeId, Time, ViewNum};
+pub use operation::{Attributes, FileTime, Operation, Pieces};
+pub use record::Record;
+pub use segment::SegmentHeader;
+pub use stream::RecordStream;
+pub use view::{HistoryEntry, View};

@@ -1,0 +1,569 @@
+//! What a record does: the operations on replicated directories, and the marks between them.
+//!
+//! ```text
+//! kind  name          body, fields in order; a name or text is a u16 length and its bytes
+//!    1  mark          time 8
+//!    2  view          a view, 32 bytes (see `view`)
+//!   16  write         id 8, offset 8, then the data
+//!   17  patch         id 8, offset 8, pieces: skip u32, len u32, bytes; skip counts from the piece before
+//!   18  truncate      id 8, size 8
+//!   19  allocate      id 8, offset 8, len 8, mode u32 (flags of fallocate(2))
+//!   32  create        parent 8, id 8, mode u32, uid u32, gid u32, device u64, name
+//!   33  symlink       parent 8, id 8, uid u32, gid u32, name, then the target
+//!   34  link          id 8, parent 8, name
+//!   35  rename        id 8, replaced 8 (0: none), parent 8, new parent 8, flags u32, name, new name
+//!   36  remove        parent 8, id 8, name (unlink and rmdir)
+//!   37  unnamed       id 8, mode u32, uid u32, gid u32 (O_TMPFILE)
+//!   38  drop          id 8 (an unnamed file was closed without a name)
+//!   48  attributes    id 8, valid u32, mode u32, uid u32, gid u32, atime 12, mtime 12 (seconds i64, nanoseconds u32)
+//!   49  set xattr     id 8, flags u32, name, then the value
+//!   50  remove xattr  id 8, name
+//! ```
+//!
+//! Replay is idempotent: every operation names the ids that it expects, and is skipped where they
+//! are not found. Its time is that of the last mark. Other kinds are of a newer version, which a
+//! reader refuses; nothing is ever ignored.
+
+use crate::bytes::{Put, Reader};
+use crate::record::{BODY_MAX, KIND_MARK};
+use crate::view::View;
+use crate::{FileId, Record, Time};
+
+/// Most bytes of data in one write; also the largest request of the capture.
+pub const WRITE_MAX: usize = 1 << 20;
+/// Longest name of a directory entry or an extended attribute, in bytes.
+pub const NAME_MAX: usize = 255;
+const _: () = assert!(16 + WRITE_MAX <= BODY_MAX, "a write fits a record");
+
+/// A moment as files carry it: seconds since 1970-01-01 UTC, which may be negative, and
+/// nanoseconds below 1,000,000,000.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileTime {
+    /// Whole seconds, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds within the second.
+    pub nanos: u32,
+}
+
+impl From<Time> for FileTime {
+    fn from(time: Time) -> Self {
+        let seconds = i64::try_from(time.0 / 1_000_000_000).expect("2^64 ns are below 2^63 s");
+        let nanos = u32::try_from(time.0 % 1_000_000_000).expect("a remainder below 10^9");
+        Self { seconds, nanos }
+    }
+}
+
+/// Attributes to set; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits, suid, sgid and sticky included; no file type.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Time of the last access.
+    pub atime: Option<FileTime>,
+    /// Time of the last modification.
+    pub mtime: Option<FileTime>,
+}
+
+/// The changed pieces of a write: in order, not overlapping, relative to the patch's offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pieces<'a>(&'a [u8]);
+
+/// One operation, borrowing names and data.
+#[expect(missing_docs, reason = "the table at the top says what each field is")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation<'a> {
+    /// From here on operations happen at this time.
+    Mark { time: Time },
+    /// A view begins.
+    View(View),
+    /// Bytes are written; the file grows as needed.
+    Write { id: FileId, offset: u64, data: &'a [u8] },
+    /// Of a write, the bytes that differ from what stood there. Whole or absent like a write.
+    Patch { id: FileId, offset: u64, pieces: Pieces<'a> },
+    /// The file's size is set.
+    Truncate { id: FileId, size: u64 },
+    /// fallocate(2): space reserved, punched out or zeroed.
+    Allocate { id: FileId, offset: u64, len: u64, mode: u32 },
+    /// A file, directory or special file appears; `mode` holds type and permissions.
+    Create {
+        parent: FileId,
+        id: FileId,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        device: u64,
+        name: &'a [u8],
+    },
+    /// A symbolic link appears.
+    Symlink { parent: FileId, id: FileId, uid: u32, gid: u32, name: &'a [u8], target: &'a [u8] },
+    /// A further name for a file, or the first one for an unnamed file.
+    Link { id: FileId, parent: FileId, name: &'a [u8] },
+    /// rename(2) and renameat2(2); `replaced` is what stood under the new name.
+    Rename {
+        id: FileId,
+        replaced: Option<FileId>,
+        parent: FileId,
+        new_parent: FileId,
+        flags: u32,
+        name: &'a [u8],
+        new_name: &'a [u8],
+    },
+    /// A name of a file, or an empty directory, goes.
+    Remove { parent: FileId, id: FileId, name: &'a [u8] },
+    /// A file without a name appears.
+    Unnamed { id: FileId, mode: u32, uid: u32, gid: u32 },
+    /// A file without a name is gone.
+    Drop { id: FileId },
+    /// Owner, permissions or times are set.
+    SetAttributes { id: FileId, attributes: Attributes },
+    /// setxattr(2).
+    SetXattr { id: FileId, flags: u32, name: &'a [u8], value: &'a [u8] },
+    /// removexattr(2).
+    RemoveXattr { id: FileId, name: &'a [u8] },
+}
+
+/// Why a record's body is no operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperationError {
+    /// A newer version wrote it.
+    #[error("record kind {kind} is of a newer version of duolog")]
+    UnknownKind {
+        /// The kind.
+        kind: u8,
+    },
+    /// The fields do not add up.
+    #[error("the body of a record of kind {kind} is malformed")]
+    Malformed {
+        /// The kind.
+        kind: u8,
+    },
+}
+
+mod kind {
+    pub(super) const VIEW: u8 = 2;
+    pub(super) const WRITE: u8 = 16;
+    pub(super) const PATCH: u8 = 17;
+    pub(super) const TRUNCATE: u8 = 18;
+    pub(super) const ALLOCATE: u8 = 19;
+    pub(super) const CREATE: u8 = 32;
+    pub(super) const SYMLINK: u8 = 33;
+    pub(super) const LINK: u8 = 34;
+    pub(super) const RENAME: u8 = 35;
+    pub(super) const REMOVE: u8 = 36;
+    pub(super) const UNNAMED: u8 = 37;
+    pub(super) const DROP: u8 = 38;
+    pub(super) const ATTRIBUTES: u8 = 48;
+    pub(super) const SET_XATTR: u8 = 49;
+    pub(super) const REMOVE_XATTR: u8 = 50;
+}
+
+impl<'a> Operation<'a> {
+    /// The kind byte of its record.
+    pub const fn kind(&self) -> u8 {
+        match self {
+            Self::Mark { .. } => KIND_MARK,
+            Self::View(_) => kind::VIEW,
+            Self::Write { .. } => kind::WRITE,
+            Self::Patch { .. } => kind::PATCH,
+            Self::Truncate { .. } => kind::TRUNCATE,
+            Self::Allocate { .. } => kind::ALLOCATE,
+            Self::Create { .. } => kind::CREATE,
+            Self::Symlink { .. } => kind::SYMLINK,
+            Self::Link { .. } => kind::LINK,
+            Self::Rename { .. } => kind::RENAME,
+            Self::Remove { .. } => kind::REMOVE,
+            Self::Unnamed { .. } => kind::UNNAMED,
+            Self::Drop { .. } => kind::DROP,
+            Self::SetAttributes { .. } => kind::ATTRIBUTES,
+            Self::SetXattr { .. } => kind::SET_XATTR,
+            Self::RemoveXattr { .. } => kind::REMOVE_XATTR,
+        }
+    }
+
+    /// Appends the body to `fields`, except for data of any length, which is returned so that it
+    /// need not be copied: the body is `fields` and then the data.
+    pub fn encode(&self, fields: &mut Vec<u8>) -> &'a [u8] {
+        match *self {
+            Self::Mark { time } => fields.put_u64(time.0),
+            Self::View(view) => view.put(fields),
+            Self::Write { id, offset, data } => {
+                fields.put_u64(id.0);
+                fields.put_u64(offset);
+                return data;
+            }
+            Self::Patch { id, offset, pieces } => {
+                fields.put_u64(id.0);
+                fields.put_u64(offset);
+                return pieces.0;
+            }
+            Self::Truncate { id, size } => {
+                fields.put_u64(id.0);
+                fields.put_u64(size);
+            }
+            Self::Allocate { id, offset, len, mode } => {
+                fields.put_u64(id.0);
+                fields.put_u64(offset);
+                fields.put_u64(len);
+                fields.put_u32(mode);
+            }
+            Self::Create { parent, id, mode, uid, gid, device, name } => {
+                fields.put_u64(parent.0);
+                fields.put_u64(id.0);
+                fields.put_u32(mode);
+                fields.put_u32(uid);
+                fields.put_u32(gid);
+                fields.put_u64(device);
+                fields.put_short(name);
+            }
+            Self::Symlink { parent, id, uid, gid, name, target } => {
+                fields.put_u64(parent.0);
+                fields.put_u64(id.0);
+                fields.put_u32(uid);
+                fields.put_u32(gid);
+                fields.put_short(name);
+                return target;
+            }
+            Self::Link { id, parent, name } => {
+                fields.put_u64(id.0);
+                fields.put_u64(parent.0);
+                fields.put_short(name);
+            }
+            Self::Rename { id, replaced, parent, new_parent, flags, name, new_name } => {
+                fields.put_u64(id.0);
+                fields.put_u64(replaced.map_or(0, |id| id.0));
+                fields.put_u64(parent.0);
+                fields.put_u64(new_parent.0);
+                fields.put_u32(flags);
+                fields.put_short(name);
+                fields.put_short(new_name);
+            }
+            Self::Remove { parent, id, name } => {
+                fields.put_u64(parent.0);
+                fields.put_u64(id.0);
+                fields.put_short(name);
+            }
+            Self::Unnamed { id, mode, uid, gid } => {
+                fields.put_u64(id.0);
+                fields.put_u32(mode);
+                fields.put_u32(uid);
+                fields.put_u32(gid);
+            }
+            Self::Drop { id } => fields.put_u64(id.0),
+            Self::SetAttributes { id, attributes } => {
+                fields.put_u64(id.0);
+                attributes.put(fields);
+            }
+            Self::SetXattr { id, flags, name, value } => {
+                fields.put_u64(id.0);
+                fields.put_u32(flags);
+                fields.put_short(name);
+                return value;
+            }
+            Self::RemoveXattr { id, name } => {
+                fields.put_u64(id.0);
+                fields.put_short(name);
+            }
+        }
+        &[]
+    }
+
+    /// Reads the operation in a record.
+    pub fn decode(record: &Record<'a>) -> Result<Self, OperationError> {
+        let kind = record.kind;
+        let mut fields = Reader::new(record.body);
+        let operation = Self::read(kind, &mut fields)?;
+        match operation {
+            Some(operation) if fields.is_empty() => Ok(operation),
+            _ => Err(OperationError::Malformed { kind }),
+        }
+    }
+
+    fn read(kind: u8, f: &mut Reader<'a>) -> Result<Option<Self>, OperationError> {
+        let read = || -> Option<Option<Self>> {
+            Some(Some(match kind {
+                KIND_MARK => Self::Mark { time: Time(f.u64()?) },
+                kind::VIEW => Self::View(View::read(f)?),
+                kind::WRITE => Self::Write { id: id(f)?, offset: f.u64()?, data: f.rest() },
+                kind::PATCH => {
+                    Self::Patch { id: id(f)?, offset: f.u64()?, pieces: Pieces::checked(f.rest())? }
+                }
+                kind::TRUNCATE => Self::Truncate { id: id(f)?, size: f.u64()? },
+                kind::ALLOCATE => {
+                    Self::Allocate { id: id(f)?, offset: f.u64()?, len: f.u64()?, mode: f.u32()? }
+                }
+                kind::CREATE => Self::Create {
+                    parent: id(f)?,
+                    id: id(f)?,
+                    mode: f.u32()?,
+                    uid: f.u32()?,
+                    gid: f.u32()?,
+                    device: f.u64()?,
+                    name: name(f)?,
+                },
+                kind::SYMLINK => Self::Symlink {
+                    parent: id(f)?,
+                    id: id(f)?,
+                    uid: f.u32()?,
+                    gid: f.u32()?,
+                    name: name(f)?,
+                    target: f.rest(),
+                },
+                kind::LINK => Self::Link { id: id(f)?, parent: id(f)?, name: name(f)? },
+                kind::RENAME => Self::Rename {
+                    id: id(f)?,
+                    replaced: match f.u64()? {
+                        0 => None,
+                        replaced => Some(FileId(replaced)),
+                    },
+                    parent: id(f)?,
+                    new_parent: id(f)?,
+                    flags: f.u32()?,
+                    name: name(f)?,
+                    new_name: name(f)?,
+                },
+                kind::REMOVE => Self::Remove { parent: id(f)?, id: id(f)?, name: name(f)? },
+                kind::UNNAMED => {
+                    Self::Unnamed { id: id(f)?, mode: f.u32()?, uid: f.u32()?, gid: f.u32()? }
+                }
+                kind::DROP => Self::Drop { id: id(f)? },
+                kind::ATTRIBUTES => {
+                    Self::SetAttributes { id: id(f)?, attributes: Attributes::read(f)? }
+                }
+                kind::SET_XATTR => {
+                    Self::SetXattr { id: id(f)?, flags: f.u32()?, name: text(f)?, value: f.rest() }
+                }
+                kind::REMOVE_XATTR => Self::RemoveXattr { id: id(f)?, name: text(f)? },
+                _ => return Some(None),
+            }))
+        };
+        let mut read = read;
+        match read() {
+            Some(None) => Err(OperationError::UnknownKind { kind }),
+            Some(operation) => Ok(operation),
+            None => Ok(None),
+        }
+    }
+}
+
+fn id(fields: &mut Reader<'_>) -> Option<FileId> {
+    let id = FileId(fields.u64()?);
+    (id.0 != 0 && !id.is_local()).then_some(id)
+}
+
+fn text<'a>(fields: &mut Reader<'a>) -> Option<&'a [u8]> {
+    let text = fields.short()?;
+    (!text.is_empty() && text.len() <= NAME_MAX && !text.contains(&0)).then_some(text)
+}
+
+/// The name of a directory entry: nothing that leads out of its directory.
+fn name<'a>(fields: &mut Reader<'a>) -> Option<&'a [u8]> {
+    text(fields).filter(|name| !name.contains(&b'/') && *name != b"." && *name != b"..")
+}
+
+const MODE: u32 = 1;
+const UID: u32 = 2;
+const GID: u32 = 4;
+const ATIME: u32 = 8;
+const MTIME: u32 = 16;
+
+impl Attributes {
+    fn put(&self, out: &mut Vec<u8>) {
+        let bit = |is: bool, bit| if is { bit } else { 0 };
+        out.put_u32(
+            bit(self.mode.is_some(), MODE)
+                | bit(self.uid.is_some(), UID)
+                | bit(self.gid.is_some(), GID)
+                | bit(self.atime.is_some(), ATIME)
+                | bit(self.mtime.is_some(), MTIME),
+        );
+        for value in [self.mode, self.uid, self.gid] {
+            out.put_u32(value.unwrap_or(0));
+        }
+        for time in [self.atime, self.mtime] {
+            let time = time.unwrap_or_default();
+            out.put_i64(time.seconds);
+            out.put_u32(time.nanos);
+        }
+    }
+
+    fn read(f: &mut Reader<'_>) -> Option<Self> {
+        let valid = f.u32()?;
+        let (mode, uid, gid) = (f.u32()?, f.u32()?, f.u32()?);
+        let atime = FileTime { seconds: f.i64()?, nanos: f.u32()? };
+        let mtime = FileTime { seconds: f.i64()?, nanos: f.u32()? };
+        let is = |bit| valid & bit != 0;
+        (valid < 32 && atime.nanos < 1_000_000_000 && mtime.nanos < 1_000_000_000).then_some(Self {
+            mode: is(MODE).then_some(mode),
+            uid: is(UID).then_some(uid),
+            gid: is(GID).then_some(gid),
+            atime: is(ATIME).then_some(atime),
+            mtime: is(MTIME).then_some(mtime),
+        })
+    }
+}
+
+impl<'a> Pieces<'a> {
+    /// Pieces that stand encoded in `bytes`; `None` when they are malformed.
+    pub fn checked(bytes: &'a [u8]) -> Option<Self> {
+        let mut fields = Reader::new(bytes);
+        while !fields.is_empty() {
+            fields.u32()?;
+            let len = fields.u32()?;
+            fields.take(len as usize)?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Appends the piece that follows `skip` bytes after the one before.
+    ///
+    /// # Panics
+    /// When a piece is longer than 4 GiB.
+    pub fn push(out: &mut Vec<u8>, skip: u32, bytes: &[u8]) {
+        out.put_u32(skip);
+        out.put_u32(u32::try_from(bytes.len()).expect("a piece is below 4 GiB"));
+        out.put(bytes);
+    }
+
+    /// Each piece with its distance from the patch's offset.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &'a [u8])> + use<'a> {
+        let mut fields = Reader::new(self.0);
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            at += u64::from(fields.u32()?);
+            let len = fields.u32()?;
+            let bytes = fields.take(len as usize)?;
+            let here = at;
+            at += u64::from(len);
+            Some((here, bytes))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cursor, Lsn, NodeId, ViewNum, record};
+
+    fn every_kind() -> Vec<Operation<'static>> {
+        let (id, parent) = (FileId(1024), FileId(1));
+        let attributes = Attributes {
+            mode: Some(0o4755),
+            gid: Some(5),
+            atime: Some(FileTime { seconds: -1, nanos: 999_999_999 }),
+            ..Attributes::default()
+        };
+        let view = View {
+            num: ViewNum(1),
+            primary: NodeId::Node1,
+            pair: true,
+            witness: 0,
+            origin: NodeId::Node2,
+            forced: false,
+        };
+        vec![
+            Operation::Mark { time: Time(17) },
+            Operation::View(view),
+            Operation::Write { id, offset: 8192, data: b"data" },
+            Operation::Patch {
+                id,
+                offset: 8,
+                pieces: Pieces(b"\x02\0\0\0\x01\0\0\0x\x01\0\0\0\x02\0\0\0yz"),
+            },
+            Operation::Truncate { id, size: 1 << 40 },
+            Operation::Allocate { id, offset: 1, len: 2, mode: 3 },
+            Operation::Create {
+                parent,
+                id,
+                mode: 0o100_600,
+                uid: 1,
+                gid: 2,
+                device: 3,
+                name: b"a",
+            },
+            Operation::Symlink { parent, id, uid: 1, gid: 2, name: b"s", target: b"../t" },
+            Operation::Link { id, parent, name: b"b" },
+            Operation::Rename {
+                id,
+                replaced: Some(FileId(1026)),
+                parent,
+                new_parent: id,
+                flags: 2,
+                name: b"b",
+                new_name: b"c",
+            },
+            Operation::Remove { parent, id, name: b"c" },
+            Operation::Unnamed { id, mode: 0o100_600, uid: 1, gid: 2 },
+            Operation::Drop { id },
+            Operation::SetAttributes { id, attributes },
+            Operation::SetXattr { id, flags: 1, name: b"user.x", value: b"" },
+            Operation::RemoveXattr { id, name: b"user.x" },
+        ]
+    }
+
+    fn bytes(operation: &Operation<'_>) -> Vec<u8> {
+        let mut fields = Vec::new();
+        let data = operation.encode(&mut fields);
+        let (header, _) = record::encode(
+            Cursor::default(),
+            ViewNum(1),
+            Lsn::ZERO,
+            operation.kind(),
+            &[&fields, data],
+        );
+        [&header, fields.as_slice(), data].concat()
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        for operation in every_kind() {
+            let bytes = bytes(&operation);
+            let record = record::decode(&bytes, Cursor::default()).unwrap();
+            assert_eq!(Operation::decode(&record), Ok(operation));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_cut_or_longer_is_refused_or_other_data() {
+        for operation in every_kind() {
+            let bytes = bytes(&operation);
+            let record = record::decode(&bytes, Cursor::default()).unwrap();
+            let mut longer = record.body.to_vec();
+            longer.push(0);
+            for body in (0..record.body.len()).map(|len| &record.body[..len]).chain([&*longer]) {
+                assert_ne!(Operation::decode(&Record { body, ..record }), Ok(operation));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        for name in [&b"."[..], b"..", b"a/b", b"", b"a\0b", &[b'x'; 256]] {
+            let operation = Operation::Remove { parent: FileId(1), id: FileId(1024), name };
+            let bytes = bytes(&operation);
+            let record = record::decode(&bytes, Cursor::default()).unwrap();
+            assert_eq!(Operation::decode(&record), Err(OperationError::Malformed { kind: 36 }));
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused() {
+        let bytes = bytes(&Operation::Mark { time: Time(0) });
+        let record = record::decode(&bytes, Cursor::default()).unwrap();
+        let newer = Record { kind: 99, ..record };
+        assert_eq!(Operation::decode(&newer), Err(OperationError::UnknownKind { kind: 99 }));
+    }
+
+    #[test]
+    fn pieces_tell_their_places() {
+        let mut out = Vec::new();
+        Pieces::push(&mut out, 2, b"x");
+        Pieces::push(&mut out, 1, b"yz");
+        let pieces = Pieces::checked(&out).unwrap();
+        assert_eq!(pieces.iter().collect::<Vec<_>>(), [(2, &b"x"[..]), (4, &b"yz"[..])]);
+        assert_eq!(Pieces::checked(&out[..out.len() - 1]), None);
+    }
+}
