@@ -12,7 +12,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{fs, str};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, thread};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -25,6 +27,9 @@ use super::flags::InitFlags;
 
 /// The largest read and write, in bytes, on which a session agrees.
 pub(super) const MAX_IO_BYTES: u32 = 1 << 20;
+
+/// How long a mount that is in the way may take to show that it lives.
+const PROBE_BOUND: Duration = Duration::from_secs(2);
 
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
@@ -277,19 +282,38 @@ pub(super) fn mount(options: &MountOptions) -> Result<(OwnedFd, Connection), Mou
 /// Removes mounts of a server that died, which would answer ENOTCONN for ever.
 fn clear_dead(path: &Path) -> Result<(), MountError> {
     while is_fuse_mount(path) {
-        match rustix::fs::stat(path) {
-            Err(Errno::NOTCONN | Errno::CONNABORTED) => {
-                tracing::info!(path = %path.display(), "removing the mount of a server that is gone");
-                rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-                    .map_err(|source| MountError::Mount {
-                        path: path.into(),
-                        source,
-                    })?;
-            }
-            _ => return Err(MountError::AlreadyMounted { path: path.into() }),
+        if !is_dead(path) {
+            return Err(MountError::AlreadyMounted { path: path.into() });
         }
+        tracing::info!(path = %path.display(), "removing the mount of a server that is gone");
+        rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(
+            |source| MountError::Mount {
+                path: path.into(),
+                source,
+            },
+        )?;
     }
     Ok(())
+}
+
+/// Whether nobody serves the mount at `path`. A server that does not answer is one all the same.
+fn is_dead(path: &Path) -> bool {
+    let (tell, told) = mpsc::channel();
+    let path = path.to_owned();
+    // On a thread of its own, because nothing bounds how long a live server takes.
+    let asked = thread::Builder::new()
+        .name("fuse-probe".into())
+        .spawn(move || {
+            let answer = rustix::fs::statx(
+                CWD,
+                &path,
+                AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW,
+                StatxFlags::BASIC_STATS,
+            );
+            tell.send(answer.err()).ok();
+        });
+    let answer = asked.ok().and_then(|_| told.recv_timeout(PROBE_BOUND).ok());
+    matches!(answer, Some(Some(Errno::NOTCONN | Errno::CONNABORTED)))
 }
 
 /// Whether a FUSE file system is mounted at just this path, as `/proc/self/mountinfo` says.
