@@ -215,7 +215,11 @@ impl Capture {
         let node = Arc::clone(&self.node);
         let done = move |result: Result<(), Errno>| {
             let found = result
-                .and_then(|()| node.store.seek(id, offset, whence).map_err(errno));
+                .and_then(|()| match i32::try_from(whence) {
+                    Ok(libc::SEEK_DATA) => node.store.seek_data(id, offset).map_err(errno),
+                    Ok(libc::SEEK_HOLE) => node.store.seek_hole(id, offset).map_err(errno),
+                    _ => Err(Errno::INVAL),
+                });
             match found {
                 Ok(offset) => reply.lseek(offset),
                 Err(error) => reply.error(error),

@@ -33,7 +33,7 @@ use rustix::io::Errno;
 
 use self::pool::Pool;
 use self::room::Room;
-use crate::fuse::{Attr, Entry, Handler, Op, Reply, Request, Timestamp};
+use crate::fuse::{Attr, Entry, Handler, Op, Reply, Request, StatFs, Timestamp};
 use crate::log::{Appended, LogError};
 use crate::node::{Content, Node, NodeError, Stage};
 use crate::store::Stat;
@@ -96,9 +96,7 @@ impl Handler for Capture {
             Op::SyncFs => self.when(Stage::Committed, self.node.end().lsn, ok(reply)),
             Op::StatFs => self.statfs(reply),
             Op::GetXattr { name, size } => self.get_xattr(id, name, size, reply),
-            Op::ListXattr { size } => {
-                answer(reply, self.node.store.list_xattrs(id), |r, names| r.xattr(size, &names));
-            }
+            Op::ListXattr { size } => self.list_xattrs(id, size, reply),
             Op::SetXattr { name, value, flags, acl_kills_sgid } => {
                 self.set_xattr(id, name, value, flags, acl_kills_sgid, reply);
             }
@@ -157,7 +155,8 @@ impl Capture {
             nlink: stat.nlink,
             uid: stat.uid,
             gid: stat.gid,
-            rdev: stat.rdev,
+            // The kernel encodes a device in 32 bits here.
+            rdev: u32::try_from(stat.rdev).unwrap_or(0),
             blksize: 4096,
         };
         if let Some(content) = self.node.overlay.get(id) {
@@ -234,7 +233,19 @@ impl Capture {
     }
 
     fn statfs(&self, reply: Reply) {
-        answer(reply, self.node.store.statfs(self.root), |reply, stat| reply.statfs(&stat));
+        answer(reply, self.node.store.statfs(self.root), |reply, stat| {
+            let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+            reply.statfs(&StatFs {
+                blocks: stat.f_blocks,
+                bfree: stat.f_bfree,
+                bavail: stat.f_bavail,
+                files: stat.f_files,
+                ffree: stat.f_ffree,
+                bsize: small(stat.f_bsize),
+                namelen: small(stat.f_namemax),
+                frsize: small(stat.f_frsize),
+            });
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::{Caller, Capture, TTL, errno, node_errno, ok};
 use crate::fuse::Reply;
+use crate::store::Kind;
 
 /// Names that one file may have: what the common file systems of both nodes allow.
 const LINKS_MAX: u32 = 64_000;
@@ -44,11 +45,17 @@ impl Capture {
         if name.len() > NAME_MAX {
             return Err(Errno::NAMETOOLONG);
         }
-        let path = self.node.store.path_of(parent).ok_or(Errno::NOENT)?;
+        let path = self.node.store.path_of(parent);
         if path.as_os_str().len() + 1 + name.len() > PATH_MAX {
             return Err(Errno::NAMETOOLONG);
         }
         Ok(())
+    }
+
+    /// Whether there is nothing in a directory; so it is with what is no directory.
+    fn is_empty(&self, id: FileId) -> bool {
+        self.node.store.read_dir(id, 0, 1).is_ok_and(|entries| entries.is_empty())
+            || self.node.store.kind(id) != Some(Kind::Directory)
     }
 
     /// Mode and group of a new file, as the directory that it appears in wants them.
@@ -145,7 +152,7 @@ impl Capture {
         let Some(id) = self.node.store.find(parent, name) else {
             return reply.error(Errno::NOENT);
         };
-        if !self.node.store.is_empty(id) {
+        if !self.is_empty(id) {
             return reply.error(Errno::NOTEMPTY);
         }
         self.submit(&Operation::Remove { parent, id, name }, &touched(id, parent), ok(reply));
@@ -192,7 +199,7 @@ impl Capture {
                 Some(_) if flags & NOREPLACE != 0 => return Err(Errno::EXIST),
                 None if flags & EXCHANGE != 0 => return Err(Errno::NOENT),
                 // Only a directory has entries; the kernel has compared the kinds.
-                Some(replaced) if flags & EXCHANGE == 0 && !store.is_empty(replaced) => {
+                Some(replaced) if flags & EXCHANGE == 0 && !self.is_empty(replaced) => {
                     return Err(Errno::NOTEMPTY);
                 }
                 _ => {}

@@ -15,9 +15,19 @@ const ENTRY_BYTES: usize = 24;
 
 impl Capture {
     pub(super) fn get_xattr(&self, id: FileId, name: &[u8], size: u32, reply: Reply) {
-        answer(reply, self.node.store.get_xattr(id, name), |reply, value| match value {
-            Some(value) => reply.xattr(size, &value),
-            None => reply.error(Errno::NODATA),
+        answer(reply, self.node.store.get_xattr(id, name), |reply, value| {
+            reply.xattr(size, &value);
+        });
+    }
+
+    pub(super) fn list_xattrs(&self, id: FileId, size: u32, reply: Reply) {
+        answer(reply, self.node.store.list_xattr(id), |reply, names| {
+            let mut list = Vec::new();
+            for name in names {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+            reply.xattr(size, &list);
         });
     }
 
@@ -71,33 +81,25 @@ impl Capture {
         if !store.may_set_xattr(id, name) {
             return Err(Errno::OPNOTSUPP);
         }
-        let present = store.get_xattr(id, name).map_err(errno)?;
-        match present {
-            Some(_) if flags & libc::XATTR_CREATE.cast_unsigned() != 0 => {
-                return Err(Errno::EXIST);
-            }
-            None if flags & libc::XATTR_REPLACE.cast_unsigned() != 0 => {
-                return Err(Errno::NODATA);
-            }
-            _ => {}
+        let names = store.list_xattr(id).map_err(errno)?;
+        let present = names.iter().any(|other| other == name);
+        if present && flags & libc::XATTR_CREATE.cast_unsigned() != 0 {
+            return Err(Errno::EXIST);
         }
-        let names = store.list_xattrs(id).map_err(errno)?;
+        if !present && flags & libc::XATTR_REPLACE.cast_unsigned() != 0 {
+            return Err(Errno::NODATA);
+        }
         let mut bytes = ENTRY_BYTES + name.len() + value.len();
-        for other in names.split(|byte| *byte == 0).filter(|other| !other.is_empty()) {
-            if other != name {
-                let value = store.get_xattr(id, other).map_err(errno)?;
-                bytes += ENTRY_BYTES + other.len() + value.map_or(0, |value| value.len());
-            }
+        for other in names.iter().filter(|other| *other != name) {
+            let value = store.get_xattr(id, other).map_err(errno)?;
+            bytes += ENTRY_BYTES + other.len() + value.len();
         }
         if bytes > BYTES_MAX { Err(Errno::NOSPC) } else { Ok(()) }
     }
 
     pub(super) fn remove_xattr(&self, id: FileId, name: &[u8], reply: Reply) {
         match self.node.store.get_xattr(id, name) {
-            Ok(Some(_)) => {
-                self.submit(&Operation::RemoveXattr { id, name }, &[id], ok(reply));
-            }
-            Ok(None) => reply.error(Errno::NODATA),
+            Ok(_) => self.submit(&Operation::RemoveXattr { id, name }, &[id], ok(reply)),
             Err(error) => reply.error(errno(error)),
         }
     }

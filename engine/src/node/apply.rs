@@ -2,7 +2,7 @@
 
 use duolog_wal::{Cursor, Operation, Record};
 
-use super::{Content, Node, NodeError};
+use super::{Content, Node, NodeError, POISON};
 
 /// Records after which those who wait are told how far it came.
 const REPORT_EVERY: u32 = 64;
@@ -16,12 +16,16 @@ impl Node {
     }
 
     fn apply_all(&self) -> Result<(), NodeError> {
-        let mut at = self.progress.applied_cursor();
-        let mut reader = self.log.reader(at);
+        let mut reader = self.log.trusted_reader(self.progress.applied_cursor());
         while let Some(limit) = self.progress.next_apply() {
             let mut since_report = 0;
+            let mut at = self.progress.applied_cursor();
             while let Some(record) = reader.next(limit)? {
-                self.apply_record(&record, at)?;
+                {
+                    let mut applying = self.applying.lock().expect(POISON);
+                    self.apply_record(&record, *applying)?;
+                    *applying = record.end;
+                }
                 at = record.end;
                 since_report += 1;
                 if since_report == REPORT_EVERY {
@@ -30,9 +34,7 @@ impl Node {
                 }
             }
             self.progress.advance_applied(at);
-            if since_report < REPORT_EVERY {
-                self.overlay.prune(self.progress.committed());
-            }
+            self.overlay.prune(self.progress.committed());
         }
         Ok(())
     }

@@ -56,8 +56,9 @@ impl Node {
         let peer = self.progress.acknowledged().unwrap_or(checkpoint);
         let window = self.progress.durable().0.saturating_sub(self.config.recovery_window_bytes);
         let before = checkpoint.min(peer).0.min(window);
-        let pinned = self.pins.lock().expect(super::POISON).iter().copied().min();
+        let pinned = self.pins.lock().expect(super::POISON).values().copied().min();
         let before = pinned.map_or(before, |pin| pin.0.min(before));
-        Ok(self.log.recycle(duolog_wal::Lsn(before))?)
+        self.log.recycle(duolog_wal::Lsn(before))?;
+        Ok(())
     }
 }

@@ -133,6 +133,9 @@ pub enum NodeError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The node failed before; everyone who waits is told the same.
+    #[error(transparent)]
+    Failed(std::sync::Arc<NodeError>),
     /// The node was stopped.
     #[error("the node was stopped")]
     Stopped,

@@ -74,7 +74,7 @@ impl Node {
 
     /// The peer is connected, or no longer.
     pub fn peer_connected(&self, connected: bool) {
-        self.peer.lock().expect(POISON).connected = connected;
+        self.peer_connected.store(connected, Ordering::Relaxed);
     }
 
     /// The peer has the log on disk up to `durable` and applied up to `applied`, and this much
@@ -89,10 +89,9 @@ impl Node {
         if durable > end {
             return Err(NodeError::Acknowledged { acknowledged: durable, end });
         }
-        self.peer.lock().expect(POISON).applied = applied;
         self.peer_free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.progress.committed();
-        self.progress.advance_acknowledged(durable);
+        self.progress.advance_acknowledged(durable, applied);
         if self.progress.committed() > before {
             self.wake();
         }
@@ -120,13 +119,13 @@ impl Node {
         result.and(checkpoint)
     }
 
-    fn drain(&self, end: Lsn, leads: bool, limit: Duration) -> Result<(), NodeError> {
-        if !leads {
+    fn drain(&self, end: Lsn, leads: Option<bool>, limit: Duration) -> Result<(), NodeError> {
+        let Some(pair) = leads else {
             // What is known to be committed, and no more.
             let known = self.progress.committed();
             self.progress.wait(Stage::Applied, known, limit).map_err(NodeError::Failed)?;
             return Ok(());
-        }
+        };
         let unconfirmed = NodeError::Unconfirmed {
             node: self.config.node.peer(),
             lsn: end,
@@ -134,7 +133,11 @@ impl Node {
         };
         let wait =
             |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
-        if !(wait(Stage::Committed)? && wait(Stage::Applied)?) {
+        // The peer's directories too: after a clean stop both nodes are equal.
+        let done = wait(Stage::Committed)?
+            && wait(Stage::Applied)?
+            && (!pair || wait(Stage::PeerApplied)?);
+        if !done {
             return Err(unconfirmed);
         }
         Ok(())

@@ -13,6 +13,7 @@
 
 mod adopt;
 mod apply;
+mod base;
 mod checkpoint;
 mod error;
 mod file_ids;
@@ -22,9 +23,10 @@ mod overlay;
 mod progress;
 mod status;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -119,18 +121,14 @@ pub struct Node {
     wake: OnceLock<Wake>,
     /// On a secondary: what the primary sent and is not a whole record yet.
     received: Mutex<Option<RecordStream>>,
-    /// What the peer said of itself with its last acknowledgement.
-    peer: Mutex<PeerState>,
+    peer_connected: AtomicBool,
     peer_free_bytes: AtomicU64,
+    /// Where the apply thread is; held while it applies a record.
+    applying: Mutex<Cursor>,
+    /// Positions from which on the log must be kept, for whoever reads it.
+    pins: Mutex<BTreeMap<u64, Lsn>>,
     mounts: Mutex<Vec<Session>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What the peer said of itself with its last acknowledgement.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PeerState {
-    pub(crate) connected: bool,
-    pub(crate) applied: Lsn,
 }
 
 impl fmt::Debug for Node {
@@ -189,8 +187,10 @@ impl Node {
             progress: Progress::new(recovered.end.lsn, committed, known.checkpoint),
             wake: OnceLock::new(),
             received: Mutex::new(None),
-            peer: Mutex::new(PeerState::default()),
+            peer_connected: AtomicBool::new(false),
             peer_free_bytes: AtomicU64::new(u64::MAX),
+            applying: Mutex::new(known.checkpoint),
+            pins: Mutex::new(BTreeMap::new()),
             mounts: Mutex::new(Vec::new()),
             threads: Mutex::new(Vec::new()),
             log,
@@ -312,9 +312,16 @@ impl Node {
         Ok(self.log.read_raw(from, max_bytes, out)?)
     }
 
-    /// Bytes free for the log and for the directories, the smaller of each.
+    /// Bytes free for the log, and for the directories the smallest; zero where a file system
+    /// does not say.
     pub fn free_bytes(&self) -> (u64, u64) {
-        (self.log.free_bytes().unwrap_or(0), self.store.free_bytes().unwrap_or(0))
+        let store = self.store.space().map_or(0, |space| space.available_bytes);
+        (self.log.free_bytes().unwrap_or(0), store)
+    }
+
+    /// What the peer said that its directories have room for, in bytes.
+    pub(crate) fn peer_free(&self) -> u64 {
+        self.peer_free_bytes.load(Ordering::Relaxed)
     }
 
     /// The failure that ended the node, waited for at most `limit`.
@@ -335,7 +342,7 @@ impl Node {
 
     fn failure_or_stopped(&self) -> NodeError {
         // The error itself is shared with everyone who waited; here it is told in full once.
-        self.progress.failure().map_or(NodeError::Stopped, |error| NodeError::Failed(error))
+        self.progress.failure().map_or(NodeError::Stopped, NodeError::Failed)
     }
 }
 
@@ -355,8 +362,4 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.progress.stop();
     }
-}
-
-pub(crate) fn set_peer_free(node: &Node, bytes: u64) {
-    node.peer_free_bytes.store(bytes, Ordering::Relaxed);
 }
