@@ -1,1 +1,4 @@
 //! The engine: a data directory whose every change stands in a write-ahead log first.
+
+pub mod disk;
+pub mod log;
