@@ -3,3 +3,4 @@
 pub mod disk;
 pub mod fuse;
 pub mod log;
+pub mod store;
