@@ -8,10 +8,11 @@ use memmap2::MmapMut;
 use rustix::io::Errno;
 
 use super::abi::{InHeader, OpenOut, UNIQUE_RESEND, WriteIn};
+use super::connection::Connection;
+use super::decode::{Decoded, decode, split_header};
 use super::flags::{InitFlags, OpenFlags};
-use super::mount::Connection;
 use super::reply::Reply;
-use super::request::{Decoded, Request, decode, split_header};
+use super::request::Request;
 use super::session::{Handler, SessionEnd, Shared};
 
 /// Where the data of a WRITE begins in the buffer: page aligned, whatever the page size.

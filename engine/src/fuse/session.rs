@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::connection::Connection;
 use super::device::Device;
 use super::flags::InitFlags;
 use super::init::negotiate;
-use super::mount::{self, Connection, MountError, MountOptions};
+use super::mount::{self, MountError, MountOptions};
 use super::notify::Notifier;
 use super::reader::{ReadBuffer, Reader};
 use super::request::Request;
