@@ -135,6 +135,12 @@ pub enum MountError {
         /// Where.
         path: PathBuf,
     },
+    /// There is no mount to take over.
+    #[error("no FUSE file system is mounted at {path}", path = .path.display())]
+    NotMounted {
+        /// Where.
+        path: PathBuf,
+    },
     /// `mount(2)` refused.
     #[error("mounting {path}", path = .path.display())]
     Mount {
@@ -180,6 +186,19 @@ pub(super) fn mount(options: &MountOptions) -> Result<(OwnedFd, Connection), Mou
     };
     let connection = Connection::new(path, through_kernel).map_err(|errno| at(errno.into()))?;
     Ok((fd, connection))
+}
+
+/// The mount that stands at the path already, for a session that takes it over.
+pub(super) fn living(options: &MountOptions) -> Result<Connection, MountError> {
+    let at = |source| MountError::Path {
+        path: options.path.clone(),
+        source,
+    };
+    let path = fs::canonicalize(&options.path).map_err(at)?;
+    if !is_fuse_mount(&path) {
+        return Err(MountError::NotMounted { path });
+    }
+    Connection::new(path, options.through_kernel()).map_err(|errno| at(errno.into()))
 }
 
 /// Removes mounts of a server that died, which would answer ENOTCONN for ever.

@@ -340,28 +340,9 @@ impl Drop for Reply {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
-
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-
-    use super::super::abi::{OutHeader, split};
+    use super::super::abi::split;
+    use super::super::device::tests::{device, sent};
     use super::*;
-
-    /// A device whose other end is read instead of by the kernel.
-    fn device() -> (Arc<Device>, OwnedFd) {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        (Arc::new(Device::new(ours)), theirs)
-    }
-
-    fn sent(from: &OwnedFd) -> (OutHeader, Vec<u8>) {
-        let mut bytes = vec![0; 1 << 16];
-        let len = rustix::io::read(from, &mut bytes).unwrap();
-        let (header, body) = split::<OutHeader>(&bytes[..len]).unwrap();
-        assert_eq!(usize::try_from(header.len).unwrap(), len);
-        (header, body.to_vec())
-    }
 
     #[test]
     fn a_reply_is_sendable() {
