@@ -7,7 +7,7 @@
 //! must not block. What the handler has no say in is answered here. It never waits without a
 //! bound for the kernel to let go of a mount: one that others hold is aborted.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::connection::Connection;
 use super::device::Device;
 use super::flags::InitFlags;
 use super::init::negotiate;
-use super::mount::{self, Connection, MountError, MountOptions};
+use super::mount::{self, MountError, MountOptions};
 use super::notify::Notifier;
 use super::reader::{ReadBuffer, Reader};
 use super::request::Request;
@@ -111,26 +112,49 @@ struct Readers {
 impl Session {
     /// Mounts, agrees with the kernel, and starts to serve with `handler`.
     pub fn mount<H: Handler>(options: &MountOptions, handler: H) -> Result<Self, MountError> {
-        let (fd, connection) = mount::mount(options)?;
-        let device = Arc::new(Device::new(fd));
+        let (device, connection) = mount::mount(options)?;
+        // From here on an error drops the session, which unmounts.
+        let mut session = Self::of(device, connection, Negotiated::default());
+        session.negotiated = negotiate(&session.shared.device, options.masked_flags)?;
+        session.start(options.read_threads, &Arc::new(handler))?;
+        Ok(session)
+    }
+
+    /// Serves on with a mount whose server died: `device` is its descriptor, which another process
+    /// kept, `agreed` what the dead one had negotiated. Requests in flight come again, marked
+    /// [`resent`](Request::resent), where [`InitFlags::HAS_RESEND`](super::InitFlags::HAS_RESEND)
+    /// was agreed on. The handler must know nodes and open files by the same numbers.
+    pub fn take_over<H: Handler>(
+        options: &MountOptions,
+        device: OwnedFd,
+        agreed: Negotiated,
+        handler: H,
+    ) -> Result<Self, MountError> {
+        let session = Self::of(device, mount::living(options)?, agreed);
+        session.start(options.read_threads, &Arc::new(handler))?;
+        if agreed.flags.has(InitFlags::HAS_RESEND)
+            && let Err(cause) = session.notifier().resend()
+        {
+            tracing::error!(%cause, "requests in flight are not delivered again");
+        }
+        Ok(session)
+    }
+
+    fn of(device: OwnedFd, connection: Connection, negotiated: Negotiated) -> Self {
         let readers = Readers {
             running: 0,
             end: None,
         };
-        let shared = Arc::new(Shared {
-            device,
+        let shared = Shared {
+            device: Arc::new(Device::new(device)),
             readers: Mutex::new(readers),
             ended: Condvar::new(),
-        });
-        // From here on an error drops the session, which unmounts.
-        let mut session = Self {
-            shared,
-            connection: Arc::new(connection),
-            negotiated: Negotiated::default(),
         };
-        session.negotiated = negotiate(&session.shared.device, options.masked_flags)?;
-        session.start(options.read_threads, &Arc::new(handler))?;
-        Ok(session)
+        Self {
+            shared: Arc::new(shared),
+            connection: Arc::new(connection),
+            negotiated,
+        }
     }
 
     fn start<H: Handler>(&self, threads: usize, handler: &Arc<H>) -> Result<(), MountError> {

@@ -9,7 +9,9 @@ mod passthrough;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -326,6 +328,7 @@ fn a_dead_mount_is_replaced_and_a_live_one_is_not() {
     // The end of the first one leaves the second one's mount alone.
     drop(first.session.take());
     fs::write(first.at.join("file"), b"x").unwrap();
+    assert!(first.backing.path().join("file").exists());
     assert_eq!(second.unmount(BOUND).unwrap(), SessionEnd::Unmounted);
 }
 
@@ -388,6 +391,88 @@ fn fusermount_mounts_and_unmounts() {
     };
     checks::everything(&mounted.at, mounted.backing.path());
     assert_eq!(mounted.unmount(), SessionEnd::Unmounted);
+}
+
+/// Requests that a dead server left unanswered are answered by the one that takes over.
+#[test]
+fn a_mount_is_taken_over_with_its_requests_in_flight() {
+    let Some(mut first) = mount(|options| options.read_threads = 1) else {
+        return;
+    };
+    if !first
+        .session()
+        .negotiated()
+        .flags
+        .has(InitFlags::HAS_RESEND)
+    {
+        eprintln!("SKIPPED: the kernel cannot send requests again (Linux 6.9 can)");
+        return;
+    }
+    let file = File::create(first.at.join("file")).unwrap();
+    first.handler.hang_fsync.store(true, Ordering::SeqCst);
+    let (device, agreed) = (first.session().device(), first.session().negotiated());
+    let device = device.try_clone_to_owned().unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(move || rustix::fs::fsync(file));
+        // The only reader hangs: it neither answers nor reads, as if it were dead.
+        assert!(first.handler.wait_held(BOUND));
+        let options = MountOptions::new(&first.at);
+        let second =
+            Session::take_over(&options, device, agreed, Arc::clone(&first.handler)).unwrap();
+        assert_eq!(waiting.join().unwrap(), Ok(()));
+        assert_eq!(first.handler.resent.load(Ordering::SeqCst), 1);
+        fs::write(first.at.join("other"), b"x").unwrap();
+        assert_eq!(second.connection_id(), first.session().connection_id());
+        assert_eq!(second.unmount(BOUND).unwrap(), SessionEnd::Unmounted);
+        first.handler.release();
+    });
+    assert_eq!(first.unmount(), SessionEnd::Unmounted);
+}
+
+/// A user other than root mounts, uses and unmounts, without any right to fusectl.
+#[test]
+fn a_user_mounts_without_root() {
+    if std::env::var_os("FUSE_TEST_AS_USER").is_some() {
+        let (backing, at) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let handler = Arc::new(Passthrough::new(backing.path()));
+        let mut options = MountOptions::new(at.path());
+        assert!(!options.allow_other);
+        options.allow_other = true;
+        let refused = Session::mount(&options, Arc::clone(&handler));
+        assert!(
+            matches!(refused, Err(MountError::AllowOther)),
+            "{refused:?}"
+        );
+        options.allow_other = false;
+        let session = Session::mount(&options, Arc::clone(&handler)).unwrap();
+        fs::write(at.path().join("file"), b"content").unwrap();
+        assert_eq!(fs::read(backing.path().join("file")).unwrap(), b"content");
+        assert_eq!(session.unmount(BOUND).unwrap(), SessionEnd::Unmounted);
+        assert_eq!(fs::read_dir(at.path()).unwrap().count(), 0);
+        return;
+    }
+    if fs::metadata("/dev/fuse").is_ok_and(|stat| stat.mode() & 0o006 != 0o006) {
+        eprintln!("SKIPPED: needs /dev/fuse open to all, as udev makes it (chmod 666 /dev/fuse)");
+        return;
+    }
+    // Skips where this one cannot work either.
+    let Some(mounted) = mount(|options| options.way = MountWay::Fusermount) else {
+        return;
+    };
+    drop(mounted);
+    let dir = TempDir::new().unwrap();
+    let program = dir.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::os::unix::fs::chown(dir.path(), Some(65534), Some(65534)).unwrap();
+    let output = Command::new(program)
+        .args(["--exact", "a_user_mounts_without_root"])
+        .env("FUSE_TEST_AS_USER", "1")
+        .env("TMPDIR", dir.path())
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// What cannot be mounted is refused with a name for it.

@@ -35,11 +35,15 @@ pub(crate) struct Passthrough {
     forgotten: Condvar,
     /// FSYNC is held instead of answered, until [`Self::release`].
     pub(crate) hold_fsync: AtomicBool,
+    /// The next FSYNC hangs its reading thread, until [`Self::release`].
+    pub(crate) hang_fsync: AtomicBool,
     /// FSYNC loses its reply.
     pub(crate) drop_fsync: AtomicBool,
     held: Mutex<Vec<Reply>>,
     held_one: Condvar,
+    released: Condvar,
     /// What came in.
+    pub(crate) resent: AtomicU32,
     pub(crate) writes: AtomicU32,
     pub(crate) largest_write: AtomicU32,
     pub(crate) cache_writes: AtomicU32,
@@ -69,6 +73,9 @@ impl Passthrough {
             drop_fsync: AtomicBool::new(false),
             held: Mutex::default(),
             held_one: Condvar::new(),
+            released: Condvar::new(),
+            hang_fsync: AtomicBool::new(false),
+            resent: AtomicU32::new(0),
             writes: AtomicU32::new(0),
             largest_write: AtomicU32::new(0),
             cache_writes: AtomicU32::new(0),
@@ -96,6 +103,7 @@ impl Passthrough {
         for reply in self.held.lock().unwrap().drain(..) {
             reply.ok();
         }
+        self.released.notify_all();
     }
 
     /// Waits until the kernel has given back every lookup but the root's.
@@ -319,8 +327,10 @@ impl Handler for Passthrough {
             op,
             uid,
             gid,
+            resent,
             ..
         } = request;
+        self.resent.fetch_add(u32::from(resent), Ordering::Relaxed);
         let own = |entry: Entry| -> Answer<Entry> {
             let fd = self.node(entry.node)?;
             rustix::fs::chownat(
@@ -503,6 +513,16 @@ impl Handler for Passthrough {
             Op::Fsync { .. } if self.hold_fsync.load(Ordering::SeqCst) => {
                 self.held.lock().unwrap().push(reply);
                 self.held_one.notify_all();
+            }
+            Op::Fsync { .. } if self.hang_fsync.swap(false, Ordering::SeqCst) => {
+                let mut held = self.held.lock().unwrap();
+                held.push(reply);
+                self.held_one.notify_all();
+                drop(
+                    self.released
+                        .wait_while(held, |held| !held.is_empty())
+                        .unwrap(),
+                );
             }
             Op::Fsync { fh, .. } => {
                 give(
