@@ -54,12 +54,7 @@ impl Connection {
                 "no way to fusectl: a hung mount can only be ended by an unmount (mount -t fusectl none {CONNECTIONS})"
             );
         }
-        Ok(Self {
-            path,
-            place,
-            control,
-            through_kernel,
-        })
+        Ok(Self { path, place, control, through_kernel })
     }
 
     /// Where it is mounted.
@@ -92,10 +87,8 @@ impl Connection {
             return Ok(());
         }
         if !self.through_kernel {
-            let done = Command::new("fusermount3")
-                .args(["-u", "-q", "-z", "--"])
-                .arg(&self.path)
-                .status();
+            let done =
+                Command::new("fusermount3").args(["-u", "-q", "-z", "--"]).arg(&self.path).status();
             if done.is_ok_and(|status| status.success()) {
                 return Ok(());
             }
@@ -111,11 +104,8 @@ impl Connection {
         if !self.is_at_path() {
             return Ok(());
         }
-        let root = rustix::fs::open(
-            &self.path,
-            OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let root =
+            rustix::fs::open(&self.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::fs::syncfs(root)
     }
 
@@ -134,10 +124,7 @@ impl Place {
         let wanted = StatxFlags::MNT_ID | StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
         let stat = rustix::fs::statx(CWD, path, flags, wanted)?;
         let device = (stat.stx_dev_major, stat.stx_dev_minor);
-        Ok(Self {
-            device,
-            mount: stat.stx_mnt_id,
-        })
+        Ok(Self { device, mount: stat.stx_mnt_id })
     }
 }
 
@@ -147,16 +134,14 @@ impl Control {
     fn open(id: u32) -> Option<Self> {
         let visible =
             rustix::fs::open(CONNECTIONS, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
-        visible
-            .and_then(|directory| Self::open_in(&directory, id))
-            .or_else(|| {
-                let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
-                rustix::mount::fsconfig_create(&context).ok()?;
-                let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-                let directory =
-                    rustix::mount::fsmount(&context, flags, MountAttrFlags::empty()).ok()?;
-                Self::open_in(&directory, id)
-            })
+        visible.and_then(|directory| Self::open_in(&directory, id)).or_else(|| {
+            let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
+            rustix::mount::fsconfig_create(&context).ok()?;
+            let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+            let directory =
+                rustix::mount::fsmount(&context, flags, MountAttrFlags::empty()).ok()?;
+            Self::open_in(&directory, id)
+        })
     }
 
     fn open_in(directory: &OwnedFd, id: u32) -> Option<Self> {

@@ -85,10 +85,7 @@ pub(super) mod tests {
         let (device, kernel) = device();
         for parts in 0..5 {
             let bytes = [b"a".as_slice(), b"bc", b"def", b"ghij"];
-            let slices: Vec<_> = bytes[..parts]
-                .iter()
-                .map(|part| IoSlice::new(part))
-                .collect();
+            let slices: Vec<_> = bytes[..parts].iter().map(|part| IoSlice::new(part)).collect();
             device.send(2, 0, &slices).unwrap();
             assert_eq!(sent(&kernel).1, bytes[..parts].concat());
         }

@@ -41,11 +41,7 @@ impl DirBuffer {
 
     fn new(size: u32, plus: bool) -> Self {
         let limit_bytes = usize::try_from(size).unwrap_or(usize::MAX);
-        Self {
-            bytes: Vec::with_capacity(limit_bytes.min(1 << 16)),
-            limit_bytes,
-            plus,
-        }
+        Self { bytes: Vec::with_capacity(limit_bytes.min(1 << 16)), limit_bytes, plus }
     }
 
     /// Whether entries of this answer carry attributes, and count as lookups.
@@ -103,12 +99,7 @@ mod tests {
     use super::*;
 
     const fn entry(name: &[u8]) -> DirEntry<'_> {
-        DirEntry {
-            ino: 5,
-            next_offset: 9,
-            mode: 0o100_644,
-            name,
-        }
+        DirEntry { ino: 5, next_offset: 9, mode: 0o100_644, name }
     }
 
     #[test]
@@ -121,10 +112,7 @@ mod tests {
         assert!(!buffer.add(entry(b"b"), None));
         assert_eq!(buffer.as_bytes().len(), 64);
         let (first, rest) = split::<Dirent>(buffer.as_bytes()).unwrap();
-        assert_eq!(
-            (first.ino, first.off, first.namelen, first.kind),
-            (5, 9, 1, 8)
-        );
+        assert_eq!((first.ino, first.off, first.namelen, first.kind), (5, 9, 1, 8));
         assert_eq!(&rest[..8], b"a\0\0\0\0\0\0\0");
         let (second, rest) = split::<Dirent>(&rest[8..]).unwrap();
         assert_eq!(second.namelen, 8);
@@ -134,10 +122,7 @@ mod tests {
     #[test]
     fn entries_with_attributes_name_a_node_or_none() {
         let mut buffer = DirBuffer::plus(4096);
-        let attributes = Entry {
-            node: 77,
-            ..Entry::default()
-        };
+        let attributes = Entry { node: 77, ..Entry::default() };
         assert!(buffer.add(entry(b"."), None));
         assert!(buffer.add(entry(b"x"), Some(&attributes)));
         assert_eq!(buffer.as_bytes().len(), 2 * (128 + 32));

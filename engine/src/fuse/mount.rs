@@ -167,10 +167,7 @@ pub enum MountError {
 
 /// Mounts; returns the descriptor of the session and the mount.
 pub(super) fn mount(options: &MountOptions) -> Result<(OwnedFd, Connection), MountError> {
-    let at = |source| MountError::Path {
-        path: options.path.clone(),
-        source,
-    };
+    let at = |source| MountError::Path { path: options.path.clone(), source };
     for name in [&options.source, &options.subtype] {
         if name.contains([',', '\0']) {
             return Err(MountError::Name(name.clone()));
@@ -190,10 +187,7 @@ pub(super) fn mount(options: &MountOptions) -> Result<(OwnedFd, Connection), Mou
 
 /// The mount that stands at the path already, for a session that takes it over.
 pub(super) fn living(options: &MountOptions) -> Result<Connection, MountError> {
-    let at = |source| MountError::Path {
-        path: options.path.clone(),
-        source,
-    };
+    let at = |source| MountError::Path { path: options.path.clone(), source };
     let path = fs::canonicalize(&options.path).map_err(at)?;
     if !is_fuse_mount(&path) {
         return Err(MountError::NotMounted { path });
@@ -208,12 +202,8 @@ fn clear_dead(path: &Path) -> Result<(), MountError> {
             return Err(MountError::AlreadyMounted { path: path.into() });
         }
         tracing::info!(path = %path.display(), "removing the mount of a server that is gone");
-        rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(
-            |source| MountError::Mount {
-                path: path.into(),
-                source,
-            },
-        )?;
+        rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .map_err(|source| MountError::Mount { path: path.into(), source })?;
     }
     Ok(())
 }
@@ -223,17 +213,15 @@ fn is_dead(path: &Path) -> bool {
     let (tell, told) = mpsc::channel();
     let path = path.to_owned();
     // On a thread of its own, because nothing bounds how long a live server takes.
-    let asked = thread::Builder::new()
-        .name("fuse-probe".into())
-        .spawn(move || {
-            let answer = rustix::fs::statx(
-                CWD,
-                &path,
-                AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW,
-                StatxFlags::BASIC_STATS,
-            );
-            tell.send(answer.err()).ok();
-        });
+    let asked = thread::Builder::new().name("fuse-probe".into()).spawn(move || {
+        let answer = rustix::fs::statx(
+            CWD,
+            &path,
+            AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW,
+            StatxFlags::BASIC_STATS,
+        );
+        tell.send(answer.err()).ok();
+    });
     let answer = asked.ok().and_then(|_| told.recv_timeout(PROBE_BOUND).ok());
     matches!(answer, Some(Some(Errno::NOTCONN | Errno::CONNABORTED)))
 }
@@ -245,18 +233,15 @@ fn is_fuse_mount(path: &Path) -> bool {
     };
     // Octal escapes stand for blanks and backslashes.
     let wanted: Vec<u8> =
-        path.as_os_str()
-            .as_bytes()
-            .iter()
-            .fold(Vec::new(), |mut escaped, &byte| {
-                match byte {
-                    b' ' | b'\t' | b'\n' | b'\\' => {
-                        escaped.extend(format!("\\{byte:03o}").into_bytes());
-                    }
-                    _ => escaped.push(byte),
+        path.as_os_str().as_bytes().iter().fold(Vec::new(), |mut escaped, &byte| {
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\\' => {
+                    escaped.extend(format!("\\{byte:03o}").into_bytes());
                 }
-                escaped
-            });
+                _ => escaped.push(byte),
+            }
+            escaped
+        });
     // The last one in the table lies on top.
     let top = table.split(|&byte| byte == b'\n').rev().find_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
@@ -286,12 +271,8 @@ fn mount_through_kernel(options: &MountOptions, path: &Path) -> Result<OwnedFd, 
     }
     let data = CString::new(data).map_err(|_| MountError::Name(options.source.clone()))?;
     let kind = format!("fuse.{}", options.subtype);
-    rustix::mount::mount(options.source.as_str(), path, kind, flags, data.as_c_str()).map_err(
-        |source| MountError::Mount {
-            path: path.into(),
-            source,
-        },
-    )?;
+    rustix::mount::mount(options.source.as_str(), path, kind, flags, data.as_c_str())
+        .map_err(|source| MountError::Mount { path: path.into(), source })?;
     Ok(fd)
 }
 
@@ -307,11 +288,7 @@ fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<Owned
         "fsname={},subtype={},default_permissions,max_read={MAX_IO_BYTES},noatime",
         options.source, options.subtype
     );
-    list.push_str(if options.allow_suid_dev && root {
-        ",suid,dev"
-    } else {
-        ",nosuid,nodev"
-    });
+    list.push_str(if options.allow_suid_dev && root { ",suid,dev" } else { ",nosuid,nodev" });
     if options.allow_other {
         list.push_str(",allow_other");
     }
@@ -325,12 +302,7 @@ fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<Owned
     .map_err(talk)?;
     // Their end becomes the standard input: inherited, and no other descriptor is.
     let child = Command::new("fusermount3")
-        .args([
-            OsStr::new("-o"),
-            OsStr::new(&list),
-            OsStr::new("--"),
-            path.as_os_str(),
-        ])
+        .args([OsStr::new("-o"), OsStr::new(&list), OsStr::new("--"), path.as_os_str()])
         .env("_FUSE_COMMFD", "0")
         .stdin(theirs)
         .stdout(Stdio::null())
@@ -343,17 +315,11 @@ fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<Owned
     let output = child.wait_with_output().map_err(MountError::FusermountIo)?;
     let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if !output.status.success() {
-        return Err(MountError::Fusermount {
-            path: path.into(),
-            said: said(),
-        });
+        return Err(MountError::Fusermount { path: path.into(), said: said() });
     }
     match receive_descriptor(&ours).map_err(talk)? {
         Some(fd) => Ok(fd),
-        None => Err(MountError::Fusermount {
-            path: path.into(),
-            said: said(),
-        }),
+        None => Err(MountError::Fusermount { path: path.into(), said: said() }),
     }
 }
 
@@ -363,13 +329,8 @@ fn receive_descriptor(socket: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
     rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(
-            socket,
-            &mut [IoSliceMut::new(&mut byte)],
-            &mut ancillary,
-            flags,
-        )
-        .map(|_| ())
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)
+            .map(|_| ())
     })?;
     Ok(ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),

@@ -29,12 +29,8 @@ pub(super) struct ReadBuffer {
 
 impl ReadBuffer {
     pub(super) fn new(max_write: u32) -> io::Result<Self> {
-        let data = usize::try_from(max_write)
-            .unwrap_or(usize::MAX)
-            .max(SMALLEST_BODY);
-        Ok(Self {
-            map: MmapMut::map_anon(DATA_OFFSET + data)?,
-        })
+        let data = usize::try_from(max_write).unwrap_or(usize::MAX).max(SMALLEST_BODY);
+        Ok(Self { map: MmapMut::map_anon(DATA_OFFSET + data)? })
     }
 
     pub(super) fn window(&mut self) -> &mut [u8] {
@@ -109,10 +105,7 @@ impl<H: Handler> Reader<H> {
             }),
             Ok(Decoded::NotImplemented) => reply.refuse(Errno::NOSYS),
             Ok(Decoded::Unknown) => {
-                tracing::warn!(
-                    opcode = header.opcode,
-                    "an unknown request; answered ENOSYS"
-                );
+                tracing::warn!(opcode = header.opcode, "an unknown request; answered ENOSYS");
                 reply.refuse(Errno::NOSYS);
             }
             Ok(Decoded::Done) => reply.ok(),
@@ -160,9 +153,6 @@ mod tests {
         assert_eq!(sent(&kernel).0.error, -Errno::NOSYS.raw_os_error());
         open_dir(reply(), InitFlags::NONE);
         let (header, body) = sent(&kernel);
-        assert_eq!(
-            (header.error, split::<OpenOut>(&body).unwrap().0.open_flags),
-            (0, 0b1010)
-        );
+        assert_eq!((header.error, split::<OpenOut>(&body).unwrap().0.open_flags), (0, 0b1010));
     }
 }

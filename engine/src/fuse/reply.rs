@@ -135,12 +135,7 @@ pub struct Reply {
 impl Reply {
     pub(super) fn new(device: &Arc<Device>, unique: u64, opcode: u32) -> Self {
         let owed = !matches!(opcode, opcode::FORGET | opcode::BATCH_FORGET);
-        Self {
-            device: Arc::clone(device),
-            unique,
-            opcode,
-            owed,
-        }
+        Self { device: Arc::clone(device), unique, opcode, owed }
     }
 
     /// Refuses.
@@ -148,10 +143,8 @@ impl Reply {
     /// The kernel takes ENOSYS as "never ask this again" and would report success for every
     /// later fsync, and open files without us: for those it is sent as EIO.
     pub fn error(self, error: Errno) {
-        let disables = matches!(
-            self.opcode,
-            opcode::FSYNC | opcode::FSYNCDIR | opcode::OPEN | opcode::SYNCFS
-        );
+        let disables =
+            matches!(self.opcode, opcode::FSYNC | opcode::FSYNCDIR | opcode::OPEN | opcode::SYNCFS);
         let error = if error == Errno::NOSYS && disables {
             tracing::error!(
                 opcode = self.opcode,
@@ -168,11 +161,7 @@ impl Reply {
     pub(super) fn refuse(mut self, error: Errno) {
         // The kernel leaves a request hanging whose error is out of its range.
         let raw = error.raw_os_error();
-        let raw = if (1..512).contains(&raw) {
-            raw
-        } else {
-            Errno::IO.raw_os_error()
-        };
+        let raw = if (1..512).contains(&raw) { raw } else { Errno::IO.raw_os_error() };
         self.send(-raw, &[]);
     }
 
@@ -213,28 +202,14 @@ impl Reply {
 
     /// Answers OPEN. `fh` comes back with every request on the open file.
     pub fn opened(self, fh: u64, flags: OpenFlags) {
-        self.structure(&OpenOut {
-            fh,
-            open_flags: flags.0,
-            backing_id: 0,
-        });
+        self.structure(&OpenOut { fh, open_flags: flags.0, backing_id: 0 });
     }
 
     /// Answers CREATE and TMPFILE.
     pub fn created(mut self, entry: &Entry, fh: u64, flags: OpenFlags) {
         let entry = entry.to_abi();
-        let open = OpenOut {
-            fh,
-            open_flags: flags.0,
-            backing_id: 0,
-        };
-        self.send(
-            0,
-            &[
-                IoSlice::new(bytes_of(&entry)),
-                IoSlice::new(bytes_of(&open)),
-            ],
-        );
+        let open = OpenOut { fh, open_flags: flags.0, backing_id: 0 };
+        self.send(0, &[IoSlice::new(bytes_of(&entry)), IoSlice::new(bytes_of(&open))]);
     }
 
     /// Answers READ (fewer bytes than asked for mean the end of the file), READLINK, and
@@ -254,10 +229,7 @@ impl Reply {
 
     /// Answers WRITE: that many bytes were taken.
     pub fn written(self, bytes: u32) {
-        self.structure(&WriteOut {
-            size: bytes,
-            padding: 0,
-        });
+        self.structure(&WriteOut { size: bytes, padding: 0 });
     }
 
     /// Answers STATFS.
@@ -278,10 +250,7 @@ impl Reply {
 
     /// Answers GETXATTR and LISTXATTR that ask for the size alone.
     pub fn xattr_size(self, bytes: u32) {
-        self.structure(&GetXattrOut {
-            size: bytes,
-            padding: 0,
-        });
+        self.structure(&GetXattrOut { size: bytes, padding: 0 });
     }
 
     /// Answers GETXATTR and LISTXATTR with what they asked for: the size of `value` where
@@ -318,9 +287,7 @@ impl Reply {
             Err(cause) => {
                 tracing::error!(opcode = self.opcode, %cause, "the kernel refused an answer; EIO instead");
                 // Where the kernel has ended the request by itself this finds none, as it should.
-                self.device
-                    .send(self.unique, -Errno::IO.raw_os_error(), &[])
-                    .ok();
+                self.device.send(self.unique, -Errno::IO.raw_os_error(), &[]).ok();
             }
         }
     }
@@ -329,10 +296,7 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if self.owed {
-            tracing::error!(
-                opcode = self.opcode,
-                "a request was dropped without an answer; EIO"
-            );
+            tracing::error!(opcode = self.opcode, "a request was dropped without an answer; EIO");
             self.send(-Errno::IO.raw_os_error(), &[]);
         }
     }
@@ -372,12 +336,7 @@ mod tests {
         assert_eq!(error(opcode::LOOKUP, Errno::NOENT), -2);
         assert_eq!(error(opcode::LOOKUP, Errno::from_raw_os_error(600)), -5);
         assert_eq!(error(opcode::LSEEK, Errno::NOSYS), -38);
-        for never in [
-            opcode::FSYNC,
-            opcode::FSYNCDIR,
-            opcode::OPEN,
-            opcode::SYNCFS,
-        ] {
+        for never in [opcode::FSYNC, opcode::FSYNCDIR, opcode::OPEN, opcode::SYNCFS] {
             assert_eq!(error(never, Errno::NOSYS), -5);
         }
     }
@@ -386,44 +345,21 @@ mod tests {
     fn answers_have_the_sizes_that_the_kernel_wants() {
         let (device, kernel) = device();
         let reply = || Reply::new(&device, 2, opcode::LOOKUP);
-        let entry = Entry {
-            node: 9,
-            entry_ttl: Duration::new(1, 2),
-            ..Entry::default()
-        };
+        let entry = Entry { node: 9, entry_ttl: Duration::new(1, 2), ..Entry::default() };
         reply().entry(&entry);
         let (_, body) = sent(&kernel);
         let (out, rest) = split::<EntryOut>(&body).unwrap();
-        assert_eq!(
-            (
-                out.nodeid,
-                out.entry_valid,
-                out.entry_valid_nsec,
-                rest.len()
-            ),
-            (9, 1, 2, 0)
-        );
+        assert_eq!((out.nodeid, out.entry_valid, out.entry_valid_nsec, rest.len()), (9, 1, 2, 0));
         reply().no_entry(Duration::new(3, 4));
         let (_, body) = sent(&kernel);
         let out = split::<EntryOut>(&body).unwrap().0;
-        assert_eq!(
-            (
-                body.len(),
-                out.nodeid,
-                out.entry_valid,
-                out.entry_valid_nsec
-            ),
-            (128, 0, 3, 4)
-        );
+        assert_eq!((body.len(), out.nodeid, out.entry_valid, out.entry_valid_nsec), (128, 0, 3, 4));
         reply().created(&entry, 5, OpenFlags::KEEP_CACHE | OpenFlags::NOFLUSH);
         let (_, body) = sent(&kernel);
         let open = split::<OpenOut>(&body[128..]).unwrap().0;
         assert_eq!((body.len(), open.fh, open.open_flags), (144, 5, 0b10_0010));
         reply().attr(
-            &Attr {
-                mtime: Timestamp { secs: -1, nanos: 5 },
-                ..Attr::default()
-            },
+            &Attr { mtime: Timestamp { secs: -1, nanos: 5 }, ..Attr::default() },
             Duration::ZERO,
         );
         let (_, body) = sent(&kernel);
@@ -450,10 +386,7 @@ mod tests {
             sent(&kernel)
         };
         let (header, body) = ask(0);
-        assert_eq!(
-            (header.error, split::<GetXattrOut>(&body).unwrap().0.size),
-            (0, 5)
-        );
+        assert_eq!((header.error, split::<GetXattrOut>(&body).unwrap().0.size), (0, 5));
         assert_eq!(ask(4).0.error, -34);
         assert_eq!(ask(5).1, b"value");
     }

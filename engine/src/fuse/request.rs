@@ -97,10 +97,7 @@ impl Forgets<'_> {
         one.into_iter().chain(std::iter::from_fn(move || {
             let (next, after) = split::<abi::ForgetOne>(rest)?;
             rest = after;
-            Some(Forget {
-                node: next.nodeid,
-                lookups: next.nlookup,
-            })
+            Some(Forget { node: next.nodeid, lookups: next.nlookup })
         }))
     }
 }
@@ -113,10 +110,7 @@ impl Forgets<'_> {
 /// `COPY_FILE_RANGE` with ENOSYS, after which the kernel does without; OPENDIR with ENOSYS or,
 /// for a kernel that does not know that, with success, and then RELEASEDIR.
 #[derive(Debug)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the arguments of the system call of that name"
-)]
+#[expect(missing_docs, reason = "the fields are the arguments of the system call of that name")]
 pub enum Op<'a> {
     /// Which node has this name here: [`Reply::entry`], [`Reply::no_entry`].
     Lookup { name: &'a [u8] },
@@ -131,62 +125,30 @@ pub enum Op<'a> {
     /// [`Reply::entry`].
     Symlink { name: &'a [u8], target: &'a [u8] },
     /// A file of any type but directory and link: [`Reply::entry`].
-    MkNod {
-        name: &'a [u8],
-        mode: u32,
-        rdev: u32,
-        umask: u32,
-    },
+    MkNod { name: &'a [u8], mode: u32, rdev: u32, umask: u32 },
     /// [`Reply::entry`].
-    MkDir {
-        name: &'a [u8],
-        mode: u32,
-        umask: u32,
-    },
+    MkDir { name: &'a [u8], mode: u32, umask: u32 },
     /// [`Reply::ok`].
     Unlink { name: &'a [u8] },
     /// [`Reply::ok`].
     RmDir { name: &'a [u8] },
     /// [`Reply::ok`]. `flags` are `RENAME_NOREPLACE`, `RENAME_EXCHANGE`, `RENAME_WHITEOUT`.
-    Rename {
-        name: &'a [u8],
-        new_parent: u64,
-        new_name: &'a [u8],
-        flags: u32,
-    },
+    Rename { name: &'a [u8], new_parent: u64, new_name: &'a [u8], flags: u32 },
     /// Another name, in the request's node, for `old_node`: [`Reply::entry`].
     Link { old_node: u64, new_name: &'a [u8] },
     /// [`Reply::opened`]. `flags` as in `open(2)`, without `O_CREAT`, `O_EXCL`, `O_NOCTTY`.
     Open { flags: u32, kill_suidgid: bool },
     /// Makes a regular file and opens it: [`Reply::created`]. Without `O_EXCL` one that is there
     /// is opened.
-    Create {
-        name: &'a [u8],
-        mode: u32,
-        umask: u32,
-        flags: u32,
-        kill_suidgid: bool,
-    },
+    Create { name: &'a [u8], mode: u32, umask: u32, flags: u32, kill_suidgid: bool },
     /// As CREATE, without a name: [`Reply::created`]. The node is the directory.
     TmpFile { mode: u32, umask: u32, flags: u32 },
     /// [`Reply::data`]. `flags` are the open file's.
-    Read {
-        fh: u64,
-        offset: u64,
-        size: u32,
-        flags: u32,
-    },
+    Read { fh: u64, offset: u64, size: u32, flags: u32 },
     /// [`Reply::written`]. `cache`: the kernel writes back a page of a shared mapping; `fh` may
     /// then be any open file of the node, and this write must not wait for other writes.
     /// `O_DSYNC` in `flags` promises nothing: an FSYNC follows.
-    Write {
-        fh: u64,
-        offset: u64,
-        data: &'a [u8],
-        cache: bool,
-        kill_suidgid: bool,
-        flags: u32,
-    },
+    Write { fh: u64, offset: u64, data: &'a [u8], cache: bool, kill_suidgid: bool, flags: u32 },
     /// The last descriptor of an open file is closed: [`Reply::ok`]. Nobody waits for it.
     Release { fh: u64, flags: u32 },
     /// Everything written before is to be durable: [`Reply::ok`]. `datasync`: as fdatasync.
@@ -204,12 +166,7 @@ pub enum Op<'a> {
     ListXattr { size: u32 },
     /// [`Reply::ok`]. `flags` are `XATTR_CREATE`, `XATTR_REPLACE`. `acl_kills_sgid`: setting
     /// this access ACL clears the set-group-id bit.
-    SetXattr {
-        name: &'a [u8],
-        value: &'a [u8],
-        flags: u32,
-        acl_kills_sgid: bool,
-    },
+    SetXattr { name: &'a [u8], value: &'a [u8], flags: u32, acl_kills_sgid: bool },
     /// [`Reply::ok`].
     RemoveXattr { name: &'a [u8] },
     /// [`Reply::directory`]. `offset` is zero or the `next_offset` of the last entry taken;
@@ -218,12 +175,7 @@ pub enum Op<'a> {
     /// As READDIR, with attributes.
     ReadDirPlus { offset: u64, size: u32 },
     /// [`Reply::ok`]. `mode` as in `fallocate(2)`.
-    Fallocate {
-        fh: u64,
-        offset: u64,
-        length: u64,
-        mode: u32,
-    },
+    Fallocate { fh: u64, offset: u64, length: u64, mode: u32 },
     /// [`Reply::lseek`]. `whence` is `SEEK_DATA` or `SEEK_HOLE`.
     Lseek { fh: u64, offset: u64, whence: u32 },
 }

@@ -71,14 +71,7 @@ fn mount(change: impl FnOnce(&mut MountOptions)) -> Option<Mounted> {
         }
     });
     let at = dir.path().to_owned();
-    Some(Mounted {
-        handler,
-        session: Some(session),
-        backing,
-        at,
-        _at: dir,
-        _watchdog: watchdog,
-    })
+    Some(Mounted { handler, session: Some(session), backing, at, _at: dir, _watchdog: watchdog })
 }
 
 /// All that SQL servers ask of a file system works, and the kernel gives back every lookup.
@@ -90,11 +83,7 @@ fn a_mount_behaves_like_a_directory() {
     let agreed = mounted.session().negotiated();
     eprintln!("{agreed:x?}");
     checks::everything(&mounted.at, mounted.backing.path());
-    assert!(
-        mounted.handler.wait_forgotten(BOUND),
-        "lookups are left over: {:?}",
-        mounted.handler
-    );
+    assert!(mounted.handler.wait_forgotten(BOUND), "lookups are left over: {:?}", mounted.handler);
     assert_eq!(mounted.unmount(), SessionEnd::Unmounted);
 }
 
@@ -110,10 +99,7 @@ fn it_works_without_any_one_feature_and_without_all() {
         let agreed = mounted.session().negotiated();
         assert_eq!(agreed.flags & flag, InitFlags::NONE, "{name} is masked");
         checks::everything(&mounted.at, mounted.backing.path());
-        assert!(
-            mounted.handler.wait_forgotten(BOUND),
-            "without {name}: lookups are left over"
-        );
+        assert!(mounted.handler.wait_forgotten(BOUND), "without {name}: lookups are left over");
         mounted.unmount();
     }
 }
@@ -131,11 +117,7 @@ fn one_write_is_one_request() {
     let xattr_reads = mounted.handler.xattr_reads.load(Ordering::SeqCst);
     for (count, size) in (2..).zip([8192_usize, 16384, 65536, 1 << 20]) {
         file.write_all_at(&vec![7; size], 1 << 20).unwrap();
-        assert_eq!(
-            mounted.handler.writes.load(Ordering::SeqCst),
-            count,
-            "{size} bytes"
-        );
+        assert_eq!(mounted.handler.writes.load(Ordering::SeqCst), count, "{size} bytes");
     }
     assert_eq!(mounted.handler.largest_write.load(Ordering::SeqCst), max);
     assert_eq!(mounted.handler.unaligned_writes.load(Ordering::SeqCst), 0);
@@ -212,10 +194,7 @@ fn a_signal_does_not_interrupt_an_fsync() {
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as *const () as libc::sighandler_t;
-        assert_eq!(
-            libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()),
-            0
-        );
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
     }
     let file = File::create(mounted.at.join("file")).unwrap();
     for _ in 0..3 {
@@ -278,16 +257,9 @@ fn an_unmount_ends_and_loses_no_page() {
     map[4096..4100].copy_from_slice(b"page");
     assert_eq!(mounted.unmount(), SessionEnd::Aborted);
     assert!(mounted.handler.cache_writes.load(Ordering::SeqCst) > 0);
-    assert_eq!(
-        &fs::read(mounted.backing.path().join("file")).unwrap()[4096..4100],
-        b"page"
-    );
+    assert_eq!(&fs::read(mounted.backing.path().join("file")).unwrap()[4096..4100], b"page");
     assert!(file.write_all_at(b"late", 0).is_err());
-    assert_eq!(
-        fs::read_dir(&mounted.at).unwrap().count(),
-        0,
-        "the directory below is seen again"
-    );
+    assert_eq!(fs::read_dir(&mounted.at).unwrap().count(), 0, "the directory below is seen again");
 }
 
 /// An unmount does not wait for a handler that does not answer.
@@ -303,10 +275,7 @@ fn an_unmount_does_not_wait_for_a_hung_request() {
         assert!(mounted.handler.wait_held(BOUND));
         let began = Instant::now();
         let session = mounted.session.take().unwrap();
-        assert_eq!(
-            session.unmount(Duration::from_millis(100)).unwrap(),
-            SessionEnd::Aborted
-        );
+        assert_eq!(session.unmount(Duration::from_millis(100)).unwrap(), SessionEnd::Aborted);
         assert!(began.elapsed() < BOUND);
         assert_eq!(hung.join().unwrap(), Err(Errno::CONNABORTED));
     });
@@ -319,10 +288,7 @@ fn a_dead_mount_is_replaced_and_a_live_one_is_not() {
         return;
     };
     let again = |at: &Path| Session::mount(&MountOptions::new(at), Arc::clone(&first.handler));
-    assert!(matches!(
-        again(&first.at),
-        Err(MountError::AlreadyMounted { .. })
-    ));
+    assert!(matches!(again(&first.at), Err(MountError::AlreadyMounted { .. })));
     first.session().abort();
     let second = again(&first.at).unwrap();
     // The end of the first one leaves the second one's mount alone.
@@ -342,25 +308,14 @@ fn a_notification_drops_what_is_cached() {
     fs::write(&behind, b"new").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"old");
     let notifier = mounted.session().notifier();
-    let node = mounted
-        .handler
-        .node_of(fs::metadata(&behind).unwrap().ino())
-        .unwrap();
+    let node = mounted.handler.node_of(fs::metadata(&behind).unwrap().ino()).unwrap();
     assert!(notifier.invalidate_node(node, 0, 0).unwrap());
     assert_eq!(fs::read(&path).unwrap(), b"new");
     fs::remove_file(&behind).unwrap();
     assert!(path.exists());
-    assert!(
-        notifier
-            .invalidate_entry(duolog_engine::fuse::ROOT, b"file")
-            .unwrap()
-    );
+    assert!(notifier.invalidate_entry(duolog_engine::fuse::ROOT, b"file").unwrap());
     assert!(!path.exists());
-    assert!(
-        !notifier
-            .invalidate_entry(duolog_engine::fuse::ROOT, b"never seen")
-            .unwrap()
-    );
+    assert!(!notifier.invalidate_entry(duolog_engine::fuse::ROOT, b"never seen").unwrap());
     assert!(!notifier.invalidate_node(u64::MAX - 1, 0, 0).unwrap());
 }
 
@@ -372,15 +327,8 @@ fn the_umask_is_passed_on() {
     fs::create_dir(mounted.at.join("dir")).unwrap();
     rustix::process::umask(before);
     let seen = mounted.handler.umasks.lock().unwrap().clone();
-    assert!(
-        seen.iter()
-            .any(|&(mode, umask)| mode & 0o777 == 0o777 && umask == 0o027),
-        "{seen:?}"
-    );
-    assert_eq!(
-        fs::metadata(mounted.at.join("dir")).unwrap().mode() & 0o777,
-        0o750
-    );
+    assert!(seen.iter().any(|&(mode, umask)| mode & 0o777 == 0o777 && umask == 0o027), "{seen:?}");
+    assert_eq!(fs::metadata(mounted.at.join("dir")).unwrap().mode() & 0o777, 0o750);
 }
 
 /// The way of users other than root gives the same mount.
@@ -399,12 +347,7 @@ fn a_mount_is_taken_over_with_its_requests_in_flight() {
     let Some(mut first) = mount(|options| options.read_threads = 1) else {
         return;
     };
-    if !first
-        .session()
-        .negotiated()
-        .flags
-        .has(InitFlags::HAS_RESEND)
-    {
+    if !first.session().negotiated().flags.has(InitFlags::HAS_RESEND) {
         eprintln!("SKIPPED: the kernel cannot send requests again (Linux 6.9 can)");
         return;
     }
@@ -439,10 +382,7 @@ fn a_user_mounts_without_root() {
         assert!(!options.allow_other);
         options.allow_other = true;
         let refused = Session::mount(&options, Arc::clone(&handler));
-        assert!(
-            matches!(refused, Err(MountError::AllowOther)),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(MountError::AllowOther)), "{refused:?}");
         options.allow_other = false;
         let session = Session::mount(&options, Arc::clone(&handler)).unwrap();
         fs::write(at.path().join("file"), b"content").unwrap();
