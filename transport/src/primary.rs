@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use duolog_wal::Lsn;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::ack::{ACK_LEN, Ack, AckError};
@@ -148,6 +148,8 @@ impl<S: Source> Dialer<S> {
         let connecting = self.endpoint.connect_with(config, peer, tls::SERVER_NAME)?;
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
+            // With an idle time-out below our own.
+            Ok(Err(ConnectionError::TimedOut)) => Err(LinkError::NoAnswer { peer }),
             Ok(Err(error)) => Err(match intruder.seen() {
                 Some(presented) => LinkError::WrongCertificate {
                     presented,
@@ -438,6 +440,6 @@ impl Redial {
         let step = self.next;
         self.next = (step * 2).min(self.max);
         let random = u32::try_from(RandomState::new().hash_one(step) % 1024).unwrap_or(0);
-        step - step / 2 * random / 1024
+        step / 2 + step / 2 * random / 1024
     }
 }
