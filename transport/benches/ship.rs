@@ -34,6 +34,7 @@ fn hello(node: NodeId) -> Hello {
         end: Cursor::default(),
         durable: Lsn::ZERO,
         first: Lsn::ZERO,
+        starts: Vec::new(),
     }
 }
 

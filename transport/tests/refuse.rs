@@ -122,9 +122,38 @@ fn a_tail_that_the_primary_lacks_is_cut() {
         state.log.append(b"neither");
     });
     let pair = start(primary, secondary);
-    let waker = pair.dialer.waker();
-    let end = pair.primary.append(b"three", &waker);
+    pair.primary
+        .wait("a connection", |state| !state.connected.is_empty());
+    let end = pair.primary.append(b"three", &pair.dialer.waker());
     pair.acknowledged(end);
+    was_cut(pair);
+}
+
+/// The same when the primary has appended since it started, before the secondary came.
+#[test]
+fn a_tail_that_the_primary_lacked_when_it_started_is_cut() {
+    for records in [&[&b"three"[..]][..], &[&b"three"[..], &[4; 1000]]] {
+        let (primary, secondary) = alike(&[b"one", b"two"]);
+        primary.change(|state| {
+            state.hello.starts = vec![state.log.end(), state.log.cursors[&0]];
+            for record in records {
+                state.log.append(record);
+            }
+        });
+        secondary.change(|state| {
+            state.log.append(b"never acknowledged");
+            state.log.append(b"neither");
+        });
+        let end = primary.state().log.end().lsn;
+        let pair = start(primary, secondary);
+        pair.acknowledged(end);
+        was_cut(pair);
+    }
+}
+
+/// It was cut once, after "one" and "two", and both logs are equal now.
+#[track_caller]
+fn was_cut(pair: Pair) {
     let at = pair.primary.state().log.cursors[&14];
     assert_eq!(pair.secondary.state().cuts, [at]);
     assert_eq!(pair.secondary.state().connected, [at]);

@@ -130,6 +130,7 @@ impl Node {
             end: Cursor::default(),
             durable: Lsn::ZERO,
             first: Lsn::ZERO,
+            starts: Vec::new(),
         };
         let state = State {
             hello,

@@ -39,7 +39,7 @@ impl Proxy {
                 let from = if upwards { &near } else { &far };
                 from.set_read_timeout(Some(Duration::from_millis(20)))
                     .unwrap();
-                let mut packet = [0; 65536];
+                let mut packet = vec![0; 65536];
                 while !state.ended.load(Ordering::Relaxed) {
                     // A time-out, or the answer of a listener that is gone.
                     let Ok((len, sender)) = from.recv_from(&mut packet) else {
