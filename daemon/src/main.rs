@@ -1,2 +1,3 @@
 //! The binary `duolog`.
+mod config;
 fn main() {}
