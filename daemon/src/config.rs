@@ -95,6 +95,7 @@ pub(crate) struct Directory {
 
 /// Sizes of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "a bare integer carries its unit")]
 pub(crate) struct Log {
     /// Size of one segment file.
     pub segment_bytes: u64,
