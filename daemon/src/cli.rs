@@ -173,8 +173,8 @@ fn kill_after(text: &str) -> Result<KillAfter, String> {
         return Ok(KillAfter::Random);
     }
     match text.parse() {
-        Ok(rows) if rows >= crate::demo::LEAST_COMMITS => Ok(KillAfter::Rows(rows)),
-        _ => Err(format!("write \"random\" or a number from {}", crate::demo::LEAST_COMMITS)),
+        Ok(rows) if rows >= LEAST_COMMITS => Ok(KillAfter::Rows(rows)),
+        _ => Err(format!("write \"random\" or a number from {}", LEAST_COMMITS)),
     }
 }
 
@@ -195,3 +195,4 @@ mod tests {
         assert!(kill_after("499").is_err());
     }
 }
+const LEAST_COMMITS: u64 = 500;

@@ -50,9 +50,10 @@ mod tests {
         let path = directory.path().join("notify");
         let name = format!("@{}", path.display());
         let named = SocketAddr::from_abstract_name(&name.as_bytes()[1..]).unwrap();
-        for (socket, address) in
-            [(UnixDatagram::bind(&path).unwrap(), path.into_os_string()), (UnixDatagram::bind_addr(&named).unwrap(), name.into())]
-        {
+        for (socket, address) in [
+            (UnixDatagram::bind(&path).unwrap(), path.into_os_string()),
+            (UnixDatagram::bind_addr(&named).unwrap(), name.into()),
+        ] {
             socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
             send(&address, "READY=1\n").unwrap();
             let mut message = [0; 64];
