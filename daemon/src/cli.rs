@@ -137,7 +137,7 @@ pub(crate) struct Demo {
     /// For the rows and the random moment [default: another one each time].
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// How many writers commit at the same time [default: 1 for SQLite, 4 for PostgreSQL].
+    /// How many writers commit at the same time [default: 1 (sqlite), 4 (postgresql)].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub writers: Option<u16>,
     /// Where the demo makes its directory [default: TMPDIR].
@@ -173,8 +173,8 @@ fn kill_after(text: &str) -> Result<KillAfter, String> {
         return Ok(KillAfter::Random);
     }
     match text.parse() {
-        Ok(rows) if rows >= LEAST_COMMITS => Ok(KillAfter::Rows(rows)),
-        _ => Err(format!("write \"random\" or a number from {}", LEAST_COMMITS)),
+        Ok(rows) if rows >= crate::demo::LEAST_COMMITS => Ok(KillAfter::Rows(rows)),
+        _ => Err(format!("write \"random\" or a number from {}", crate::demo::LEAST_COMMITS)),
     }
 }
 
@@ -195,4 +195,3 @@ mod tests {
         assert!(kill_after("499").is_err());
     }
 }
-const LEAST_COMMITS: u64 = 500;

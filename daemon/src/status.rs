@@ -158,19 +158,15 @@ impl Status {
         row("Data synchronisation", self.data_sync.to_string());
         if let Some(peer) = &self.peer {
             let reach = if peer.connected { "connected" } else { "not connected" };
-            let mut line = format!("{}, {reach}", peer.address);
-            if peer.connected {
-                line += &format!(", round trip {} us", peer.round_trip_us);
-            }
-            row("Peer", line);
+            let trip = format!(", round trip {} us", peer.round_trip_us);
+            let trip = if peer.connected { &trip } else { "" };
+            row("Peer", format!("{}, {reach}{trip}", peer.address));
             if let (false, Some(error)) = (peer.connected, &peer.last_error) {
                 row("", format!("last: {error}"));
             }
-            let mut line =
-                format!("{} as {} on the wire", bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
-            if let Some(ratio) = peer.compression_ratio {
-                line += &format!(" (1 : {ratio:.1})");
-            }
+            let ratio = peer.compression_ratio.map(|ratio| format!(" (1 : {ratio:.1})"));
+            let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
+            let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
             row("Shipped", line);
         }
         row("Lag", bytes(self.lag_bytes));
@@ -308,7 +304,7 @@ mod tests {
     #[test]
     fn bytes_are_short_and_never_rounded_up() {
         let shown = [0, 9999, 10_000, 1 << 20, 123_456_789, u64::MAX].map(bytes);
-        let expected = ["0 B", "9999 B", "9.7 KiB", "1024 KiB", "117 MiB", "16384 PiB"];
+        let expected = ["0 B", "9999 B", "9.7 KiB", "1024 KiB", "117 MiB", "16383 PiB"];
         assert_eq!(shown, expected);
     }
 }
