@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
+use duolog_transport::Fingerprint;
 use duolog_wal::{ClusterId, NodeId};
 use toml::de::DeTable;
 
@@ -75,7 +76,7 @@ pub(crate) struct Peer {
     /// Where it listens for the link (UDP).
     pub address: SocketAddr,
     /// SHA-256 of its certificate.
-    pub fingerprint: [u8; 32],
+    pub fingerprint: Fingerprint,
     /// Whether log bytes to it are compressed.
     pub compression: Compression,
     /// Largest UDP payload on the path, 1200 to 6500 bytes.
@@ -346,7 +347,7 @@ fn read_peer(faults: &mut Faults, mut section: Section<'_>) -> Option<Peer> {
     let right = "write what duolog keygen printed on the other node, \"sha256:\" and 64 hex digits";
     let fingerprint = required(faults, &mut section, "fingerprint", right).and_then(|text| {
         text.read(faults, |text| {
-            fingerprint(&text).ok_or_else(|| (format!("\"{text}\" is none"), right.into()))
+            text.parse().map_err(|_| (format!("\"{text}\" is none"), right.into()))
         })
     });
     let compression = match section.string(faults, "compression") {
@@ -540,18 +541,6 @@ fn address(faults: &mut Faults, found: Found<String>, example: &str) -> Option<S
         }
     });
     address.map(|address| address.value)
-}
-
-fn fingerprint(text: &str) -> Option<[u8; 32]> {
-    let digits = text.strip_prefix("sha256:")?;
-    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(digits.get(at * 2..at * 2 + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

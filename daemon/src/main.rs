@@ -6,8 +6,13 @@ mod config;
 mod control;
 mod demo;
 mod keygen;
+mod link;
 mod logging;
+mod mounts;
 mod notify;
+mod run;
+mod shell;
+mod standing;
 mod status;
 
 use std::path::PathBuf;
@@ -35,7 +40,7 @@ fn main() -> ExitCode {
 /// Whether what was asked for was achieved; an error says why not and what to do.
 fn perform(command: Command) -> anyhow::Result<bool> {
     match command {
-        Command::Run(options) => drop(Config::load(&options.node.config)?),
+        Command::Run(options) => run::run(&options)?,
         Command::Adopt(_) | Command::Leave(_) => bail!("waits for the engine"),
         Command::Status(options) => show_status(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,

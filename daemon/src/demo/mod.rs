@@ -27,6 +27,7 @@ use serde::Serialize;
 
 use crate::cli::{Demo, Engine, KillAfter};
 use crate::config::Preset;
+use crate::mounts;
 use crate::status::{State, Status, bytes};
 use child::Child;
 use nodes::{Node, Pair};
@@ -323,7 +324,7 @@ impl Story<'_> {
         server: Option<postgresql::Server>,
     ) -> anyhow::Result<()> {
         let home = pair.home(NodeId::Node1);
-        cleanup::abort_mounts(&home);
+        mounts::abort_below(&home);
         node1.bury()?;
         if writer.wait(Duration::from_secs(2))?.is_none() {
             writer.kill_group();
