@@ -1,9 +1,10 @@
 //! Listing directories.
 
 use duolog_wal::FileId;
+use rustix::io::Errno;
 
 use super::{Capture, errno};
-use crate::fuse::{DirBuffer, Reply};
+use crate::fuse::{DirBuffer, DirEntry, Reply};
 
 /// Entries taken from the store at a time.
 const AT_A_TIME: usize = 128;
@@ -19,8 +20,21 @@ impl Capture {
         with_attributes: bool,
         reply: Reply,
     ) {
-        let mut buffer = DirBuffer::new(size);
+        let mut buffer =
+            if with_attributes { DirBuffer::plus(size) } else { DirBuffer::plain(size) };
         let mut after = offset;
+        for (number, name, node) in
+            [(1, &b"."[..], Some(id)), (2, b"..", self.node.store.parent(id))]
+        {
+            let ino = self.node_id(node.unwrap_or(id));
+            let entry = DirEntry { ino, next_offset: number, mode: libc::S_IFDIR, name };
+            if after < number {
+                after = number;
+                if !buffer.add(entry, None) {
+                    return reply.error(Errno::INVAL);
+                }
+            }
+        }
         'full: loop {
             let entries = match self.node.store.read_dir(id, after, AT_A_TIME) {
                 Ok(entries) => entries,
@@ -28,15 +42,16 @@ impl Capture {
             };
             for entry in &entries {
                 after = entry.offset;
-                let fits = if with_attributes {
-                    // One that went meanwhile is left out.
-                    let Ok(found) = self.entry(entry.id) else { continue };
-                    buffer.add_plus(&entry.name, entry.offset, &found)
-                } else {
-                    let inode = self.node_id(entry.id);
-                    buffer.add(&entry.name, entry.offset, inode, entry.kind.bits())
+                let attributes = with_attributes.then(|| self.entry(entry.id));
+                // One that went meanwhile is left out.
+                let Ok(attributes) = attributes.transpose() else { continue };
+                let shown = DirEntry {
+                    ino: self.node_id(entry.id),
+                    next_offset: entry.offset,
+                    mode: entry.kind.bits(),
+                    name: &entry.name,
                 };
-                if !fits {
+                if !buffer.add(shown, attributes.as_ref()) {
                     break 'full;
                 }
             }

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::{Capture, Done, answer, errno, ok};
 use crate::fuse::Reply;
+use crate::store::is_private_xattr;
 
 /// Room for all extended attributes of a file, names and values, in bytes: what the common file
 /// systems of both nodes hold beside our own.
@@ -67,20 +68,12 @@ impl Capture {
     }
 
     /// What could not be applied on either node is refused now.
-    fn check_xattr(
-        &self,
-        id: FileId,
-        name: &[u8],
-        value: &[u8],
-        flags: u32,
-    ) -> Result<(), Errno> {
+    fn check_xattr(&self, id: FileId, name: &[u8], value: &[u8], flags: u32) -> Result<(), Errno> {
         let store = &self.node.store;
         if name.len() > NAME_MAX {
             return Err(Errno::RANGE);
         }
-        if !store.may_set_xattr(id, name) {
-            return Err(Errno::OPNOTSUPP);
-        }
+        may_have(name)?;
         let names = store.list_xattr(id).map_err(errno)?;
         let present = names.iter().any(|other| other == name);
         if present && flags & libc::XATTR_CREATE.cast_unsigned() != 0 {
@@ -102,5 +95,20 @@ impl Capture {
             Ok(_) => self.submit(&Operation::RemoveXattr { id, name }, &[id], ok(reply)),
             Err(error) => reply.error(errno(error)),
         }
+    }
+}
+
+/// Whether a file can have an attribute of this name on both nodes.
+fn may_have(name: &[u8]) -> Result<(), Errno> {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_private_xattr(name) {
+        return Err(Errno::PERM);
+    }
+    match name.split(|byte| *byte == b'.').next() {
+        Some(b"user") => Ok(()),
+        Some(b"trusted" | b"security") if is_root => Ok(()),
+        Some(b"trusted" | b"security") => Err(Errno::PERM),
+        _ if name == b"system.posix_acl_access" || name == b"system.posix_acl_default" => Ok(()),
+        _ => Err(Errno::OPNOTSUPP),
     }
 }

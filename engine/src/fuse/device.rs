@@ -53,3 +53,41 @@ impl AsFd for Device {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::super::abi::split;
+    use super::*;
+
+    /// A device whose other end is read by a test instead of by the kernel.
+    pub(in super::super) fn device() -> (Arc<Device>, OwnedFd) {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (Arc::new(Device::new(ours)), theirs)
+    }
+
+    /// The next answer or notification that was sent.
+    pub(in super::super) fn sent(from: &OwnedFd) -> (OutHeader, Vec<u8>) {
+        let mut bytes = vec![0; 1 << 16];
+        let len = rustix::io::read(from, &mut bytes).unwrap();
+        let (header, body) = split::<OutHeader>(&bytes[..len]).unwrap();
+        assert_eq!(usize::try_from(header.len).unwrap(), len);
+        (header, body.to_vec())
+    }
+
+    #[test]
+    fn an_answer_of_several_parts_is_one_message() {
+        let (device, kernel) = device();
+        for parts in 0..5 {
+            let bytes = [b"a".as_slice(), b"bc", b"def", b"ghij"];
+            let slices: Vec<_> = bytes[..parts].iter().map(|part| IoSlice::new(part)).collect();
+            device.send(2, 0, &slices).unwrap();
+            assert_eq!(sent(&kernel).1, bytes[..parts].concat());
+        }
+    }
+}

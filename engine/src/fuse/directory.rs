@@ -41,11 +41,7 @@ impl DirBuffer {
 
     fn new(size: u32, plus: bool) -> Self {
         let limit_bytes = usize::try_from(size).unwrap_or(usize::MAX);
-        Self {
-            bytes: Vec::with_capacity(limit_bytes.min(1 << 16)),
-            limit_bytes,
-            plus,
-        }
+        Self { bytes: Vec::with_capacity(limit_bytes.min(1 << 16)), limit_bytes, plus }
     }
 
     /// Whether entries of this answer carry attributes, and count as lookups.
@@ -94,5 +90,48 @@ impl DirBuffer {
 
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::abi::split;
+    use super::*;
+
+    const fn entry(name: &[u8]) -> DirEntry<'_> {
+        DirEntry { ino: 5, next_offset: 9, mode: 0o100_644, name }
+    }
+
+    #[test]
+    fn entries_are_padded_and_stop_at_the_size_asked_for() {
+        // Two entries of 24 + 8 bytes.
+        let mut buffer = DirBuffer::plain(71);
+        assert!(buffer.is_empty());
+        assert!(buffer.add(entry(b"a"), None));
+        assert!(buffer.add(entry(b"12345678"), None));
+        assert!(!buffer.add(entry(b"b"), None));
+        assert_eq!(buffer.as_bytes().len(), 64);
+        let (first, rest) = split::<Dirent>(buffer.as_bytes()).unwrap();
+        assert_eq!((first.ino, first.off, first.namelen, first.kind), (5, 9, 1, 8));
+        assert_eq!(&rest[..8], b"a\0\0\0\0\0\0\0");
+        let (second, rest) = split::<Dirent>(&rest[8..]).unwrap();
+        assert_eq!(second.namelen, 8);
+        assert_eq!(rest, b"12345678");
+    }
+
+    #[test]
+    fn entries_with_attributes_name_a_node_or_none() {
+        let mut buffer = DirBuffer::plus(4096);
+        let attributes = Entry { node: 77, ..Entry::default() };
+        assert!(buffer.add(entry(b"."), None));
+        assert!(buffer.add(entry(b"x"), Some(&attributes)));
+        assert_eq!(buffer.as_bytes().len(), 2 * (128 + 32));
+        let (dot, rest) = split::<EntryOut>(buffer.as_bytes()).unwrap();
+        assert_eq!(dot.nodeid, 0);
+        let (x, rest) = split::<EntryOut>(&rest[32..]).unwrap();
+        assert_eq!(x.nodeid, 77);
+        assert_eq!(split::<Dirent>(rest).unwrap().0.namelen, 1);
+        let mut small = DirBuffer::plus(159);
+        assert!(!small.add(entry(b"x"), Some(&attributes)));
     }
 }

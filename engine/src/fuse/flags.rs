@@ -79,10 +79,7 @@ impl InitFlags {
     }
 
     /// The two halves that INIT carries, low one first.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "each half is cut out on purpose"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "each half is cut out on purpose")]
     pub(super) const fn halves(self) -> (u32, u32) {
         (self.0 as u32, (self.0 >> 32) as u32)
     }

@@ -11,6 +11,8 @@
 //! the kernel lacks one.
 
 mod abi;
+mod connection;
+mod decode;
 mod device;
 mod directory;
 mod flags;
@@ -22,9 +24,10 @@ mod reply;
 mod request;
 mod session;
 
+pub use connection::Connection;
 pub use directory::{DirBuffer, DirEntry};
 pub use flags::{InitFlags, OpenFlags};
-pub use mount::{Connection, MountError, MountOptions, MountWay};
+pub use mount::{MountError, MountOptions, MountWay};
 pub use notify::{Notifier, NotifyError};
 pub use reply::{Attr, Entry, Reply, StatFs};
 pub use request::{Forget, Forgets, Op, Request, SetAttr, TimeOrNow, Timestamp};

@@ -1,11 +1,9 @@
-//! Mounting, unmounting and aborting: how a session comes to stand at a path and is taken away
-//! again, whatever it is doing. It never reads or answers a request.
+//! Mounting: how a session comes to stand at a path. It never reads or answers a request.
 //!
 //! As root by `mount(2)`; otherwise through the set-user-id program `fusermount3`, which opens
 //! the device, mounts, and sends the descriptor back.
 
 use std::ffi::{CString, OsStr};
-use std::fs::OpenOptions;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,11 +16,12 @@ use std::{fs, thread};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
 
+use super::connection::Connection;
 use super::flags::InitFlags;
 
 /// The largest read and write, in bytes, on which a session agrees.
@@ -30,8 +29,6 @@ pub(super) const MAX_IO_BYTES: u32 = 1 << 20;
 
 /// How long a mount that is in the way may take to show that it lives.
 const PROBE_BOUND: Duration = Duration::from_secs(2);
-
-const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
 /// How to mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +135,12 @@ pub enum MountError {
         /// Where.
         path: PathBuf,
     },
+    /// There is no mount to take over.
+    #[error("no FUSE file system is mounted at {path}", path = .path.display())]
+    NotMounted {
+        /// Where.
+        path: PathBuf,
+    },
     /// `mount(2)` refused.
     #[error("mounting {path}", path = .path.display())]
     Mount {
@@ -162,90 +165,9 @@ pub enum MountError {
     Thread(#[source] io::Error),
 }
 
-/// A mount as the kernel knows it: what takes it away, even when nothing answers any more.
-#[derive(Debug)]
-pub struct Connection {
-    path: PathBuf,
-    id: u32,
-    device: (u32, u32),
-    /// `abort` of this connection in fusectl. Held open, because the number may be given to
-    /// another one after an unmount.
-    abort: Option<OwnedFd>,
-    through_kernel: bool,
-}
-
-impl Connection {
-    /// Where it is mounted.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Its directory's name in `/sys/fs/fuse/connections`: the minor number of `st_dev`.
-    pub const fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Ends the connection: every request that waits ends with an error, every later one too,
-    /// and the readers end. The mount stays at its path until it is unmounted. Returns whether
-    /// there was a way to do it.
-    pub fn abort(&self) -> bool {
-        if let Some(abort) = &self.abort {
-            // A connection that is gone is aborted enough.
-            return matches!(
-                rustix::io::write(abort, b"1"),
-                Ok(_) | Err(Errno::NODEV | Errno::NOENT)
-            );
-        }
-        self.is_at_path()
-            && rustix::mount::unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::DETACH)
-                .is_ok()
-    }
-
-    /// Takes the mount away from its path; processes inside go on with what they hold.
-    pub(super) fn detach(&self) -> Result<(), Errno> {
-        if !self.is_at_path() {
-            return Ok(());
-        }
-        if !self.through_kernel {
-            let done = Command::new("fusermount3")
-                .args(["-u", "-q", "-z", "--"])
-                .arg(&self.path)
-                .status();
-            if done.is_ok_and(|status| status.success()) {
-                return Ok(());
-            }
-        }
-        match rustix::mount::unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Has the kernel write back the dirty pages of shared mappings.
-    pub(super) fn write_back(&self) -> Result<(), Errno> {
-        if !self.is_at_path() {
-            return Ok(());
-        }
-        let root = rustix::fs::open(
-            &self.path,
-            OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        rustix::fs::syncfs(root)
-    }
-
-    /// Whether this mount is what stands at the path, and not one above or below it.
-    fn is_at_path(&self) -> bool {
-        device_at(&self.path).is_ok_and(|device| device == self.device)
-    }
-}
-
 /// Mounts; returns the descriptor of the session and the mount.
 pub(super) fn mount(options: &MountOptions) -> Result<(OwnedFd, Connection), MountError> {
-    let at = |source| MountError::Path {
-        path: options.path.clone(),
-        source,
-    };
+    let at = |source| MountError::Path { path: options.path.clone(), source };
     for name in [&options.source, &options.subtype] {
         if name.contains([',', '\0']) {
             return Err(MountError::Name(name.clone()));
@@ -259,24 +181,18 @@ pub(super) fn mount(options: &MountOptions) -> Result<(OwnedFd, Connection), Mou
     } else {
         mount_through_fusermount(options, &path)?
     };
-    let device = device_at(&path).map_err(|errno| at(errno.into()))?;
-    let abort = open_abort(device.1);
-    if abort.is_none() {
-        tracing::warn!(
-            connection = device.1,
-            "no way to fusectl: a hung mount can only be ended by an unmount (mount -t fusectl none {CONNECTIONS})"
-        );
+    let connection = Connection::new(path, through_kernel).map_err(|errno| at(errno.into()))?;
+    Ok((fd, connection))
+}
+
+/// The mount that stands at the path already, for a session that takes it over.
+pub(super) fn living(options: &MountOptions) -> Result<Connection, MountError> {
+    let at = |source| MountError::Path { path: options.path.clone(), source };
+    let path = fs::canonicalize(&options.path).map_err(at)?;
+    if !is_fuse_mount(&path) {
+        return Err(MountError::NotMounted { path });
     }
-    Ok((
-        fd,
-        Connection {
-            path,
-            id: device.1,
-            device,
-            abort,
-            through_kernel,
-        },
-    ))
+    Connection::new(path, options.through_kernel()).map_err(|errno| at(errno.into()))
 }
 
 /// Removes mounts of a server that died, which would answer ENOTCONN for ever.
@@ -286,12 +202,8 @@ fn clear_dead(path: &Path) -> Result<(), MountError> {
             return Err(MountError::AlreadyMounted { path: path.into() });
         }
         tracing::info!(path = %path.display(), "removing the mount of a server that is gone");
-        rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(
-            |source| MountError::Mount {
-                path: path.into(),
-                source,
-            },
-        )?;
+        rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .map_err(|source| MountError::Mount { path: path.into(), source })?;
     }
     Ok(())
 }
@@ -301,17 +213,15 @@ fn is_dead(path: &Path) -> bool {
     let (tell, told) = mpsc::channel();
     let path = path.to_owned();
     // On a thread of its own, because nothing bounds how long a live server takes.
-    let asked = thread::Builder::new()
-        .name("fuse-probe".into())
-        .spawn(move || {
-            let answer = rustix::fs::statx(
-                CWD,
-                &path,
-                AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW,
-                StatxFlags::BASIC_STATS,
-            );
-            tell.send(answer.err()).ok();
-        });
+    let asked = thread::Builder::new().name("fuse-probe".into()).spawn(move || {
+        let answer = rustix::fs::statx(
+            CWD,
+            &path,
+            AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW,
+            StatxFlags::BASIC_STATS,
+        );
+        tell.send(answer.err()).ok();
+    });
     let answer = asked.ok().and_then(|_| told.recv_timeout(PROBE_BOUND).ok());
     matches!(answer, Some(Some(Errno::NOTCONN | Errno::CONNABORTED)))
 }
@@ -323,18 +233,15 @@ fn is_fuse_mount(path: &Path) -> bool {
     };
     // Octal escapes stand for blanks and backslashes.
     let wanted: Vec<u8> =
-        path.as_os_str()
-            .as_bytes()
-            .iter()
-            .fold(Vec::new(), |mut escaped, &byte| {
-                match byte {
-                    b' ' | b'\t' | b'\n' | b'\\' => {
-                        escaped.extend(format!("\\{byte:03o}").into_bytes());
-                    }
-                    _ => escaped.push(byte),
+        path.as_os_str().as_bytes().iter().fold(Vec::new(), |mut escaped, &byte| {
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\\' => {
+                    escaped.extend(format!("\\{byte:03o}").into_bytes());
                 }
-                escaped
-            });
+                _ => escaped.push(byte),
+            }
+            escaped
+        });
     // The last one in the table lies on top.
     let top = table.split(|&byte| byte == b'\n').rev().find_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
@@ -364,12 +271,8 @@ fn mount_through_kernel(options: &MountOptions, path: &Path) -> Result<OwnedFd, 
     }
     let data = CString::new(data).map_err(|_| MountError::Name(options.source.clone()))?;
     let kind = format!("fuse.{}", options.subtype);
-    rustix::mount::mount(options.source.as_str(), path, kind, flags, data.as_c_str()).map_err(
-        |source| MountError::Mount {
-            path: path.into(),
-            source,
-        },
-    )?;
+    rustix::mount::mount(options.source.as_str(), path, kind, flags, data.as_c_str())
+        .map_err(|source| MountError::Mount { path: path.into(), source })?;
     Ok(fd)
 }
 
@@ -385,11 +288,7 @@ fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<Owned
         "fsname={},subtype={},default_permissions,max_read={MAX_IO_BYTES},noatime",
         options.source, options.subtype
     );
-    list.push_str(if options.allow_suid_dev && root {
-        ",suid,dev"
-    } else {
-        ",nosuid,nodev"
-    });
+    list.push_str(if options.allow_suid_dev && root { ",suid,dev" } else { ",nosuid,nodev" });
     if options.allow_other {
         list.push_str(",allow_other");
     }
@@ -403,12 +302,7 @@ fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<Owned
     .map_err(talk)?;
     // Their end becomes the standard input: inherited, and no other descriptor is.
     let child = Command::new("fusermount3")
-        .args([
-            OsStr::new("-o"),
-            OsStr::new(&list),
-            OsStr::new("--"),
-            path.as_os_str(),
-        ])
+        .args([OsStr::new("-o"), OsStr::new(&list), OsStr::new("--"), path.as_os_str()])
         .env("_FUSE_COMMFD", "0")
         .stdin(theirs)
         .stdout(Stdio::null())
@@ -421,17 +315,11 @@ fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<Owned
     let output = child.wait_with_output().map_err(MountError::FusermountIo)?;
     let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if !output.status.success() {
-        return Err(MountError::Fusermount {
-            path: path.into(),
-            said: said(),
-        });
+        return Err(MountError::Fusermount { path: path.into(), said: said() });
     }
     match receive_descriptor(&ours).map_err(talk)? {
         Some(fd) => Ok(fd),
-        None => Err(MountError::Fusermount {
-            path: path.into(),
-            said: said(),
-        }),
+        None => Err(MountError::Fusermount { path: path.into(), said: said() }),
     }
 }
 
@@ -441,13 +329,8 @@ fn receive_descriptor(socket: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
     rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(
-            socket,
-            &mut [IoSliceMut::new(&mut byte)],
-            &mut ancillary,
-            flags,
-        )
-        .map(|_| ())
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)
+            .map(|_| ())
     })?;
     Ok(ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
@@ -458,30 +341,4 @@ fn receive_descriptor(socket: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
 fn others_are_allowed() -> bool {
     fs::read_to_string("/etc/fuse.conf")
         .is_ok_and(|text| text.lines().any(|line| line.trim() == "user_allow_other"))
-}
-
-/// Major and minor number of what is mounted at `path`, without asking its server.
-fn device_at(path: &Path) -> Result<(u32, u32), Errno> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW;
-    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::empty())?;
-    Ok((stat.stx_dev_major, stat.stx_dev_minor))
-}
-
-/// The connection's `abort`: where fusectl is mounted, else through a mount of our own that
-/// no path leads to.
-fn open_abort(id: u32) -> Option<OwnedFd> {
-    let visible = Path::new(CONNECTIONS).join(id.to_string()).join("abort");
-    if let Ok(file) = OpenOptions::new().write(true).open(visible) {
-        return Some(file.into());
-    }
-    let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
-    rustix::mount::fsconfig_create(&context).ok()?;
-    let control = rustix::mount::fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )
-    .ok()?;
-    let open = OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(&control, format!("{id}/abort"), open, Mode::empty()).ok()
 }

@@ -33,11 +33,7 @@ impl Notifier {
     /// or all that follow where `len` is zero. A negative `offset` leaves the pages. Returns
     /// whether the kernel had the node at all.
     pub fn invalidate_node(&self, node: u64, offset: i64, len: i64) -> Result<bool, NotifyError> {
-        let body = InvalInodeOut {
-            ino: node,
-            off: offset,
-            len,
-        };
+        let body = InvalInodeOut { ino: node, off: offset, len };
         self.send(notify_code::INVAL_INODE, &[IoSlice::new(bytes_of(&body))])
     }
 
@@ -46,12 +42,7 @@ impl Notifier {
     pub fn invalidate_entry(&self, parent: u64, name: &[u8]) -> Result<bool, NotifyError> {
         let namelen =
             u32::try_from(name.len()).map_err(|_| NotifyError::Refused(Errno::NAMETOOLONG))?;
-        let mut body = bytes_of(&InvalEntryOut {
-            parent,
-            namelen,
-            flags: 0,
-        })
-        .to_vec();
+        let mut body = bytes_of(&InvalEntryOut { parent, namelen, flags: 0 }).to_vec();
         body.extend_from_slice(name);
         body.push(0);
         self.send(notify_code::INVAL_ENTRY, &[IoSlice::new(&body)])

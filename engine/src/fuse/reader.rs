@@ -7,11 +7,12 @@ use std::sync::Arc;
 use memmap2::MmapMut;
 use rustix::io::Errno;
 
-use super::abi::{InHeader, OpenOut, UNIQUE_RESEND, WriteIn};
+use super::abi::{InHeader, UNIQUE_RESEND, WriteIn};
+use super::connection::Connection;
+use super::decode::{Decoded, decode, split_header};
 use super::flags::{InitFlags, OpenFlags};
-use super::mount::Connection;
 use super::reply::Reply;
-use super::request::{Decoded, Request, decode, split_header};
+use super::request::Request;
 use super::session::{Handler, SessionEnd, Shared};
 
 /// Where the data of a WRITE begins in the buffer: page aligned, whatever the page size.
@@ -28,12 +29,8 @@ pub(super) struct ReadBuffer {
 
 impl ReadBuffer {
     pub(super) fn new(max_write: u32) -> io::Result<Self> {
-        let data = usize::try_from(max_write)
-            .unwrap_or(usize::MAX)
-            .max(SMALLEST_BODY);
-        Ok(Self {
-            map: MmapMut::map_anon(DATA_OFFSET + data)?,
-        })
+        let data = usize::try_from(max_write).unwrap_or(usize::MAX).max(SMALLEST_BODY);
+        Ok(Self { map: MmapMut::map_anon(DATA_OFFSET + data)? })
     }
 
     pub(super) fn window(&mut self) -> &mut [u8] {
@@ -108,14 +105,11 @@ impl<H: Handler> Reader<H> {
             }),
             Ok(Decoded::NotImplemented) => reply.refuse(Errno::NOSYS),
             Ok(Decoded::Unknown) => {
-                tracing::warn!(
-                    opcode = header.opcode,
-                    "an unknown request; answered ENOSYS"
-                );
+                tracing::warn!(opcode = header.opcode, "an unknown request; answered ENOSYS");
                 reply.refuse(Errno::NOSYS);
             }
             Ok(Decoded::Done) => reply.ok(),
-            Ok(Decoded::OpenDir) => self.open_dir(reply),
+            Ok(Decoded::OpenDir) => open_dir(reply, self.agreed),
             Ok(Decoded::Nothing) => reply.forgo(),
             Err(malformed) => {
                 tracing::error!(%malformed, "answered EINVAL");
@@ -123,19 +117,15 @@ impl<H: Handler> Reader<H> {
             }
         }
     }
+}
 
-    /// ENOSYS makes the kernel open directories by itself, and cache their listings.
-    fn open_dir(&self, reply: Reply) {
-        if self.agreed.has(InitFlags::NO_OPENDIR_SUPPORT) {
-            reply.refuse(Errno::NOSYS);
-        } else {
-            let flags = OpenFlags::KEEP_CACHE | OpenFlags::CACHE_DIR;
-            reply.structure(&OpenOut {
-                fh: 0,
-                open_flags: flags.0,
-                backing_id: 0,
-            });
-        }
+/// ENOSYS makes the kernel open directories by itself, and cache their listings; one that does
+/// not know that (before Linux 5.1) would report it.
+fn open_dir(reply: Reply, agreed: InitFlags) {
+    if agreed.has(InitFlags::NO_OPENDIR_SUPPORT) {
+        reply.refuse(Errno::NOSYS);
+    } else {
+        reply.opened(0, OpenFlags::KEEP_CACHE | OpenFlags::CACHE_DIR);
     }
 }
 
@@ -146,5 +136,23 @@ impl<H> Drop for Reader<H> {
             self.connection.abort();
         }
         self.shared.reader_ended(self.end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::abi::{OpenOut, opcode, split};
+    use super::super::device::tests::{device, sent};
+    use super::*;
+
+    #[test]
+    fn directories_are_opened_for_a_kernel_that_cannot_itself() {
+        let (device, kernel) = device();
+        let reply = || Reply::new(&device, 2, opcode::OPENDIR);
+        open_dir(reply(), InitFlags::NO_OPENDIR_SUPPORT);
+        assert_eq!(sent(&kernel).0.error, -Errno::NOSYS.raw_os_error());
+        open_dir(reply(), InitFlags::NONE);
+        let (header, body) = sent(&kernel);
+        assert_eq!((header.error, split::<OpenOut>(&body).unwrap().0.open_flags), (0, 0b1010));
     }
 }

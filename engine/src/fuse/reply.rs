@@ -72,7 +72,7 @@ impl Attr {
 
 /// A name that was found or made: answers LOOKUP and all that makes a file, and counts as one
 /// lookup of `node`, which a FORGET gives back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// The node id by which the kernel names the file from now on; never zero.
     pub node: u64,
@@ -135,12 +135,7 @@ pub struct Reply {
 impl Reply {
     pub(super) fn new(device: &Arc<Device>, unique: u64, opcode: u32) -> Self {
         let owed = !matches!(opcode, opcode::FORGET | opcode::BATCH_FORGET);
-        Self {
-            device: Arc::clone(device),
-            unique,
-            opcode,
-            owed,
-        }
+        Self { device: Arc::clone(device), unique, opcode, owed }
     }
 
     /// Refuses.
@@ -148,10 +143,8 @@ impl Reply {
     /// The kernel takes ENOSYS as "never ask this again" and would report success for every
     /// later fsync, and open files without us: for those it is sent as EIO.
     pub fn error(self, error: Errno) {
-        let disables = matches!(
-            self.opcode,
-            opcode::FSYNC | opcode::FSYNCDIR | opcode::OPEN | opcode::SYNCFS
-        );
+        let disables =
+            matches!(self.opcode, opcode::FSYNC | opcode::FSYNCDIR | opcode::OPEN | opcode::SYNCFS);
         let error = if error == Errno::NOSYS && disables {
             tracing::error!(
                 opcode = self.opcode,
@@ -168,11 +161,7 @@ impl Reply {
     pub(super) fn refuse(mut self, error: Errno) {
         // The kernel leaves a request hanging whose error is out of its range.
         let raw = error.raw_os_error();
-        let raw = if (1..512).contains(&raw) {
-            raw
-        } else {
-            Errno::IO.raw_os_error()
-        };
+        let raw = if (1..512).contains(&raw) { raw } else { Errno::IO.raw_os_error() };
         self.send(-raw, &[]);
     }
 
@@ -213,28 +202,14 @@ impl Reply {
 
     /// Answers OPEN. `fh` comes back with every request on the open file.
     pub fn opened(self, fh: u64, flags: OpenFlags) {
-        self.structure(&OpenOut {
-            fh,
-            open_flags: flags.0,
-            backing_id: 0,
-        });
+        self.structure(&OpenOut { fh, open_flags: flags.0, backing_id: 0 });
     }
 
     /// Answers CREATE and TMPFILE.
     pub fn created(mut self, entry: &Entry, fh: u64, flags: OpenFlags) {
         let entry = entry.to_abi();
-        let open = OpenOut {
-            fh,
-            open_flags: flags.0,
-            backing_id: 0,
-        };
-        self.send(
-            0,
-            &[
-                IoSlice::new(bytes_of(&entry)),
-                IoSlice::new(bytes_of(&open)),
-            ],
-        );
+        let open = OpenOut { fh, open_flags: flags.0, backing_id: 0 };
+        self.send(0, &[IoSlice::new(bytes_of(&entry)), IoSlice::new(bytes_of(&open))]);
     }
 
     /// Answers READ (fewer bytes than asked for mean the end of the file), READLINK, and
@@ -254,10 +229,7 @@ impl Reply {
 
     /// Answers WRITE: that many bytes were taken.
     pub fn written(self, bytes: u32) {
-        self.structure(&WriteOut {
-            size: bytes,
-            padding: 0,
-        });
+        self.structure(&WriteOut { size: bytes, padding: 0 });
     }
 
     /// Answers STATFS.
@@ -278,10 +250,7 @@ impl Reply {
 
     /// Answers GETXATTR and LISTXATTR that ask for the size alone.
     pub fn xattr_size(self, bytes: u32) {
-        self.structure(&GetXattrOut {
-            size: bytes,
-            padding: 0,
-        });
+        self.structure(&GetXattrOut { size: bytes, padding: 0 });
     }
 
     /// Answers GETXATTR and LISTXATTR with what they asked for: the size of `value` where
@@ -318,9 +287,7 @@ impl Reply {
             Err(cause) => {
                 tracing::error!(opcode = self.opcode, %cause, "the kernel refused an answer; EIO instead");
                 // Where the kernel has ended the request by itself this finds none, as it should.
-                self.device
-                    .send(self.unique, -Errno::IO.raw_os_error(), &[])
-                    .ok();
+                self.device.send(self.unique, -Errno::IO.raw_os_error(), &[]).ok();
             }
         }
     }
@@ -329,11 +296,98 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if self.owed {
-            tracing::error!(
-                opcode = self.opcode,
-                "a request was dropped without an answer; EIO"
-            );
+            tracing::error!(opcode = self.opcode, "a request was dropped without an answer; EIO");
             self.send(-Errno::IO.raw_os_error(), &[]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::abi::split;
+    use super::super::device::tests::{device, sent};
+    use super::*;
+
+    #[test]
+    fn a_reply_is_sendable() {
+        fn sendable<T: Send + Sync>() {}
+        sendable::<Reply>();
+    }
+
+    #[test]
+    fn a_request_is_answered_once_even_when_it_is_dropped() {
+        let (device, kernel) = device();
+        drop(Reply::new(&device, 4, opcode::FSYNC));
+        let (header, body) = sent(&kernel);
+        assert_eq!((header.unique, header.error, body.len()), (4, -5, 0));
+        Reply::new(&device, 6, opcode::FSYNC).ok();
+        assert_eq!(sent(&kernel).0.error, 0);
+        drop(Reply::new(&device, 8, opcode::FORGET));
+        assert_eq!(rustix::io::read(&kernel, &mut [0; 16]), Err(Errno::AGAIN));
+    }
+
+    #[test]
+    fn an_error_is_one_that_the_kernel_takes_and_disables_nothing() {
+        let (device, kernel) = device();
+        let error = |opcode, errno| {
+            Reply::new(&device, 2, opcode).error(errno);
+            sent(&kernel).0.error
+        };
+        assert_eq!(error(opcode::LOOKUP, Errno::NOENT), -2);
+        assert_eq!(error(opcode::LOOKUP, Errno::from_raw_os_error(600)), -5);
+        assert_eq!(error(opcode::LSEEK, Errno::NOSYS), -38);
+        for never in [opcode::FSYNC, opcode::FSYNCDIR, opcode::OPEN, opcode::SYNCFS] {
+            assert_eq!(error(never, Errno::NOSYS), -5);
+        }
+    }
+
+    #[test]
+    fn answers_have_the_sizes_that_the_kernel_wants() {
+        let (device, kernel) = device();
+        let reply = || Reply::new(&device, 2, opcode::LOOKUP);
+        let entry = Entry { node: 9, entry_ttl: Duration::new(1, 2), ..Entry::default() };
+        reply().entry(&entry);
+        let (_, body) = sent(&kernel);
+        let (out, rest) = split::<EntryOut>(&body).unwrap();
+        assert_eq!((out.nodeid, out.entry_valid, out.entry_valid_nsec, rest.len()), (9, 1, 2, 0));
+        reply().no_entry(Duration::new(3, 4));
+        let (_, body) = sent(&kernel);
+        let out = split::<EntryOut>(&body).unwrap().0;
+        assert_eq!((body.len(), out.nodeid, out.entry_valid, out.entry_valid_nsec), (128, 0, 3, 4));
+        reply().created(&entry, 5, OpenFlags::KEEP_CACHE | OpenFlags::NOFLUSH);
+        let (_, body) = sent(&kernel);
+        let open = split::<OpenOut>(&body[128..]).unwrap().0;
+        assert_eq!((body.len(), open.fh, open.open_flags), (144, 5, 0b10_0010));
+        reply().attr(
+            &Attr { mtime: Timestamp { secs: -1, nanos: 5 }, ..Attr::default() },
+            Duration::ZERO,
+        );
+        let (_, body) = sent(&kernel);
+        let attr = split::<TimedAttrOut>(&body).unwrap().0.attr;
+        assert_eq!((body.len(), attr.mtime, attr.mtimensec), (104, u64::MAX, 5));
+        reply().written(7);
+        assert_eq!(sent(&kernel).1.len(), 8);
+        reply().statfs(&StatFs::default());
+        assert_eq!(sent(&kernel).1.len(), 80);
+        reply().lseek(1);
+        assert_eq!(sent(&kernel).1.len(), 8);
+        reply().data(b"");
+        assert_eq!(sent(&kernel).1, b"");
+        let parts = [b"a".as_slice(), b"", b"bc", b"d"].map(IoSlice::new);
+        reply().data_vectored(&parts);
+        assert_eq!(sent(&kernel).1, b"abcd");
+    }
+
+    #[test]
+    fn an_extended_attribute_answers_what_was_asked() {
+        let (device, kernel) = device();
+        let ask = |size| {
+            Reply::new(&device, 2, opcode::GETXATTR).xattr(size, b"value");
+            sent(&kernel)
+        };
+        let (header, body) = ask(0);
+        assert_eq!((header.error, split::<GetXattrOut>(&body).unwrap().0.size), (0, 5));
+        assert_eq!(ask(4).0.error, -34);
+        assert_eq!(ask(5).1, b"value");
     }
 }

@@ -7,7 +7,7 @@
 //! must not block. What the handler has no say in is answered here. It never waits without a
 //! bound for the kernel to let go of a mount: one that others hold is aborted.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::connection::Connection;
 use super::device::Device;
 use super::flags::InitFlags;
 use super::init::negotiate;
-use super::mount::{self, Connection, MountError, MountOptions};
+use super::mount::{self, MountError, MountOptions};
 use super::notify::Notifier;
 use super::reader::{ReadBuffer, Reader};
 use super::request::Request;
@@ -111,38 +112,50 @@ struct Readers {
 impl Session {
     /// Mounts, agrees with the kernel, and starts to serve with `handler`.
     pub fn mount<H: Handler>(options: &MountOptions, handler: H) -> Result<Self, MountError> {
-        let (fd, connection) = mount::mount(options)?;
-        let device = Arc::new(Device::new(fd));
-        let readers = Readers {
-            running: 0,
-            end: None,
-        };
-        let shared = Arc::new(Shared {
-            device,
-            readers: Mutex::new(readers),
-            ended: Condvar::new(),
-        });
+        let (device, connection) = mount::mount(options)?;
         // From here on an error drops the session, which unmounts.
-        let mut session = Self {
-            shared,
-            connection: Arc::new(connection),
-            negotiated: Negotiated::default(),
-        };
+        let mut session = Self::of(device, connection, Negotiated::default());
         session.negotiated = negotiate(&session.shared.device, options.masked_flags)?;
         session.start(options.read_threads, &Arc::new(handler))?;
         Ok(session)
+    }
+
+    /// Serves on with a mount whose server died: `device` is its descriptor, which another process
+    /// kept, `agreed` what the dead one had negotiated. Requests in flight come again, marked
+    /// [`resent`](Request::resent), where [`InitFlags::HAS_RESEND`](super::InitFlags::HAS_RESEND)
+    /// was agreed on. The handler must know nodes and open files by the same numbers.
+    pub fn take_over<H: Handler>(
+        options: &MountOptions,
+        device: OwnedFd,
+        agreed: Negotiated,
+        handler: H,
+    ) -> Result<Self, MountError> {
+        let session = Self::of(device, mount::living(options)?, agreed);
+        session.start(options.read_threads, &Arc::new(handler))?;
+        if agreed.flags.has(InitFlags::HAS_RESEND)
+            && let Err(cause) = session.notifier().resend()
+        {
+            tracing::error!(%cause, "requests in flight are not delivered again");
+        }
+        Ok(session)
+    }
+
+    fn of(device: OwnedFd, connection: Connection, negotiated: Negotiated) -> Self {
+        let readers = Readers { running: 0, end: None };
+        let shared = Shared {
+            device: Arc::new(Device::new(device)),
+            readers: Mutex::new(readers),
+            ended: Condvar::new(),
+        };
+        Self { shared: Arc::new(shared), connection: Arc::new(connection), negotiated }
     }
 
     fn start<H: Handler>(&self, threads: usize, handler: &Arc<H>) -> Result<(), MountError> {
         for number in 0..threads.clamp(1, 16) {
             let buffer = ReadBuffer::new(self.negotiated.max_write).map_err(MountError::Thread)?;
             self.shared.lock().running += 1;
-            let reader = Reader::new(
-                &self.shared,
-                &self.connection,
-                self.negotiated.flags,
-                handler,
-            );
+            let reader =
+                Reader::new(&self.shared, &self.connection, self.negotiated.flags, handler);
             // Where no thread starts, the closure is dropped with the reader in it, which counts
             // itself out.
             thread::Builder::new()
@@ -175,9 +188,7 @@ impl Session {
 
     /// Tells the kernel to forget what it caches.
     pub fn notifier(&self) -> Notifier {
-        Notifier {
-            device: Arc::clone(&self.shared.device),
-        }
+        Notifier { device: Arc::clone(&self.shared.device) }
     }
 
     /// The descriptor of the session, for a process that keeps it alive past this one.
@@ -193,11 +204,7 @@ impl Session {
             .ended
             .wait_timeout_while(readers, bound, |readers| readers.running > 0)
             .unwrap_or_else(PoisonError::into_inner);
-        if readers.running > 0 {
-            None
-        } else {
-            readers.end
-        }
+        if readers.running > 0 { None } else { readers.end }
     }
 
     /// Waits until the session ends, by whomever.
@@ -219,25 +226,18 @@ impl Session {
     }
 
     fn take_away(&self, grace: Duration) -> Result<SessionEnd, UnmountError> {
-        let alive = || UnmountError::Alive {
-            connection: self.connection.id(),
-        };
+        let alive = || UnmountError::Alive { connection: self.connection.id() };
         let connection = Arc::clone(&self.connection);
         let (done, detached) = mpsc::channel();
         // On a thread of its own, because the kernel lets it wait for our own answers.
-        let detacher = thread::Builder::new()
-            .name("fuse-unmount".into())
-            .spawn(move || {
-                if let Err(cause) = connection.write_back() {
-                    tracing::warn!(%cause, "writing back before the unmount");
-                }
-                // Nobody listens any more where it took longer than all bounds together.
-                done.send(connection.detach()).ok();
-            });
-        let in_time = detacher
-            .is_ok()
-            .then(|| detached.recv_timeout(grace).ok())
-            .flatten();
+        let detacher = thread::Builder::new().name("fuse-unmount".into()).spawn(move || {
+            if let Err(cause) = connection.write_back() {
+                tracing::warn!(%cause, "writing back before the unmount");
+            }
+            // Nobody listens any more where it took longer than all bounds together.
+            done.send(connection.detach()).ok();
+        });
+        let in_time = detacher.is_ok().then(|| detached.recv_timeout(grace).ok()).flatten();
         // Others may hold the mount, in other namespaces too, and keep it alive for ever.
         let aborted = self.connection.abort();
         let detached = match (in_time, &detacher) {
@@ -245,15 +245,12 @@ impl Session {
             (None, Ok(_)) => detached.recv_timeout(END_BOUND).map_err(|_| alive())?,
             (None, Err(_)) => self.connection.detach(),
         };
-        let end = self
-            .wait(if aborted { END_BOUND } else { grace })
-            .ok_or_else(alive)?;
+        let end = self.wait(if aborted { END_BOUND } else { grace }).ok_or_else(alive)?;
         match detached {
             Ok(()) => Ok(end),
-            Err(source) => Err(UnmountError::Unmount {
-                path: self.connection.path().into(),
-                source,
-            }),
+            Err(source) => {
+                Err(UnmountError::Unmount { path: self.connection.path().into(), source })
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The one thread that carries records from the log into the backing directories.
 
-use duolog_wal::{Cursor, Operation, Record};
+use duolog_wal::{Operation, Record};
 
 use super::{Content, Node, NodeError, POISON};
 
@@ -23,7 +23,7 @@ impl Node {
             while let Some(record) = reader.next(limit)? {
                 {
                     let mut applying = self.applying.lock().expect(POISON);
-                    self.apply_record(&record, *applying)?;
+                    self.apply_record(&record)?;
                     *applying = record.end;
                 }
                 at = record.end;
@@ -39,17 +39,12 @@ impl Node {
         Ok(())
     }
 
-    fn apply_record(&self, record: &Record<'_>, at: Cursor) -> Result<(), NodeError> {
+    fn apply_record(&self, record: &Record<'_>) -> Result<(), NodeError> {
         let lsn = record.lsn;
-        let operation = Operation::decode(record)
-            .map_err(|source| NodeError::Operation { lsn, source })?;
+        let operation =
+            Operation::decode(record).map_err(|source| NodeError::Operation { lsn, source })?;
         let failed = |source| NodeError::Apply { lsn, source };
         match operation {
-            // A new primary incarnation: files without a name were those of the one before.
-            // Not in replay, where such a file may get its name later on.
-            Operation::View(_) if lsn >= self.opened_at => {
-                self.store.purge_unlinked().map_err(failed)?;
-            }
             Operation::Write { id, .. }
             | Operation::Patch { id, .. }
             | Operation::Truncate { id, .. }
@@ -58,13 +53,13 @@ impl Node {
                 // as neither.
                 if let Some(content) = self.overlay.get(id) {
                     let mut content = Content::lock(&content);
-                    self.store.apply(&operation, at.time).map_err(failed)?;
+                    self.store.apply(&operation, record.end).map_err(failed)?;
                     content.applied(record.end.lsn);
                     return Ok(());
                 }
-                self.store.apply(&operation, at.time).map_err(failed)?;
+                self.store.apply(&operation, record.end).map_err(failed)?;
             }
-            _ => self.store.apply(&operation, at.time).map_err(failed)?,
+            _ => self.store.apply(&operation, record.end).map_err(failed)?,
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use duolog_wal::{ClusterId, Cursor, Lsn, NodeId};
 
-use crate::log::{LogError, OpenError, ReadError};
-use crate::store::{AdoptError, ApplyError, StoreError};
+use crate::log::{ControlFileError, CutError, LogError, OpenError, ReadError};
+use crate::store::ApplyError;
 
 /// Why a node cannot go on, or cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +48,13 @@ pub enum NodeError {
     Read(#[from] ReadError),
     /// A replicated directory cannot be opened.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A directory cannot be adopted.
+    Store(#[from] crate::store::OpenError),
+    /// The control block cannot be read or written.
     #[error(transparent)]
-    Adopt(#[from] AdoptError),
+    Control(#[from] ControlFileError),
+    /// The tail cannot be cut.
+    #[error(transparent)]
+    Cut(#[from] CutError),
     /// What the log says could not be done to the directory.
     #[error(
         "the log could not be applied at {lsn}; free space or mend the disk and start the node \
@@ -115,6 +118,9 @@ pub enum NodeError {
     /// The mount point is not ready.
     #[error(transparent)]
     Mount(#[from] crate::fuse::MountError),
+    /// Files that are kept locally could not be emptied.
+    #[error("emptying the files that are kept locally")]
+    Local(#[source] ApplyError),
     /// A file of the node's own cannot be read or written.
     #[error("{path}")]
     File {

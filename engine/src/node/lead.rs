@@ -8,7 +8,10 @@ use duolog_wal::{Lsn, Operation, View, ViewNum};
 
 use super::{Node, NodeError, POISON, Stage};
 use crate::capture::Capture;
-use crate::fuse::{MountOptions, Session};
+use crate::fuse::{InitFlags, MountOptions, Session};
+
+/// How long dirty pages may take to be written back before a mount is aborted.
+const UNMOUNT_GRACE: Duration = Duration::from_secs(10);
 
 impl Node {
     /// Begins a view with this node as its primary; with `pair` a commit needs the peer's disk
@@ -39,27 +42,29 @@ impl Node {
     pub fn wait_ready(&self, limit: Duration) -> Result<bool, NodeError> {
         let end = self.log.end().lsn;
         self.progress.want(end);
-        let wait = |stage| {
-            self.progress.wait(stage, end, limit).map_err(NodeError::Failed)
-        };
+        let wait = |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
         Ok(wait(Stage::Committed)? && wait(Stage::Applied)?)
     }
 
     /// Mounts every replicated directory over its empty mount point. Files that are kept
     /// locally are emptied first: they belong to the run before.
     pub fn mount(self: &Arc<Self>) -> Result<(), NodeError> {
-        self.store.clear_local()?;
+        self.store.clear_local().map_err(NodeError::Local)?;
+        // Whoever had these open is gone.
+        for id in self.store.unnamed() {
+            self.append(&Operation::Drop { id })?;
+        }
         let mut mounts = self.mounts.lock().expect(POISON);
         for (index, directory) in self.config.directories.iter().enumerate() {
             let index = u16::try_from(index).expect("the store has refused more");
             let options = MountOptions {
-                reader_threads: usize::from(self.config.reader_threads),
-                masked_flags: self.config.masked_fuse_flags,
-                suid_and_devices: self.config.suid_and_devices,
+                read_threads: usize::from(self.config.reader_threads),
+                masked_flags: InitFlags(self.config.masked_fuse_flags),
+                allow_suid_dev: self.config.suid_and_devices,
                 ..MountOptions::new(&directory.mount_point)
             };
             let capture = Capture::new(Arc::clone(self), index);
-            mounts.push(Session::mount(options, capture)?);
+            mounts.push(Session::mount(&options, capture)?);
             tracing::info!(path = %directory.mount_point.display(), "mounted");
         }
         Ok(())
@@ -68,7 +73,9 @@ impl Node {
     /// Takes the mounts away: requests still under way end with an error.
     pub fn unmount(&self) {
         for session in std::mem::take(&mut *self.mounts.lock().expect(POISON)) {
-            session.unmount();
+            if let Err(error) = session.unmount(UNMOUNT_GRACE) {
+                tracing::warn!(%error, "a mount was not taken away cleanly");
+            }
         }
     }
 
@@ -131,8 +138,7 @@ impl Node {
             lsn: end,
             seconds: limit.as_secs(),
         };
-        let wait =
-            |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
+        let wait = |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
         // The peer's directories too: after a clean stop both nodes are equal.
         let done = wait(Stage::Committed)?
             && wait(Stage::Applied)?

@@ -11,9 +11,8 @@
 //! changes the backing directories (but for files kept locally), `duolog-checkpoint` syncs them
 //! and recycles segments. They live from `open` to `stop`, or until the node fails.
 
-mod adopt;
 mod apply;
-mod base;
+
 mod checkpoint;
 mod error;
 mod file_ids;
@@ -25,6 +24,7 @@ mod status;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -33,13 +33,12 @@ use std::time::{Duration, SystemTime};
 
 use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, View};
 
-pub use self::adopt::{Adopted, adopt, leave};
 pub use self::error::NodeError;
-pub use self::status::NodeStatus;
+use self::file_ids::FileIds;
 pub(crate) use self::overlay::{Content, Overlay, Pending};
 pub(crate) use self::progress::{Progress, Stage};
-use self::file_ids::FileIds;
-use crate::disk::DirDisk;
+pub use self::status::NodeStatus;
+use crate::disk::{DirDisk, Disk};
 use crate::fuse::Session;
 use crate::log::{Appended, ControlFile, Log, LogError, LogOptions};
 use crate::store::{Directory, Store};
@@ -93,14 +92,6 @@ impl NodeConfig {
             suid_and_devices: false,
         }
     }
-
-    fn control_dir(&self) -> PathBuf {
-        self.state_dir.clone()
-    }
-
-    fn log_dir(&self) -> PathBuf {
-        self.state_dir.join("log")
-    }
 }
 
 type Wake = Box<dyn Fn() + Send + Sync>;
@@ -115,8 +106,6 @@ pub struct Node {
     pub(crate) progress: Progress,
     pub(crate) ids: FileIds,
     incarnation: u64,
-    /// End of the log when the node was opened: what lies before may be applied twice.
-    opened_at: Lsn,
     /// Called when there is more to ship or the commit position moved.
     wake: OnceLock<Wake>,
     /// On a secondary: what the primary sent and is not a whole record yet.
@@ -146,10 +135,17 @@ impl Node {
     /// what the log says is committed, and starts the threads. It then neither leads nor
     /// follows.
     pub fn open(config: NodeConfig) -> Result<Arc<Self>, NodeError> {
-        if !config.state_dir.join(crate::log::CONTROL_FILE).exists() {
+        let disk = match DirDisk::open(&config.state_dir) {
+            Ok(disk) => disk,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(NodeError::NotAdopted { path: config.state_dir });
+            }
+            Err(source) => return Err(NodeError::File { path: config.state_dir, source }),
+        };
+        let Some(control) = ControlFile::load(&disk)? else {
             return Err(NodeError::NotAdopted { path: config.state_dir });
-        }
-        let control = Arc::new(ControlFile::load(DirDisk::open(&config.control_dir())?)?);
+        };
+        let control = Arc::new(control);
         let known = control.get();
         if (known.cluster, known.node) != (config.cluster, config.node) {
             return Err(NodeError::Foreign {
@@ -160,10 +156,9 @@ impl Node {
                 found_node: known.node,
             });
         }
-        let disk = DirDisk::open(&config.log_dir())?;
         let (log, recovered) =
-            Log::open(disk, config.log.clone(), config.cluster, known.durable, known.checkpoint)?;
-        let committed = recovered.committed.max(known.checkpoint.lsn);
+            Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        let committed = committed_claim(&log, known.checkpoint)?;
         tracing::info!(
             end = %recovered.end.lsn,
             forgiven_bytes = recovered.forgiven_bytes,
@@ -172,6 +167,13 @@ impl Node {
             "the log is recovered"
         );
         let store = Store::open(&config.directories, config.cluster, config.node)?;
+        for path in store.strangers() {
+            tracing::warn!(
+                path = %path.display(),
+                "this was put into the directory behind Duolog's back: it is neither shown nor \
+                 replicated; move it away and copy it back through the mount"
+            );
+        }
         control.update(|control| {
             control.incarnation += 1;
             control.stopped_cleanly = false;
@@ -179,7 +181,6 @@ impl Node {
         })?;
         let node = Arc::new(Self {
             incarnation: control.get().incarnation,
-            opened_at: recovered.end.lsn,
             ids: FileIds::new(config.node, Arc::clone(&control)),
             control,
             store,
@@ -198,9 +199,9 @@ impl Node {
         });
         // Until the node is told to lead or follow, no more than what is known to be committed.
         node.progress.follow();
-        node.start("duolog-sync", |node| node.sync_loop());
-        node.start("duolog-apply", |node| node.apply_loop());
-        node.start("duolog-checkpoint", |node| node.checkpoint_loop());
+        node.start("duolog-sync", Node::sync_loop);
+        node.start("duolog-apply", Node::apply_loop);
+        node.start("duolog-checkpoint", Node::checkpoint_loop);
         node.progress
             .wait(Stage::Applied, committed.min(recovered.end.lsn), Duration::MAX / 4)
             .map_err(|_| node.failure_or_stopped())?;
@@ -316,7 +317,7 @@ impl Node {
     /// does not say.
     pub fn free_bytes(&self) -> (u64, u64) {
         let store = self.store.space().map_or(0, |space| space.available_bytes);
-        (self.log.free_bytes().unwrap_or(0), store)
+        (self.log.disk().free_bytes().unwrap_or(0), store)
     }
 
     /// What the peer said that its directories have room for, in bytes.
@@ -346,13 +347,24 @@ impl Node {
     }
 }
 
+/// The highest commit position that records from `checkpoint` on name: what this node knows, from
+/// itself or its primary, to have been on every member's disk.
+fn committed_claim(log: &Log<DirDisk>, checkpoint: Cursor) -> Result<Lsn, NodeError> {
+    let mut committed = checkpoint.lsn;
+    let mut reader = log.trusted_reader(checkpoint);
+    let end = log.end_lsn();
+    while let Some(record) = reader.next(end)? {
+        committed = committed.max(record.committed);
+    }
+    Ok(committed.min(end))
+}
+
 /// A flush is asked for by whoever needs one; past this much it is started unasked.
 const SYNC_EAGERLY_BYTES: u64 = 4 << 20;
 
 const POISON: &str = "no thread panics while it holds this";
 
 /// The wall clock, as a label for records.
-#[expect(clippy::disallowed_methods, reason = "the one place where the log's time comes from")]
 pub(crate) fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))

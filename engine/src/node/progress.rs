@@ -37,8 +37,7 @@ pub(crate) enum Stage {
     PeerApplied,
 }
 
-const STAGES: [Stage; 4] =
-    [Stage::Durable, Stage::Committed, Stage::Applied, Stage::PeerApplied];
+const STAGES: [Stage; 4] = [Stage::Durable, Stage::Committed, Stage::Applied, Stage::PeerApplied];
 
 #[derive(Default)]
 struct State {

@@ -26,19 +26,12 @@ pub(crate) fn everything(at: &Path, behind: &Path) {
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
-    (0..len)
-        .map(|at| u8::try_from((at * 31 + at / 251 + seed) % 256).unwrap())
-        .collect()
+    (0..len).map(|at| u8::try_from((at * 31 + at / 251 + seed) % 256).unwrap()).collect()
 }
 
 fn content(at: &Path, behind: &Path) {
     let path = at.join("content");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .unwrap();
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     let bytes = pattern(3 << 20, 1);
     file.write_all(&bytes).unwrap();
     rustix::fs::fdatasync(&file).unwrap();
@@ -49,11 +42,8 @@ fn content(at: &Path, behind: &Path) {
     file.read_exact_at(&mut back, 0).unwrap();
     assert!(back[..100_001] == bytes[..100_001] && &back[100_001..100_008] == b"changed");
     assert!(back[100_008..] == bytes[100_008..]);
-    let mut synchronous = OpenOptions::new()
-        .append(true)
-        .custom_flags(libc::O_DSYNC)
-        .open(&path)
-        .unwrap();
+    let mut synchronous =
+        OpenOptions::new().append(true).custom_flags(libc::O_DSYNC).open(&path).unwrap();
     synchronous.write_all(b"end").unwrap();
     assert_eq!(file.seek(SeekFrom::End(0)).unwrap(), (3 << 20) + 3);
     assert_eq!(&fs::read(&path).unwrap()[3 << 20..], b"end");
@@ -61,13 +51,7 @@ fn content(at: &Path, behind: &Path) {
     assert_eq!(fs::read(&path).unwrap(), bytes[..10]);
     file.set_len(20).unwrap();
     assert_eq!(fs::read(&path).unwrap()[10..], [0; 10]);
-    drop(
-        OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(&path)
-            .unwrap(),
-    );
+    drop(OpenOptions::new().write(true).truncate(true).open(&path).unwrap());
     assert_eq!(fs::metadata(&path).unwrap().len(), 0);
     assert_eq!(fs::metadata(behind.join("content")).unwrap().len(), 0);
     // A file that has no name any more is still a file.
@@ -81,22 +65,14 @@ fn content(at: &Path, behind: &Path) {
 
 fn mapped(at: &Path, behind: &Path) {
     let path = at.join("mapped");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     file.write_all_at(&pattern(65536, 2), 0).unwrap();
     // SAFETY: nobody truncates the file while it is mapped.
     let mut map = unsafe { memmap2::MmapMut::map_mut(&file).unwrap() };
     assert!(map[..] == pattern(65536, 2));
     map[12_288..12_294].copy_from_slice(b"mapped");
     map.flush().unwrap();
-    assert_eq!(
-        &fs::read(behind.join("mapped")).unwrap()[12_288..12_294],
-        b"mapped"
-    );
+    assert_eq!(&fs::read(behind.join("mapped")).unwrap()[12_288..12_294], b"mapped");
     // A write is seen in the map, and a change of the map by a read.
     file.write_all_at(b"written", 40_000).unwrap();
     assert_eq!(&map[40_000..40_007], b"written");
@@ -133,12 +109,7 @@ fn direct(at: &Path, behind: &Path) {
 
 fn holes(at: &Path) {
     let path = at.join("holes");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .unwrap();
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 1 << 20).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 1 << 20);
     file.write_all_at(&pattern(1 << 20, 4), 0).unwrap();
@@ -147,18 +118,9 @@ fn holes(at: &Path) {
     let mut bytes = vec![1; 65536];
     file.read_exact_at(&mut bytes, 65536).unwrap();
     assert!(bytes.iter().all(|&byte| byte == 0));
-    assert_eq!(
-        rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)),
-        Ok(65536)
-    );
-    assert_eq!(
-        rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(65536)),
-        Ok(131_072)
-    );
-    assert_eq!(
-        rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(1 << 21)),
-        Err(Errno::NXIO)
-    );
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)), Ok(65536));
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(65536)), Ok(131_072));
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(1 << 21)), Err(Errno::NXIO));
     file.rewind().unwrap();
     fs::remove_file(&path).unwrap();
 }
@@ -169,13 +131,7 @@ fn copied(at: &Path) {
     let (source, target) = (File::open(&from).unwrap(), File::create(&to).unwrap());
     let (mut read, mut written) = (1000, 0);
     let mut copy = || {
-        rustix::fs::copy_file_range(
-            &source,
-            Some(&mut read),
-            &target,
-            Some(&mut written),
-            1 << 20,
-        )
+        rustix::fs::copy_file_range(&source, Some(&mut read), &target, Some(&mut written), 1 << 20)
     };
     while copy().unwrap() > 0 {}
     assert_eq!(written, 299_000);
@@ -187,52 +143,28 @@ fn copied(at: &Path) {
 fn names(at: &Path) {
     let (a, b, dir) = (at.join("a"), at.join("b"), at.join("dir"));
     fs::create_dir(&dir).unwrap();
-    assert_eq!(
-        fs::create_dir(&dir).unwrap_err().kind(),
-        std::io::ErrorKind::AlreadyExists
-    );
+    assert_eq!(fs::create_dir(&dir).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
     fs::write(&a, b"a").unwrap();
     fs::write(&b, b"b").unwrap();
     let rename =
         |from: &Path, to: &Path, flags| rustix::fs::renameat_with(CWD, from, CWD, to, flags);
     assert_eq!(rename(&a, &b, RenameFlags::NOREPLACE), Err(Errno::EXIST));
     rename(&a, &b, RenameFlags::EXCHANGE).unwrap();
-    assert_eq!(
-        (fs::read(&a).unwrap(), fs::read(&b).unwrap()),
-        (b"b".to_vec(), b"a".to_vec())
-    );
+    assert_eq!((fs::read(&a).unwrap(), fs::read(&b).unwrap()), (b"b".to_vec(), b"a".to_vec()));
     rename(&a, &b, RenameFlags::empty()).unwrap();
     assert!(!a.exists());
     assert_eq!(fs::read(&b).unwrap(), b"b");
     rename(&b, &dir.join("moved"), RenameFlags::empty()).unwrap();
-    assert_eq!(
-        fs::remove_dir(&dir).unwrap_err().raw_os_error(),
-        Some(libc::ENOTEMPTY)
-    );
+    assert_eq!(fs::remove_dir(&dir).unwrap_err().raw_os_error(), Some(libc::ENOTEMPTY));
     fs::hard_link(dir.join("moved"), &a).unwrap();
     assert_eq!(fs::metadata(&a).unwrap().nlink(), 2);
-    assert_eq!(
-        fs::metadata(&a).unwrap().ino(),
-        fs::metadata(dir.join("moved")).unwrap().ino()
-    );
+    assert_eq!(fs::metadata(&a).unwrap().ino(), fs::metadata(dir.join("moved")).unwrap().ino());
     std::os::unix::fs::symlink("dir/moved", at.join("link")).unwrap();
-    assert_eq!(
-        fs::read_link(at.join("link")).unwrap(),
-        Path::new("dir/moved")
-    );
+    assert_eq!(fs::read_link(at.join("link")).unwrap(), Path::new("dir/moved"));
     assert_eq!(fs::read(at.join("link")).unwrap(), b"b");
-    rustix::fs::mknodat(
-        CWD,
-        &b,
-        rustix::fs::FileType::Fifo,
-        Mode::from_raw_mode(0o640),
-        0,
-    )
-    .unwrap();
-    assert_eq!(
-        fs::metadata(&b).unwrap().mode() & libc::S_IFMT,
-        libc::S_IFIFO
-    );
+    rustix::fs::mknodat(CWD, &b, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o640), 0)
+        .unwrap();
+    assert_eq!(fs::metadata(&b).unwrap().mode() & libc::S_IFMT, libc::S_IFIFO);
     for file in [&a, &b, &at.join("link"), &dir.join("moved")] {
         fs::remove_file(file).unwrap();
         assert!(fs::symlink_metadata(file).is_err());
@@ -242,9 +174,7 @@ fn names(at: &Path) {
     fs::write(&long, b"").unwrap();
     fs::remove_file(&long).unwrap();
     assert_eq!(
-        fs::write(at.join("n".repeat(256)), b"")
-            .unwrap_err()
-            .raw_os_error(),
+        fs::write(at.join("n".repeat(256)), b"").unwrap_err().raw_os_error(),
         Some(libc::ENAMETOOLONG)
     );
 }
@@ -285,16 +215,9 @@ fn attributes(at: &Path, behind: &Path) {
     std::os::unix::fs::chown(&path, Some(1234), Some(4321)).unwrap();
     let old = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000, 123_456_789);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
-    file.set_times(fs::FileTimes::new().set_modified(old).set_accessed(old))
-        .unwrap();
-    for stat in [
-        fs::metadata(&path).unwrap(),
-        fs::metadata(behind.join("attributes")).unwrap(),
-    ] {
-        assert_eq!(
-            (stat.mode() & 0o7777, stat.uid(), stat.gid()),
-            (0o604, 1234, 4321)
-        );
+    file.set_times(fs::FileTimes::new().set_modified(old).set_accessed(old)).unwrap();
+    for stat in [fs::metadata(&path).unwrap(), fs::metadata(behind.join("attributes")).unwrap()] {
+        assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid()), (0o604, 1234, 4321));
         assert_eq!((stat.mtime(), stat.mtime_nsec()), (1_000_000, 123_456_789));
     }
     // A write moves the time on again.
@@ -307,10 +230,7 @@ fn extended_attributes(at: &Path) {
     let path = at.join("extended");
     fs::write(&path, b"x").unwrap();
     let mut value = [0; 100];
-    assert_eq!(
-        rustix::fs::getxattr(&path, "user.none", &mut value),
-        Err(Errno::NODATA)
-    );
+    assert_eq!(rustix::fs::getxattr(&path, "user.none", &mut value), Err(Errno::NODATA));
     rustix::fs::setxattr(&path, "user.one", b"eins", XattrFlags::CREATE).unwrap();
     assert_eq!(
         rustix::fs::setxattr(&path, "user.one", b"1", XattrFlags::CREATE),
@@ -319,21 +239,11 @@ fn extended_attributes(at: &Path) {
     assert_eq!(rustix::fs::getxattr(&path, "user.one", &mut value), Ok(4));
     assert_eq!(&value[..4], b"eins");
     assert_eq!(rustix::fs::getxattr_query(&path, "user.one"), Ok(4));
-    assert_eq!(
-        rustix::fs::getxattr(&path, "user.one", &mut [0; 3]),
-        Err(Errno::RANGE)
-    );
+    assert_eq!(rustix::fs::getxattr(&path, "user.one", &mut [0; 3]), Err(Errno::RANGE));
     let len = rustix::fs::listxattr(&path, &mut value).unwrap();
-    assert!(
-        value[..len]
-            .split(|&byte| byte == 0)
-            .any(|name| name == b"user.one")
-    );
+    assert!(value[..len].split(|&byte| byte == 0).any(|name| name == b"user.one"));
     rustix::fs::removexattr(&path, "user.one").unwrap();
-    assert_eq!(
-        rustix::fs::removexattr(&path, "user.one"),
-        Err(Errno::NODATA)
-    );
+    assert_eq!(rustix::fs::removexattr(&path, "user.one"), Err(Errno::NODATA));
     fs::remove_file(&path).unwrap();
 }
 

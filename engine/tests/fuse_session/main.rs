@@ -9,7 +9,9 @@ mod passthrough;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -69,14 +71,7 @@ fn mount(change: impl FnOnce(&mut MountOptions)) -> Option<Mounted> {
         }
     });
     let at = dir.path().to_owned();
-    Some(Mounted {
-        handler,
-        session: Some(session),
-        backing,
-        at,
-        _at: dir,
-        _watchdog: watchdog,
-    })
+    Some(Mounted { handler, session: Some(session), backing, at, _at: dir, _watchdog: watchdog })
 }
 
 /// All that SQL servers ask of a file system works, and the kernel gives back every lookup.
@@ -88,11 +83,7 @@ fn a_mount_behaves_like_a_directory() {
     let agreed = mounted.session().negotiated();
     eprintln!("{agreed:x?}");
     checks::everything(&mounted.at, mounted.backing.path());
-    assert!(
-        mounted.handler.wait_forgotten(BOUND),
-        "lookups are left over: {:?}",
-        mounted.handler
-    );
+    assert!(mounted.handler.wait_forgotten(BOUND), "lookups are left over: {:?}", mounted.handler);
     assert_eq!(mounted.unmount(), SessionEnd::Unmounted);
 }
 
@@ -108,10 +99,7 @@ fn it_works_without_any_one_feature_and_without_all() {
         let agreed = mounted.session().negotiated();
         assert_eq!(agreed.flags & flag, InitFlags::NONE, "{name} is masked");
         checks::everything(&mounted.at, mounted.backing.path());
-        assert!(
-            mounted.handler.wait_forgotten(BOUND),
-            "without {name}: lookups are left over"
-        );
+        assert!(mounted.handler.wait_forgotten(BOUND), "without {name}: lookups are left over");
         mounted.unmount();
     }
 }
@@ -129,11 +117,7 @@ fn one_write_is_one_request() {
     let xattr_reads = mounted.handler.xattr_reads.load(Ordering::SeqCst);
     for (count, size) in (2..).zip([8192_usize, 16384, 65536, 1 << 20]) {
         file.write_all_at(&vec![7; size], 1 << 20).unwrap();
-        assert_eq!(
-            mounted.handler.writes.load(Ordering::SeqCst),
-            count,
-            "{size} bytes"
-        );
+        assert_eq!(mounted.handler.writes.load(Ordering::SeqCst), count, "{size} bytes");
     }
     assert_eq!(mounted.handler.largest_write.load(Ordering::SeqCst), max);
     assert_eq!(mounted.handler.unaligned_writes.load(Ordering::SeqCst), 0);
@@ -210,10 +194,7 @@ fn a_signal_does_not_interrupt_an_fsync() {
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as *const () as libc::sighandler_t;
-        assert_eq!(
-            libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()),
-            0
-        );
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
     }
     let file = File::create(mounted.at.join("file")).unwrap();
     for _ in 0..3 {
@@ -276,16 +257,9 @@ fn an_unmount_ends_and_loses_no_page() {
     map[4096..4100].copy_from_slice(b"page");
     assert_eq!(mounted.unmount(), SessionEnd::Aborted);
     assert!(mounted.handler.cache_writes.load(Ordering::SeqCst) > 0);
-    assert_eq!(
-        &fs::read(mounted.backing.path().join("file")).unwrap()[4096..4100],
-        b"page"
-    );
+    assert_eq!(&fs::read(mounted.backing.path().join("file")).unwrap()[4096..4100], b"page");
     assert!(file.write_all_at(b"late", 0).is_err());
-    assert_eq!(
-        fs::read_dir(&mounted.at).unwrap().count(),
-        0,
-        "the directory below is seen again"
-    );
+    assert_eq!(fs::read_dir(&mounted.at).unwrap().count(), 0, "the directory below is seen again");
 }
 
 /// An unmount does not wait for a handler that does not answer.
@@ -301,10 +275,7 @@ fn an_unmount_does_not_wait_for_a_hung_request() {
         assert!(mounted.handler.wait_held(BOUND));
         let began = Instant::now();
         let session = mounted.session.take().unwrap();
-        assert_eq!(
-            session.unmount(Duration::from_millis(100)).unwrap(),
-            SessionEnd::Aborted
-        );
+        assert_eq!(session.unmount(Duration::from_millis(100)).unwrap(), SessionEnd::Aborted);
         assert!(began.elapsed() < BOUND);
         assert_eq!(hung.join().unwrap(), Err(Errno::CONNABORTED));
     });
@@ -317,15 +288,13 @@ fn a_dead_mount_is_replaced_and_a_live_one_is_not() {
         return;
     };
     let again = |at: &Path| Session::mount(&MountOptions::new(at), Arc::clone(&first.handler));
-    assert!(matches!(
-        again(&first.at),
-        Err(MountError::AlreadyMounted { .. })
-    ));
+    assert!(matches!(again(&first.at), Err(MountError::AlreadyMounted { .. })));
     first.session().abort();
     let second = again(&first.at).unwrap();
     // The end of the first one leaves the second one's mount alone.
     drop(first.session.take());
     fs::write(first.at.join("file"), b"x").unwrap();
+    assert!(first.backing.path().join("file").exists());
     assert_eq!(second.unmount(BOUND).unwrap(), SessionEnd::Unmounted);
 }
 
@@ -339,25 +308,14 @@ fn a_notification_drops_what_is_cached() {
     fs::write(&behind, b"new").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"old");
     let notifier = mounted.session().notifier();
-    let node = mounted
-        .handler
-        .node_of(fs::metadata(&behind).unwrap().ino())
-        .unwrap();
+    let node = mounted.handler.node_of(fs::metadata(&behind).unwrap().ino()).unwrap();
     assert!(notifier.invalidate_node(node, 0, 0).unwrap());
     assert_eq!(fs::read(&path).unwrap(), b"new");
     fs::remove_file(&behind).unwrap();
     assert!(path.exists());
-    assert!(
-        notifier
-            .invalidate_entry(duolog_engine::fuse::ROOT, b"file")
-            .unwrap()
-    );
+    assert!(notifier.invalidate_entry(duolog_engine::fuse::ROOT, b"file").unwrap());
     assert!(!path.exists());
-    assert!(
-        !notifier
-            .invalidate_entry(duolog_engine::fuse::ROOT, b"never seen")
-            .unwrap()
-    );
+    assert!(!notifier.invalidate_entry(duolog_engine::fuse::ROOT, b"never seen").unwrap());
     assert!(!notifier.invalidate_node(u64::MAX - 1, 0, 0).unwrap());
 }
 
@@ -369,15 +327,8 @@ fn the_umask_is_passed_on() {
     fs::create_dir(mounted.at.join("dir")).unwrap();
     rustix::process::umask(before);
     let seen = mounted.handler.umasks.lock().unwrap().clone();
-    assert!(
-        seen.iter()
-            .any(|&(mode, umask)| mode & 0o777 == 0o777 && umask == 0o027),
-        "{seen:?}"
-    );
-    assert_eq!(
-        fs::metadata(mounted.at.join("dir")).unwrap().mode() & 0o777,
-        0o750
-    );
+    assert!(seen.iter().any(|&(mode, umask)| mode & 0o777 == 0o777 && umask == 0o027), "{seen:?}");
+    assert_eq!(fs::metadata(mounted.at.join("dir")).unwrap().mode() & 0o777, 0o750);
 }
 
 /// The way of users other than root gives the same mount.
@@ -388,6 +339,80 @@ fn fusermount_mounts_and_unmounts() {
     };
     checks::everything(&mounted.at, mounted.backing.path());
     assert_eq!(mounted.unmount(), SessionEnd::Unmounted);
+}
+
+/// Requests that a dead server left unanswered are answered by the one that takes over.
+#[test]
+fn a_mount_is_taken_over_with_its_requests_in_flight() {
+    let Some(mut first) = mount(|options| options.read_threads = 1) else {
+        return;
+    };
+    if !first.session().negotiated().flags.has(InitFlags::HAS_RESEND) {
+        eprintln!("SKIPPED: the kernel cannot send requests again (Linux 6.9 can)");
+        return;
+    }
+    let file = File::create(first.at.join("file")).unwrap();
+    first.handler.hang_fsync.store(true, Ordering::SeqCst);
+    let (device, agreed) = (first.session().device(), first.session().negotiated());
+    let device = device.try_clone_to_owned().unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(move || rustix::fs::fsync(file));
+        // The only reader hangs: it neither answers nor reads, as if it were dead.
+        assert!(first.handler.wait_held(BOUND));
+        let options = MountOptions::new(&first.at);
+        let second =
+            Session::take_over(&options, device, agreed, Arc::clone(&first.handler)).unwrap();
+        assert_eq!(waiting.join().unwrap(), Ok(()));
+        assert_eq!(first.handler.resent.load(Ordering::SeqCst), 1);
+        fs::write(first.at.join("other"), b"x").unwrap();
+        assert_eq!(second.connection_id(), first.session().connection_id());
+        assert_eq!(second.unmount(BOUND).unwrap(), SessionEnd::Unmounted);
+        first.handler.release();
+    });
+    assert_eq!(first.unmount(), SessionEnd::Unmounted);
+}
+
+/// A user other than root mounts, uses and unmounts, without any right to fusectl.
+#[test]
+fn a_user_mounts_without_root() {
+    if std::env::var_os("FUSE_TEST_AS_USER").is_some() {
+        let (backing, at) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let handler = Arc::new(Passthrough::new(backing.path()));
+        let mut options = MountOptions::new(at.path());
+        assert!(!options.allow_other);
+        options.allow_other = true;
+        let refused = Session::mount(&options, Arc::clone(&handler));
+        assert!(matches!(refused, Err(MountError::AllowOther)), "{refused:?}");
+        options.allow_other = false;
+        let session = Session::mount(&options, Arc::clone(&handler)).unwrap();
+        fs::write(at.path().join("file"), b"content").unwrap();
+        assert_eq!(fs::read(backing.path().join("file")).unwrap(), b"content");
+        assert_eq!(session.unmount(BOUND).unwrap(), SessionEnd::Unmounted);
+        assert_eq!(fs::read_dir(at.path()).unwrap().count(), 0);
+        return;
+    }
+    if fs::metadata("/dev/fuse").is_ok_and(|stat| stat.mode() & 0o006 != 0o006) {
+        eprintln!("SKIPPED: needs /dev/fuse open to all, as udev makes it (chmod 666 /dev/fuse)");
+        return;
+    }
+    // Skips where this one cannot work either.
+    let Some(mounted) = mount(|options| options.way = MountWay::Fusermount) else {
+        return;
+    };
+    drop(mounted);
+    let dir = TempDir::new().unwrap();
+    let program = dir.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::os::unix::fs::chown(dir.path(), Some(65534), Some(65534)).unwrap();
+    let output = Command::new(program)
+        .args(["--exact", "a_user_mounts_without_root"])
+        .env("FUSE_TEST_AS_USER", "1")
+        .env("TMPDIR", dir.path())
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// What cannot be mounted is refused with a name for it.

@@ -35,11 +35,15 @@ pub(crate) struct Passthrough {
     forgotten: Condvar,
     /// FSYNC is held instead of answered, until [`Self::release`].
     pub(crate) hold_fsync: AtomicBool,
+    /// The next FSYNC hangs its reading thread, until [`Self::release`].
+    pub(crate) hang_fsync: AtomicBool,
     /// FSYNC loses its reply.
     pub(crate) drop_fsync: AtomicBool,
     held: Mutex<Vec<Reply>>,
     held_one: Condvar,
+    released: Condvar,
     /// What came in.
+    pub(crate) resent: AtomicU32,
     pub(crate) writes: AtomicU32,
     pub(crate) largest_write: AtomicU32,
     pub(crate) cache_writes: AtomicU32,
@@ -56,10 +60,7 @@ impl Passthrough {
     pub(crate) fn new(backing: &Path) -> Self {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(backing, flags, Mode::empty()).unwrap();
-        let root = Node {
-            fd: Arc::new(root),
-            lookups: 1,
-        };
+        let root = Node { fd: Arc::new(root), lookups: 1 };
         Self {
             nodes: Mutex::new(HashMap::from([(ROOT, root)])),
             files: Mutex::default(),
@@ -69,6 +70,9 @@ impl Passthrough {
             drop_fsync: AtomicBool::new(false),
             held: Mutex::default(),
             held_one: Condvar::new(),
+            released: Condvar::new(),
+            hang_fsync: AtomicBool::new(false),
+            resent: AtomicU32::new(0),
             writes: AtomicU32::new(0),
             largest_write: AtomicU32::new(0),
             cache_writes: AtomicU32::new(0),
@@ -83,10 +87,8 @@ impl Passthrough {
     /// Waits until a request is held.
     pub(crate) fn wait_held(&self, bound: Duration) -> bool {
         let held = self.held.lock().unwrap();
-        let (held, _) = self
-            .held_one
-            .wait_timeout_while(held, bound, |held| held.is_empty())
-            .unwrap();
+        let (held, _) =
+            self.held_one.wait_timeout_while(held, bound, |held| held.is_empty()).unwrap();
         !held.is_empty()
     }
 
@@ -96,15 +98,14 @@ impl Passthrough {
         for reply in self.held.lock().unwrap().drain(..) {
             reply.ok();
         }
+        self.released.notify_all();
     }
 
     /// Waits until the kernel has given back every lookup but the root's.
     pub(crate) fn wait_forgotten(&self, bound: Duration) -> bool {
         let nodes = self.nodes.lock().unwrap();
-        let (nodes, _) = self
-            .forgotten
-            .wait_timeout_while(nodes, bound, |nodes| nodes.len() > 1)
-            .unwrap();
+        let (nodes, _) =
+            self.forgotten.wait_timeout_while(nodes, bound, |nodes| nodes.len() > 1).unwrap();
         nodes.len() == 1
     }
 
@@ -114,21 +115,11 @@ impl Passthrough {
     }
 
     fn node(&self, node: u64) -> Answer<Arc<OwnedFd>> {
-        self.nodes
-            .lock()
-            .unwrap()
-            .get(&node)
-            .map(|node| Arc::clone(&node.fd))
-            .ok_or(Errno::STALE)
+        self.nodes.lock().unwrap().get(&node).map(|node| Arc::clone(&node.fd)).ok_or(Errno::STALE)
     }
 
     fn file(&self, fh: u64) -> Answer<Arc<OwnedFd>> {
-        self.files
-            .lock()
-            .unwrap()
-            .get(&fh)
-            .cloned()
-            .ok_or(Errno::BADF)
+        self.files.lock().unwrap().get(&fh).cloned().ok_or(Errno::BADF)
     }
 
     fn keep(&self, file: OwnedFd) -> u64 {
@@ -146,25 +137,14 @@ impl Passthrough {
     fn count(&self, fd: OwnedFd) -> Answer<Entry> {
         let attr = attr_of(&fd)?;
         let mut nodes = self.nodes.lock().unwrap();
-        let node = nodes.entry(attr.ino).or_insert(Node {
-            fd: Arc::new(fd),
-            lookups: 0,
-        });
+        let node = nodes.entry(attr.ino).or_insert(Node { fd: Arc::new(fd), lookups: 0 });
         node.lookups += 1;
-        Ok(Entry {
-            node: attr.ino,
-            generation: 0,
-            attr,
-            entry_ttl: TTL,
-            attr_ttl: TTL,
-        })
+        Ok(Entry { node: attr.ino, generation: 0, attr, entry_ttl: TTL, attr_ttl: TTL })
     }
 
     fn forget(&self, node: u64, lookups: u64) {
         let mut nodes = self.nodes.lock().unwrap();
-        let entry = nodes
-            .get_mut(&node)
-            .expect("the kernel forgets what it was told of");
+        let entry = nodes.get_mut(&node).expect("the kernel forgets what it was told of");
         entry.lookups = entry
             .lookups
             .checked_sub(lookups)
@@ -209,11 +189,8 @@ impl Passthrough {
     fn open(&self, node: u64, flags: u32) -> Answer<u64> {
         let flags = OFlags::from_bits_retain(flags).difference(OFlags::NOFOLLOW | OFlags::DIRECT)
             | OFlags::CLOEXEC;
-        let file = rustix::fs::open(
-            magic(&*self.node(node)?),
-            without_append(flags),
-            Mode::empty(),
-        )?;
+        let file =
+            rustix::fs::open(magic(&*self.node(node)?), without_append(flags), Mode::empty())?;
         Ok(self.keep(file))
     }
 
@@ -248,21 +225,11 @@ impl Passthrough {
             }
             let name = entry.file_name().to_bytes();
             let dots = matches!(name, b"." | b"..");
-            let found = if into.is_plus() && !dots {
-                Some(self.look_up(parent, name)?)
-            } else {
-                None
-            };
+            let found =
+                if into.is_plus() && !dots { Some(self.look_up(parent, name)?) } else { None };
             let mode = rustix::fs::FileType::as_raw_mode(entry.file_type());
-            if !into.add(
-                DirEntry {
-                    ino: entry.ino(),
-                    next_offset: at,
-                    mode,
-                    name,
-                },
-                found.as_ref(),
-            ) {
+            if !into.add(DirEntry { ino: entry.ino(), next_offset: at, mode, name }, found.as_ref())
+            {
                 if let Some(found) = found {
                     self.forget(found.node, 1);
                 }
@@ -273,26 +240,15 @@ impl Passthrough {
     }
 
     fn write(&self, node: u64, op: &Op<'_>) -> Answer<u32> {
-        let &Op::Write {
-            fh,
-            offset,
-            data,
-            cache,
-            kill_suidgid: kill,
-            ..
-        } = op
-        else {
+        let &Op::Write { fh, offset, data, cache, kill_suidgid: kill, .. } = op else {
             unreachable!()
         };
         let len = u32::try_from(data.len()).unwrap();
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.largest_write.fetch_max(len, Ordering::Relaxed);
-        self.cache_writes
-            .fetch_add(u32::from(cache), Ordering::Relaxed);
-        self.unaligned_writes.fetch_add(
-            u32::from(data.as_ptr().addr() % 4096 != 0),
-            Ordering::Relaxed,
-        );
+        self.cache_writes.fetch_add(u32::from(cache), Ordering::Relaxed);
+        self.unaligned_writes
+            .fetch_add(u32::from(data.as_ptr().addr() % 4096 != 0), Ordering::Relaxed);
         let file = self.file(fh)?;
         let mut done = 0;
         while done < data.len() {
@@ -313,14 +269,8 @@ impl Passthrough {
 impl Handler for Passthrough {
     #[expect(clippy::too_many_lines, reason = "one arm a request")]
     fn handle(&self, request: Request<'_>) {
-        let Request {
-            node,
-            reply,
-            op,
-            uid,
-            gid,
-            ..
-        } = request;
+        let Request { node, reply, op, uid, gid, resent, .. } = request;
+        self.resent.fetch_add(u32::from(resent), Ordering::Relaxed);
         let own = |entry: Entry| -> Answer<Entry> {
             let fd = self.node(entry.node)?;
             rustix::fs::chownat(
@@ -330,19 +280,16 @@ impl Handler for Passthrough {
                 Some(Gid::from_raw(gid)),
                 AtFlags::EMPTY_PATH,
             )?;
-            Ok(Entry {
-                attr: attr_of(&*fd)?,
-                ..entry
-            })
+            Ok(Entry { attr: attr_of(&*fd)?, ..entry })
         };
         match op {
             Op::Lookup { name } => match self.look_up(node, name) {
                 Err(Errno::NOENT) => reply.no_entry(TTL),
                 found => give(reply, found, |reply, entry| reply.entry(&entry)),
             },
-            Op::Forget { nodes } => nodes
-                .iter()
-                .for_each(|forget| self.forget(forget.node, forget.lookups)),
+            Op::Forget { nodes } => {
+                nodes.iter().for_each(|forget| self.forget(forget.node, forget.lookups));
+            }
             Op::GetAttr { .. } => {
                 let attr = self.node(node).and_then(|fd| attr_of(&*fd));
                 give(reply, attr, |reply, attr| reply.attr(&attr, TTL));
@@ -351,9 +298,8 @@ impl Handler for Passthrough {
                 reply.attr(&attr, TTL);
             }),
             Op::ReadLink => {
-                let target = self
-                    .node(node)
-                    .and_then(|fd| rustix::fs::readlinkat(&*fd, "", Vec::new()));
+                let target =
+                    self.node(node).and_then(|fd| rustix::fs::readlinkat(&*fd, "", Vec::new()));
                 give(reply, target, |reply, target| reply.data(target.as_bytes()));
             }
             Op::Symlink { name, target } => {
@@ -363,12 +309,7 @@ impl Handler for Passthrough {
                     .and_then(|()| own(self.look_up(node, name)?));
                 give(reply, made, |reply, entry| reply.entry(&entry));
             }
-            Op::MkNod {
-                name,
-                mode,
-                rdev,
-                umask,
-            } => {
+            Op::MkNod { name, mode, rdev, umask } => {
                 let mode = self.umask(mode, umask);
                 let kind = rustix::fs::FileType::from_raw_mode(mode);
                 let made = self
@@ -407,12 +348,7 @@ impl Handler for Passthrough {
                     .and_then(|fd| rustix::fs::unlinkat(&*fd, name, AtFlags::REMOVEDIR));
                 give(reply, done, |reply, ()| reply.ok());
             }
-            Op::Rename {
-                name,
-                new_parent,
-                new_name,
-                flags,
-            } => {
+            Op::Rename { name, new_parent, new_name, flags } => {
                 let flags = RenameFlags::from_bits_retain(flags);
                 let done = self.node(node).and_then(|old| {
                     rustix::fs::renameat_with(
@@ -442,20 +378,13 @@ impl Handler for Passthrough {
             }
             Op::Open { flags, .. } => {
                 let trunc = OFlags::from_bits_retain(flags).contains(OFlags::TRUNC);
-                self.opens_with_trunc
-                    .fetch_add(u32::from(trunc), Ordering::Relaxed);
+                self.opens_with_trunc.fetch_add(u32::from(trunc), Ordering::Relaxed);
                 let flags = OpenFlags::KEEP_CACHE | OpenFlags::NOFLUSH;
                 give(reply, self.open(node, request_flags(&op)), |reply, fh| {
                     reply.opened(fh, flags);
                 });
             }
-            Op::Create {
-                name,
-                mode,
-                umask,
-                flags,
-                ..
-            } => {
+            Op::Create { name, mode, umask, flags, .. } => {
                 let mode = self.umask(mode, umask);
                 let made = self
                     .create(node, name, mode, flags)
@@ -485,13 +414,10 @@ impl Handler for Passthrough {
                     reply.created(&entry, fh, flags);
                 });
             }
-            Op::Read {
-                fh, offset, size, ..
-            } => {
+            Op::Read { fh, offset, size, .. } => {
                 let mut bytes = vec![0; size as usize];
-                let read = self
-                    .file(fh)
-                    .and_then(|file| rustix::io::pread(&*file, &mut bytes, offset));
+                let read =
+                    self.file(fh).and_then(|file| rustix::io::pread(&*file, &mut bytes, offset));
                 give(reply, read, |reply, len| reply.data(&bytes[..len]));
             }
             Op::Write { .. } => give(reply, self.write(node, &op), Reply::written),
@@ -503,6 +429,12 @@ impl Handler for Passthrough {
             Op::Fsync { .. } if self.hold_fsync.load(Ordering::SeqCst) => {
                 self.held.lock().unwrap().push(reply);
                 self.held_one.notify_all();
+            }
+            Op::Fsync { .. } if self.hang_fsync.swap(false, Ordering::SeqCst) => {
+                let mut held = self.held.lock().unwrap();
+                held.push(reply);
+                self.held_one.notify_all();
+                drop(self.released.wait_while(held, |held| !held.is_empty()).unwrap());
             }
             Op::Fsync { fh, .. } => {
                 give(
@@ -537,14 +469,11 @@ impl Handler for Passthrough {
             }
             Op::ListXattr { size } => {
                 let mut names = vec![0; 1 << 16];
-                let len = self
-                    .node(node)
-                    .and_then(|fd| rustix::fs::listxattr(magic(&fd), &mut names));
+                let len =
+                    self.node(node).and_then(|fd| rustix::fs::listxattr(magic(&fd), &mut names));
                 give(reply, len, |reply, len| reply.xattr(size, &names[..len]));
             }
-            Op::SetXattr {
-                name, value, flags, ..
-            } => {
+            Op::SetXattr { name, value, flags, .. } => {
                 let flags = XattrFlags::from_bits_retain(flags);
                 let done = self
                     .node(node)
@@ -552,31 +481,20 @@ impl Handler for Passthrough {
                 give(reply, done, |reply, ()| reply.ok());
             }
             Op::RemoveXattr { name } => {
-                let done = self
-                    .node(node)
-                    .and_then(|fd| rustix::fs::removexattr(magic(&fd), name));
+                let done = self.node(node).and_then(|fd| rustix::fs::removexattr(magic(&fd), name));
                 give(reply, done, |reply, ()| reply.ok());
             }
             Op::ReadDir { offset, size } => {
-                give(
-                    reply,
-                    self.list(node, offset, DirBuffer::plain(size)),
-                    |reply, list| reply.directory(&list),
-                );
+                give(reply, self.list(node, offset, DirBuffer::plain(size)), |reply, list| {
+                    reply.directory(&list);
+                });
             }
             Op::ReadDirPlus { offset, size } => {
-                give(
-                    reply,
-                    self.list(node, offset, DirBuffer::plus(size)),
-                    |reply, list| reply.directory(&list),
-                );
+                give(reply, self.list(node, offset, DirBuffer::plus(size)), |reply, list| {
+                    reply.directory(&list);
+                });
             }
-            Op::Fallocate {
-                fh,
-                offset,
-                length,
-                mode,
-            } => {
+            Op::Fallocate { fh, offset, length, mode } => {
                 let flags = FallocateFlags::from_bits_retain(mode);
                 let done = self
                     .file(fh)
@@ -591,8 +509,7 @@ impl Handler for Passthrough {
                 };
                 give(
                     reply,
-                    self.file(fh)
-                        .and_then(|file| rustix::fs::seek(&*file, from)),
+                    self.file(fh).and_then(|file| rustix::fs::seek(&*file, from)),
                     Reply::lseek,
                 );
             }
@@ -601,9 +518,7 @@ impl Handler for Passthrough {
 }
 
 fn request_flags(op: &Op<'_>) -> u32 {
-    let Op::Open { flags, .. } = op else {
-        unreachable!()
-    };
+    let Op::Open { flags, .. } = op else { unreachable!() };
     *flags
 }
 
@@ -634,10 +549,7 @@ fn magic(fd: &impl AsRawFd) -> String {
 fn kill_suidgid(fd: &OwnedFd) -> Answer<()> {
     let mode = attr_of(fd)?.mode;
     let executable = if mode & 0o010 == 0 { 0 } else { 0o2000 };
-    rustix::fs::chmod(
-        magic(fd),
-        Mode::from_raw_mode(mode & 0o7777 & !(0o4000 | executable)),
-    )
+    rustix::fs::chmod(magic(fd), Mode::from_raw_mode(mode & 0o7777 & !(0o4000 | executable)))
 }
 
 fn timespec(time: Option<TimeOrNow>) -> rustix::fs::Timespec {
@@ -645,19 +557,15 @@ fn timespec(time: Option<TimeOrNow>) -> rustix::fs::Timespec {
     match time {
         None => special(rustix::fs::UTIME_OMIT),
         Some(TimeOrNow::Now) => special(rustix::fs::UTIME_NOW),
-        Some(TimeOrNow::Time(time)) => rustix::fs::Timespec {
-            tv_sec: time.secs,
-            tv_nsec: time.nanos.into(),
-        },
+        Some(TimeOrNow::Time(time)) => {
+            rustix::fs::Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() }
+        }
     }
 }
 
 fn attr_of(fd: &impl AsFd) -> Answer<Attr> {
     let stat = rustix::fs::fstat(fd)?;
-    let time = |secs: i64, nanos: u64| Timestamp {
-        secs,
-        nanos: u32::try_from(nanos).unwrap(),
-    };
+    let time = |secs: i64, nanos: u64| Timestamp { secs, nanos: u32::try_from(nanos).unwrap() };
     Ok(Attr {
         ino: stat.st_ino,
         size: stat.st_size.cast_unsigned(),

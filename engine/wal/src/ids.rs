@@ -135,9 +135,7 @@ impl std::str::FromStr for ClusterId {
         if text.len() != 32 {
             return Err(ClusterIdError);
         }
-        u128::from_str_radix(text, 16)
-            .map(Self)
-            .map_err(|_| ClusterIdError)
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| ClusterIdError)
     }
 }
 
