@@ -11,6 +11,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use duolog_engine::log::LogError;
 use duolog_engine::node::{Node, NodeError};
 use duolog_transport::{
     Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
@@ -270,7 +271,7 @@ impl Receiver {
                 at,
                 why: source.map_or_else(|| "bytes are missing".into(), |why| why.to_string()),
             },
-            NodeError::Log(error) if error.is_no_room() => SinkError::NoRoom { at },
+            NodeError::Log(LogError::NoRoom { at }) => SinkError::NoRoom { at },
             error => SinkError::Io { at, source: io::Error::other(error) },
         }
     }

@@ -135,8 +135,7 @@ mod tests {
 
     #[test]
     fn a_lost_peer_is_a_connection_error_with_its_reason() {
-        let lost =
-            Facts { connected: false, last_error: Some("timed out".into()), ..prim() };
+        let lost = Facts { connected: false, last_error: Some("timed out".into()), ..prim() };
         let (state, sentence, sync) = standing(&lost);
         assert_eq!((state, sync), (State::Prim, DataSync::ConnectionError));
         assert!(sentence.contains("node2 cannot be reached (timed out)"), "{sentence}");
