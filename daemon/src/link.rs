@@ -139,6 +139,7 @@ fn hello(node: &Node) -> Hello {
         end: node.end(),
         durable: node.durable(),
         first: node.first(),
+        starts: node.starts(),
     }
 }
 
