@@ -58,7 +58,8 @@ pub struct Negotiated {
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The mount is gone. (Without `ABORT_ERROR`, or it was aborted.)
+    /// The mount is gone. Also said of an abort where `ABORT_ERROR` was not agreed on, or where
+    /// it took an unmount by force.
     Unmounted,
     /// It was aborted; the mount may still be at its path, and answers errors.
     Aborted,
