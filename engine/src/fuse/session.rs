@@ -29,7 +29,7 @@ const END_BOUND: Duration = Duration::from_secs(5);
 
 /// Decides what requests mean. Called from the reading threads, at times side by side.
 ///
-/// It must not block: what has to wait keeps the [`Reply`] and copies of what it needs, and
+/// It must not block: what has to wait keeps the [`Reply`](super::Reply) and copies of what it needs, and
 /// returns. While all readers are in here, nobody takes the requests that follow.
 pub trait Handler: Send + Sync + 'static {
     /// Takes in one request.
