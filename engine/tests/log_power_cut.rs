@@ -18,6 +18,7 @@ use duolog_engine::disk::sim::{Faults, Random, SimDisk};
 use duolog_engine::disk::{Disk, DiskFile};
 use duolog_engine::log::{
     ControlFile, CutError, Log, LogError, LogOptions, Recovered, SegmentReader, branches,
+    segment_files,
 };
 use duolog_wal::{
     Chain, ClusterId, Control, Cursor, FileId, HistoryEntry, Lsn, NodeId, Operation, Time, View,
@@ -464,9 +465,8 @@ impl Node {
     }
 
     fn nothing_behind_the_end(&self, end: Cursor) {
-        let names = self.disk.list().unwrap();
-        let last = names.iter().filter(|name| name.len() == 20 && name.ends_with(".seg")).max();
-        let file = self.disk.open(last.unwrap()).unwrap();
+        let (_, last) = segment_files(&self.disk).unwrap().pop().unwrap();
+        let file = self.disk.open(&last).unwrap();
         let mut reader = SegmentReader::load(&file).unwrap();
         while reader.next_record().is_ok() {}
         assert_eq!(reader.cursor(), end);

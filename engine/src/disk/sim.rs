@@ -385,7 +385,10 @@ impl DiskFile for SimFile {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         state.change()?;
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut bytes = Vec::new();
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let faults = state.faults;
         // Never all of it: what failed is not there as a whole.

@@ -243,8 +243,7 @@ fn at_file(name: &str) -> impl FnOnce(io::Error) -> OpenError {
 /// The segments in a directory, oldest first, their headers looked at.
 fn find<D: Disk>(disk: &D, cluster: ClusterId) -> Result<Vec<Found<D::File>>, OpenError> {
     let mut found = Vec::new();
-    for name in disk.list().map_err(doing("listing the directory"))? {
-        let Some(first) = segment::parse_name(&name) else { continue };
+    for (first, name) in segment::segment_files(disk).map_err(doing("listing the directory"))? {
         let open = || -> io::Result<_> {
             let file = disk.open(&name)?;
             let size = file.size_bytes()?;
@@ -267,7 +266,6 @@ fn find<D: Disk>(disk: &D, cluster: ClusterId) -> Result<Vec<Found<D::File>>, Op
         };
         found.push(Found { name, first, file, size, header });
     }
-    found.sort_unstable_by_key(|found| found.first);
     if found.is_empty() { Err(OpenError::NoLog) } else { Ok(found) }
 }
 
