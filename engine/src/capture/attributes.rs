@@ -63,7 +63,11 @@ impl Capture {
             if set.kill_suidgid && !is_directory && set.mode.is_none() {
                 kept = without_suidgid(kept);
             }
-            if !is_link && (mode.is_some() || !is_directory && kept & 0o6000 != 0 || kept != stat.mode & 0o7777) {
+            if !is_link
+                && (mode.is_some()
+                    || !is_directory && kept & 0o6000 != 0
+                    || kept != stat.mode & 0o7777)
+            {
                 mode = Some(kept);
             }
         }
@@ -91,7 +95,7 @@ impl Capture {
                 .node
                 .store
                 .apply_local(&operation, crate::node::now())
-                .map_err(errno);
+                .map_err(|error| super::apply_errno(&error));
         }
         self.append(&operation, &[id]).map(drop)
     }

@@ -64,8 +64,7 @@ impl Capture {
             .node
             .append(&Operation::Write { id, offset, data })
             .map_err(|error| log_errno(&error))?;
-        let pending =
-            Pending::Write { offset, len, data: Lsn(appended.end.0 - len) };
+        let pending = Pending::Write { offset, len, data: Lsn(appended.end.0 - len) };
         content.push(appended.end, pending, appended.time, || Ok(before)).map_err(errno)
     }
 
@@ -73,7 +72,7 @@ impl Capture {
         let operation = Operation::Write { id, offset, data };
         match self.node.store.apply_local(&operation, crate::node::now()) {
             Ok(()) => reply.written(u32::try_from(data.len()).expect("at most WRITE_MAX")),
-            Err(error) => reply.error(errno(error)),
+            Err(error) => reply.error(super::apply_errno(&error)),
         }
     }
 
@@ -127,10 +126,7 @@ impl Capture {
         let len = match content {
             Some(content) => content.lay_over(offset, &mut buffer, have, |at, part| {
                 let mut bytes = Vec::with_capacity(part.len());
-                self.node
-                    .log
-                    .read_raw(at, part.len(), &mut bytes)
-                    .map_err(io::Error::other)?;
+                self.node.log.read_raw(at, part.len(), &mut bytes).map_err(io::Error::other)?;
                 part.copy_from_slice(&bytes);
                 Ok(())
             })?,
@@ -191,11 +187,8 @@ impl Capture {
                 None => self.node.store.stat(id).map(|stat| stat.size),
             };
             before.map_err(errno).and_then(|before| {
-                let appended =
-                    self.node.append(operation).map_err(|error| log_errno(&error))?;
-                content
-                    .push(appended.end, pending, appended.time, || Ok(before))
-                    .map_err(errno)?;
+                let appended = self.node.append(operation).map_err(|error| log_errno(&error))?;
+                content.push(appended.end, pending, appended.time, || Ok(before)).map_err(errno)?;
                 Ok(appended)
             })
         };
@@ -214,8 +207,11 @@ impl Capture {
         self.node.progress.want(last);
         let node = Arc::clone(&self.node);
         let done = move |result: Result<(), Errno>| {
-            let found = result
-                .and_then(|()| node.store.seek(id, offset, whence).map_err(errno));
+            let found = result.and_then(|()| match i32::try_from(whence) {
+                Ok(libc::SEEK_DATA) => node.store.seek_data(id, offset).map_err(errno),
+                Ok(libc::SEEK_HOLE) => node.store.seek_hole(id, offset).map_err(errno),
+                _ => Err(Errno::INVAL),
+            });
             match found {
                 Ok(offset) => reply.lseek(offset),
                 Err(error) => reply.error(error),
@@ -231,8 +227,7 @@ fn read_at(file: &File, offset: u64, buffer: &mut [u8], cached: bool) -> io::Res
     let mut have = 0;
     while have < buffer.len() {
         let at = offset + have as u64;
-        let flags =
-            if cached { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
+        let flags = if cached { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
         let slice = IoSliceMut::new(&mut buffer[have..]);
         match rustix::io::preadv2(file, &mut [slice], at, flags) {
             Ok(0) => break,

@@ -33,13 +33,13 @@ use rustix::io::Errno;
 
 use self::pool::Pool;
 use self::room::Room;
-use crate::fuse::{Attr, Entry, Handler, Op, Reply, Request, Timestamp};
+use crate::fuse::{Attr, Entry, Handler, Op, Reply, Request, StatFs, Timestamp};
 use crate::log::{Appended, LogError};
 use crate::node::{Content, Node, NodeError, Stage};
-use crate::store::Stat;
+use crate::store::{ApplyError, Stat};
 
 /// How long the kernel may believe names and attributes: this mount is their only way to change.
-const TTL: Duration = Duration::from_secs(3600);
+const TTL: Duration = Duration::from_hours(1);
 /// The node id of a mount's root in the kernel's protocol.
 const ROOT: u64 = 1;
 /// Largest file, in bytes: what the common file systems of both nodes can hold.
@@ -96,9 +96,7 @@ impl Handler for Capture {
             Op::SyncFs => self.when(Stage::Committed, self.node.end().lsn, ok(reply)),
             Op::StatFs => self.statfs(reply),
             Op::GetXattr { name, size } => self.get_xattr(id, name, size, reply),
-            Op::ListXattr { size } => {
-                answer(reply, self.node.store.list_xattrs(id), |r, names| r.xattr(size, &names));
-            }
+            Op::ListXattr { size } => self.list_xattrs(id, size, reply),
             Op::SetXattr { name, value, flags, acl_kills_sgid } => {
                 self.set_xattr(id, name, value, flags, acl_kills_sgid, reply);
             }
@@ -157,7 +155,8 @@ impl Capture {
             nlink: stat.nlink,
             uid: stat.uid,
             gid: stat.gid,
-            rdev: stat.rdev,
+            // The kernel encodes a device in 32 bits here.
+            rdev: u32::try_from(stat.rdev).unwrap_or(0),
             blksize: 4096,
         };
         if let Some(content) = self.node.overlay.get(id) {
@@ -185,7 +184,7 @@ impl Capture {
     fn submit(&self, operation: &Operation<'_>, touched: &[FileId], done: Done) {
         if touched.iter().all(|id| id.is_local()) {
             let result = self.node.store.apply_local(operation, crate::node::now());
-            return done(result.map_err(errno));
+            return done(result.map_err(|error| apply_errno(&error)));
         }
         match self.append(operation, touched) {
             Ok(appended) => {
@@ -197,11 +196,7 @@ impl Capture {
     }
 
     /// Logs an operation that changes no file's content.
-    fn append(
-        &self,
-        operation: &Operation<'_>,
-        touched: &[FileId],
-    ) -> Result<Appended, Errno> {
+    fn append(&self, operation: &Operation<'_>, touched: &[FileId]) -> Result<Appended, Errno> {
         if !self.room.take(&self.node, NAME_COST_BYTES) {
             return Err(Errno::NOSPC);
         }
@@ -227,14 +222,23 @@ impl Capture {
 
     /// End of the file's last record that may not be committed yet.
     fn last(&self, id: FileId) -> Lsn {
-        self.node
-            .overlay
-            .get(id)
-            .map_or(Lsn::ZERO, |content| Content::lock(&content).last())
+        self.node.overlay.get(id).map_or(Lsn::ZERO, |content| Content::lock(&content).last())
     }
 
     fn statfs(&self, reply: Reply) {
-        answer(reply, self.node.store.statfs(self.root), |reply, stat| reply.statfs(&stat));
+        answer(reply, self.node.store.statfs(self.root), |reply, stat| {
+            let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+            reply.statfs(&StatFs {
+                blocks: stat.f_blocks,
+                bfree: stat.f_bfree,
+                bavail: stat.f_bavail,
+                files: stat.f_files,
+                ffree: stat.f_ffree,
+                bsize: small(stat.f_bsize),
+                namelen: small(stat.f_namemax),
+                frsize: small(stat.f_frsize),
+            });
+        });
     }
 }
 
@@ -261,12 +265,20 @@ fn errno(error: io::Error) -> Errno {
 }
 
 fn log_errno(error: &LogError) -> Errno {
-    if error.is_no_room() {
+    if matches!(error, LogError::NoRoom { .. }) {
         tracing::warn!(%error, "a writer gets ENOSPC");
         return Errno::NOSPC;
     }
     tracing::error!(%error, "a writer gets EIO");
     Errno::IO
+}
+
+fn apply_errno(error: &ApplyError) -> Errno {
+    match error {
+        ApplyError::Io { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
+        ApplyError::Diverged { .. } => Errno::IO,
+        ApplyError::Unsupported { .. } => Errno::OPNOTSUPP,
+    }
 }
 
 fn node_errno(error: &NodeError) -> Errno {

@@ -1,6 +1,8 @@
 //! Names: files, directories, links and special files appear, move and go.
 
-use std::sync::Arc;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use duolog_wal::operation::NAME_MAX;
 use duolog_wal::{FileId, Operation};
@@ -8,6 +10,7 @@ use rustix::io::Errno;
 
 use super::{Caller, Capture, TTL, errno, node_errno, ok};
 use crate::fuse::Reply;
+use crate::store::{Kind, Released};
 
 /// Names that one file may have: what the common file systems of both nodes allow.
 const LINKS_MAX: u32 = 64_000;
@@ -44,11 +47,17 @@ impl Capture {
         if name.len() > NAME_MAX {
             return Err(Errno::NAMETOOLONG);
         }
-        let path = self.node.store.path_of(parent).ok_or(Errno::NOENT)?;
+        let path = self.node.store.path_of(parent);
         if path.as_os_str().len() + 1 + name.len() > PATH_MAX {
             return Err(Errno::NAMETOOLONG);
         }
         Ok(())
+    }
+
+    /// Whether there is nothing in a directory; so it is with what is no directory.
+    fn is_empty(&self, id: FileId) -> bool {
+        self.node.store.read_dir(id, 0, 1).is_ok_and(|entries| entries.is_empty())
+            || self.node.store.kind(id) != Some(Kind::Directory)
     }
 
     /// Mode and group of a new file, as the directory that it appears in wants them.
@@ -114,7 +123,7 @@ impl Capture {
             Ok(made) => made,
             Err(error) => return reply.error(error),
         };
-        if self.node.store.leads_outside(parent, target) {
+        if self.leads_outside(parent, target) {
             tracing::warn!(
                 name = %String::from_utf8_lossy(name),
                 target = %String::from_utf8_lossy(target),
@@ -124,6 +133,22 @@ impl Capture {
         }
         let operation = Operation::Symlink { parent, id, uid: caller.uid, gid, name, target };
         self.submit(&operation, &[id, parent], self.entry_when_done(id, reply));
+    }
+
+    /// Whether a link in `parent` with this target leads to what is not replicated, going by
+    /// names alone.
+    fn leads_outside(&self, parent: FileId, target: &[u8]) -> bool {
+        let target = Path::new(OsStr::from_bytes(target));
+        let mut path = self.node.store.path_of(parent);
+        for part in target.components() {
+            match part {
+                Component::RootDir => path = PathBuf::from("/"),
+                Component::ParentDir => drop(path.pop()),
+                Component::Normal(name) => path.push(name),
+                Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        !self.node.config.directories.iter().any(|inside| path.starts_with(&inside.mount_point))
     }
 
     pub(super) fn entry_when_done(&self, id: FileId, reply: Reply) -> super::Done {
@@ -145,7 +170,7 @@ impl Capture {
         let Some(id) = self.node.store.find(parent, name) else {
             return reply.error(Errno::NOENT);
         };
-        if !self.node.store.is_empty(id) {
+        if !self.is_empty(id) {
             return reply.error(Errno::NOTEMPTY);
         }
         self.submit(&Operation::Remove { parent, id, name }, &touched(id, parent), ok(reply));
@@ -192,7 +217,7 @@ impl Capture {
                 Some(_) if flags & NOREPLACE != 0 => return Err(Errno::EXIST),
                 None if flags & EXCHANGE != 0 => return Err(Errno::NOENT),
                 // Only a directory has entries; the kernel has compared the kinds.
-                Some(replaced) if flags & EXCHANGE == 0 && !store.is_empty(replaced) => {
+                Some(replaced) if flags & EXCHANGE == 0 && !self.is_empty(replaced) => {
                     return Err(Errno::NOTEMPTY);
                 }
                 _ => {}
@@ -239,30 +264,31 @@ impl Capture {
             Ok(made) => made,
             Err(error) => return reply.error(error),
         };
-        let operation = Operation::Unnamed { id, mode, uid: caller.uid, gid };
+        let operation = Operation::Unnamed { parent, id, mode, uid: caller.uid, gid };
         self.submit(&operation, &[id], self.created_when_done(id, reply));
     }
 
     pub(super) fn created_when_done(&self, id: FileId, reply: Reply) -> super::Done {
         let capture = self.clone();
         Box::new(move |result| match result.and_then(|()| capture.entry(id)) {
-            Ok(entry) => {
-                capture.node.store.hold(id);
+            Ok(entry) if capture.node.store.hold(id) => {
                 reply.created(&entry, 0, super::open::OPENED);
             }
+            Ok(_) => reply.error(Errno::STALE),
             Err(error) => reply.error(error),
         })
     }
 
     pub(super) fn release(&self, id: FileId, reply: Reply) {
-        let store = &self.node.store;
-        if store.release(id) && !id.is_local() && store.is_unnamed(id) {
-            // The other node holds it too, waiting for a name that will not come.
-            let operation = Operation::Drop { id };
-            let node = Arc::clone(&self.node);
-            if let Err(error) = node.append(&operation) {
-                tracing::debug!(%error, "a file without a name stays until the next start");
+        match self.node.store.release(id) {
+            // The other node has it too, waiting for a name that will not come.
+            Ok(Released::Unnamed) => {
+                if let Err(error) = self.node.append(&Operation::Drop { id }) {
+                    tracing::debug!(%error, "a file without a name stays until the next start");
+                }
             }
+            Ok(Released::Kept | Released::Deleted) => {}
+            Err(error) => tracing::warn!(%error, "a file that nobody has open stays on disk"),
         }
         reply.ok();
     }

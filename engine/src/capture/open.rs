@@ -9,22 +9,24 @@ use crate::node::{Pending, Stage};
 
 /// The page cache stays valid from one open to the next: this mount is the only way to change a
 /// file. Closing needs no flush.
-pub(super) const OPENED: OpenFlags = OpenFlags::KEEP_CACHE.with(OpenFlags::NOFLUSH);
+pub(super) const OPENED: OpenFlags = OpenFlags(OpenFlags::KEEP_CACHE.0 | OpenFlags::NOFLUSH.0);
 
 impl Capture {
     pub(super) fn open(&self, id: FileId, flags: u32, kill_suidgid: bool, reply: Reply) {
-        if !self.node.store.exists(id) {
-            return reply.error(Errno::STALE);
-        }
         // A server that died may have left records that only this node has. Whoever opens the
         // file next could show them to a client as committed, so they become that first.
         let last = self.last(id);
-        let first_to_open = self.node.store.hold(id);
+        let first_to_open = !self.node.store.is_held(id);
+        if !self.node.store.hold(id) {
+            return reply.error(Errno::STALE);
+        }
         let capture = self.clone();
         let done: Done = Box::new(move |result| match result {
             Ok(()) => reply.opened(0, OPENED),
             Err(error) => {
-                capture.node.store.release(id);
+                if let Err(error) = capture.node.store.release(id) {
+                    tracing::warn!(%error, "a file that nobody has open stays on disk");
+                }
                 reply.error(error);
             }
         });

@@ -35,7 +35,11 @@ impl Room {
                 true
             }
             _ => {
-                let free = node.store.free_bytes().unwrap_or(0).min(node.peer_free());
+                let free = node
+                    .store
+                    .space()
+                    .map_or(0, |space| space.available_bytes)
+                    .min(node.peer_free());
                 let unapplied = node.end().lsn.since(node.applied());
                 let left = free.saturating_sub(RESERVE_BYTES).saturating_sub(unapplied);
                 let fits = left >= bytes;

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::{Capture, Done, answer, errno, ok};
 use crate::fuse::Reply;
+use crate::store::is_private_xattr;
 
 /// Room for all extended attributes of a file, names and values, in bytes: what the common file
 /// systems of both nodes hold beside our own.
@@ -15,9 +16,19 @@ const ENTRY_BYTES: usize = 24;
 
 impl Capture {
     pub(super) fn get_xattr(&self, id: FileId, name: &[u8], size: u32, reply: Reply) {
-        answer(reply, self.node.store.get_xattr(id, name), |reply, value| match value {
-            Some(value) => reply.xattr(size, &value),
-            None => reply.error(Errno::NODATA),
+        answer(reply, self.node.store.get_xattr(id, name), |reply, value| {
+            reply.xattr(size, &value);
+        });
+    }
+
+    pub(super) fn list_xattrs(&self, id: FileId, size: u32, reply: Reply) {
+        answer(reply, self.node.store.list_xattr(id), |reply, names| {
+            let mut list = Vec::new();
+            for name in names {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+            reply.xattr(size, &list);
         });
     }
 
@@ -57,48 +68,47 @@ impl Capture {
     }
 
     /// What could not be applied on either node is refused now.
-    fn check_xattr(
-        &self,
-        id: FileId,
-        name: &[u8],
-        value: &[u8],
-        flags: u32,
-    ) -> Result<(), Errno> {
+    fn check_xattr(&self, id: FileId, name: &[u8], value: &[u8], flags: u32) -> Result<(), Errno> {
         let store = &self.node.store;
         if name.len() > NAME_MAX {
             return Err(Errno::RANGE);
         }
-        if !store.may_set_xattr(id, name) {
-            return Err(Errno::OPNOTSUPP);
+        may_have(name)?;
+        let names = store.list_xattr(id).map_err(errno)?;
+        let present = names.iter().any(|other| other == name);
+        if present && flags & libc::XATTR_CREATE.cast_unsigned() != 0 {
+            return Err(Errno::EXIST);
         }
-        let present = store.get_xattr(id, name).map_err(errno)?;
-        match present {
-            Some(_) if flags & libc::XATTR_CREATE.cast_unsigned() != 0 => {
-                return Err(Errno::EXIST);
-            }
-            None if flags & libc::XATTR_REPLACE.cast_unsigned() != 0 => {
-                return Err(Errno::NODATA);
-            }
-            _ => {}
+        if !present && flags & libc::XATTR_REPLACE.cast_unsigned() != 0 {
+            return Err(Errno::NODATA);
         }
-        let names = store.list_xattrs(id).map_err(errno)?;
         let mut bytes = ENTRY_BYTES + name.len() + value.len();
-        for other in names.split(|byte| *byte == 0).filter(|other| !other.is_empty()) {
-            if other != name {
-                let value = store.get_xattr(id, other).map_err(errno)?;
-                bytes += ENTRY_BYTES + other.len() + value.map_or(0, |value| value.len());
-            }
+        for other in names.iter().filter(|other| *other != name) {
+            let value = store.get_xattr(id, other).map_err(errno)?;
+            bytes += ENTRY_BYTES + other.len() + value.len();
         }
         if bytes > BYTES_MAX { Err(Errno::NOSPC) } else { Ok(()) }
     }
 
     pub(super) fn remove_xattr(&self, id: FileId, name: &[u8], reply: Reply) {
         match self.node.store.get_xattr(id, name) {
-            Ok(Some(_)) => {
-                self.submit(&Operation::RemoveXattr { id, name }, &[id], ok(reply));
-            }
-            Ok(None) => reply.error(Errno::NODATA),
+            Ok(_) => self.submit(&Operation::RemoveXattr { id, name }, &[id], ok(reply)),
             Err(error) => reply.error(errno(error)),
         }
+    }
+}
+
+/// Whether a file can have an attribute of this name on both nodes.
+fn may_have(name: &[u8]) -> Result<(), Errno> {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_private_xattr(name) {
+        return Err(Errno::PERM);
+    }
+    match name.split(|byte| *byte == b'.').next() {
+        Some(b"user") => Ok(()),
+        Some(b"trusted" | b"security") if is_root => Ok(()),
+        Some(b"trusted" | b"security") => Err(Errno::PERM),
+        _ if name == b"system.posix_acl_access" || name == b"system.posix_acl_default" => Ok(()),
+        _ => Err(Errno::OPNOTSUPP),
     }
 }

@@ -1,8 +1,8 @@
 //! The one thread that carries records from the log into the backing directories.
 
-use duolog_wal::{Cursor, Operation, Record};
+use duolog_wal::{Operation, Record};
 
-use super::{Content, Node, NodeError};
+use super::{Content, Node, NodeError, POISON};
 
 /// Records after which those who wait are told how far it came.
 const REPORT_EVERY: u32 = 64;
@@ -16,12 +16,16 @@ impl Node {
     }
 
     fn apply_all(&self) -> Result<(), NodeError> {
-        let mut at = self.progress.applied_cursor();
-        let mut reader = self.log.reader(at);
+        let mut reader = self.log.trusted_reader(self.progress.applied_cursor());
         while let Some(limit) = self.progress.next_apply() {
             let mut since_report = 0;
+            let mut at = self.progress.applied_cursor();
             while let Some(record) = reader.next(limit)? {
-                self.apply_record(&record, at)?;
+                {
+                    let mut applying = self.applying.lock().expect(POISON);
+                    self.apply_record(&record)?;
+                    *applying = record.end;
+                }
                 at = record.end;
                 since_report += 1;
                 if since_report == REPORT_EVERY {
@@ -30,24 +34,17 @@ impl Node {
                 }
             }
             self.progress.advance_applied(at);
-            if since_report < REPORT_EVERY {
-                self.overlay.prune(self.progress.committed());
-            }
+            self.overlay.prune(self.progress.committed());
         }
         Ok(())
     }
 
-    fn apply_record(&self, record: &Record<'_>, at: Cursor) -> Result<(), NodeError> {
+    fn apply_record(&self, record: &Record<'_>) -> Result<(), NodeError> {
         let lsn = record.lsn;
-        let operation = Operation::decode(record)
-            .map_err(|source| NodeError::Operation { lsn, source })?;
+        let operation =
+            Operation::decode(record).map_err(|source| NodeError::Operation { lsn, source })?;
         let failed = |source| NodeError::Apply { lsn, source };
         match operation {
-            // A new primary incarnation: files without a name were those of the one before.
-            // Not in replay, where such a file may get its name later on.
-            Operation::View(_) if lsn >= self.opened_at => {
-                self.store.purge_unlinked().map_err(failed)?;
-            }
             Operation::Write { id, .. }
             | Operation::Patch { id, .. }
             | Operation::Truncate { id, .. }
@@ -56,13 +53,13 @@ impl Node {
                 // as neither.
                 if let Some(content) = self.overlay.get(id) {
                     let mut content = Content::lock(&content);
-                    self.store.apply(&operation, at.time).map_err(failed)?;
+                    self.store.apply(&operation, record.end).map_err(failed)?;
                     content.applied(record.end.lsn);
                     return Ok(());
                 }
-                self.store.apply(&operation, at.time).map_err(failed)?;
+                self.store.apply(&operation, record.end).map_err(failed)?;
             }
-            _ => self.store.apply(&operation, at.time).map_err(failed)?,
+            _ => self.store.apply(&operation, record.end).map_err(failed)?,
         }
         Ok(())
     }

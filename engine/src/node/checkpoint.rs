@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Node, NodeError, Stage};
+use crate::log::LogError;
 
 /// How often the thread looks whether enough was applied.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -21,7 +22,7 @@ impl Node {
             });
             match result {
                 Ok(()) => {}
-                Err(NodeError::Log(error)) if error.is_no_room() => {
+                Err(NodeError::Log(error @ LogError::NoRoom { .. })) => {
                     tracing::warn!(%error, "writers get ENOSPC until there is room for the log");
                     self.progress.wait_failure(LOOK_EVERY);
                 }
@@ -38,8 +39,8 @@ impl Node {
 
     /// Makes everything applied so far durable in the backing directories.
     pub(super) fn checkpoint(&self) -> Result<(), NodeError> {
-        let cursor = self.progress.applied_cursor();
-        self.store.sync().map_err(NodeError::Checkpoint)?;
+        // The store may be ahead of what was reported, never behind.
+        let cursor = self.store.sync().map_err(NodeError::Checkpoint)?;
         let durable = self.progress.durable();
         self.control.update(|control| {
             control.checkpoint = cursor;
@@ -56,8 +57,9 @@ impl Node {
         let peer = self.progress.acknowledged().unwrap_or(checkpoint);
         let window = self.progress.durable().0.saturating_sub(self.config.recovery_window_bytes);
         let before = checkpoint.min(peer).0.min(window);
-        let pinned = self.pins.lock().expect(super::POISON).iter().copied().min();
+        let pinned = self.pins.lock().expect(super::POISON).values().copied().min();
         let before = pinned.map_or(before, |pin| pin.0.min(before));
-        Ok(self.log.recycle(duolog_wal::Lsn(before))?)
+        self.log.recycle(duolog_wal::Lsn(before))?;
+        Ok(())
     }
 }

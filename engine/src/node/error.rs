@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use duolog_wal::{ClusterId, Cursor, Lsn, NodeId};
 
-use crate::log::{LogError, OpenError, ReadError};
-use crate::store::{AdoptError, ApplyError, StoreError};
+use crate::log::{ControlFileError, CutError, LogError, OpenError, ReadError};
+use crate::store::ApplyError;
 
 /// Why a node cannot go on, or cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +48,13 @@ pub enum NodeError {
     Read(#[from] ReadError),
     /// A replicated directory cannot be opened.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A directory cannot be adopted.
+    Store(#[from] crate::store::OpenError),
+    /// The control block cannot be read or written.
     #[error(transparent)]
-    Adopt(#[from] AdoptError),
+    Control(#[from] ControlFileError),
+    /// The tail cannot be cut.
+    #[error(transparent)]
+    Cut(#[from] CutError),
     /// What the log says could not be done to the directory.
     #[error(
         "the log could not be applied at {lsn}; free space or mend the disk and start the node \
@@ -115,6 +118,24 @@ pub enum NodeError {
     /// The mount point is not ready.
     #[error(transparent)]
     Mount(#[from] crate::fuse::MountError),
+    /// A directory cannot be adopted.
+    #[error(transparent)]
+    Adopt(#[from] crate::store::adopt::AdoptError),
+    /// A directory cannot be made a plain one again.
+    #[error(transparent)]
+    Leave(#[from] crate::store::leave::LeaveError),
+    /// There is a log, and nothing that says whose.
+    #[error(
+        "{path} holds a log and no control block: move the *.seg files away if they are not \
+         needed, or restore the file `control`"
+    )]
+    LogWithoutControl {
+        /// The state directory.
+        path: PathBuf,
+    },
+    /// Files that are kept locally could not be emptied.
+    #[error("emptying the files that are kept locally")]
+    Local(#[source] ApplyError),
     /// A file of the node's own cannot be read or written.
     #[error("{path}")]
     File {
@@ -133,6 +154,9 @@ pub enum NodeError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The node failed before; everyone who waits is told the same.
+    #[error(transparent)]
+    Failed(std::sync::Arc<NodeError>),
     /// The node was stopped.
     #[error("the node was stopped")]
     Stopped,

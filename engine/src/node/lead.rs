@@ -8,7 +8,10 @@ use duolog_wal::{Lsn, Operation, View, ViewNum};
 
 use super::{Node, NodeError, POISON, Stage};
 use crate::capture::Capture;
-use crate::fuse::{MountOptions, Session};
+use crate::fuse::{InitFlags, MountOptions, Session};
+
+/// How long dirty pages may take to be written back before a mount is aborted.
+const UNMOUNT_GRACE: Duration = Duration::from_secs(10);
 
 impl Node {
     /// Begins a view with this node as its primary; with `pair` a commit needs the peer's disk
@@ -28,7 +31,11 @@ impl Node {
             control.conf = view;
         })?;
         self.progress.lead(pair);
+        let is_first = self.log.end().lsn == Lsn::ZERO;
         let appended = self.append(&Operation::View(view))?;
+        if is_first {
+            self.log_first_attributes()?;
+        }
         self.progress.want(appended.end);
         tracing::info!(view = view.num.0, lsn = %appended.end, pair, "this node leads");
         Ok(view)
@@ -39,27 +46,29 @@ impl Node {
     pub fn wait_ready(&self, limit: Duration) -> Result<bool, NodeError> {
         let end = self.log.end().lsn;
         self.progress.want(end);
-        let wait = |stage| {
-            self.progress.wait(stage, end, limit).map_err(NodeError::Failed)
-        };
+        let wait = |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
         Ok(wait(Stage::Committed)? && wait(Stage::Applied)?)
     }
 
     /// Mounts every replicated directory over its empty mount point. Files that are kept
     /// locally are emptied first: they belong to the run before.
     pub fn mount(self: &Arc<Self>) -> Result<(), NodeError> {
-        self.store.clear_local()?;
+        self.store.clear_local().map_err(NodeError::Local)?;
+        // Whoever had these open is gone.
+        for id in self.store.unnamed() {
+            self.append(&Operation::Drop { id })?;
+        }
         let mut mounts = self.mounts.lock().expect(POISON);
         for (index, directory) in self.config.directories.iter().enumerate() {
             let index = u16::try_from(index).expect("the store has refused more");
             let options = MountOptions {
-                reader_threads: usize::from(self.config.reader_threads),
-                masked_flags: self.config.masked_fuse_flags,
-                suid_and_devices: self.config.suid_and_devices,
+                read_threads: usize::from(self.config.reader_threads),
+                masked_flags: InitFlags(self.config.masked_fuse_flags),
+                allow_suid_dev: self.config.suid_and_devices,
                 ..MountOptions::new(&directory.mount_point)
             };
             let capture = Capture::new(Arc::clone(self), index);
-            mounts.push(Session::mount(options, capture)?);
+            mounts.push(Session::mount(&options, capture)?);
             tracing::info!(path = %directory.mount_point.display(), "mounted");
         }
         Ok(())
@@ -68,13 +77,15 @@ impl Node {
     /// Takes the mounts away: requests still under way end with an error.
     pub fn unmount(&self) {
         for session in std::mem::take(&mut *self.mounts.lock().expect(POISON)) {
-            session.unmount();
+            if let Err(error) = session.unmount(UNMOUNT_GRACE) {
+                tracing::warn!(%error, "a mount was not taken away cleanly");
+            }
         }
     }
 
     /// The peer is connected, or no longer.
     pub fn peer_connected(&self, connected: bool) {
-        self.peer.lock().expect(POISON).connected = connected;
+        self.peer_connected.store(connected, Ordering::Relaxed);
     }
 
     /// The peer has the log on disk up to `durable` and applied up to `applied`, and this much
@@ -89,10 +100,9 @@ impl Node {
         if durable > end {
             return Err(NodeError::Acknowledged { acknowledged: durable, end });
         }
-        self.peer.lock().expect(POISON).applied = applied;
         self.peer_free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.progress.committed();
-        self.progress.advance_acknowledged(durable);
+        self.progress.advance_acknowledged(durable, applied);
         if self.progress.committed() > before {
             self.wake();
         }
@@ -120,21 +130,24 @@ impl Node {
         result.and(checkpoint)
     }
 
-    fn drain(&self, end: Lsn, leads: bool, limit: Duration) -> Result<(), NodeError> {
-        if !leads {
+    fn drain(&self, end: Lsn, leads: Option<bool>, limit: Duration) -> Result<(), NodeError> {
+        let Some(pair) = leads else {
             // What is known to be committed, and no more.
             let known = self.progress.committed();
             self.progress.wait(Stage::Applied, known, limit).map_err(NodeError::Failed)?;
             return Ok(());
-        }
+        };
         let unconfirmed = NodeError::Unconfirmed {
             node: self.config.node.peer(),
             lsn: end,
             seconds: limit.as_secs(),
         };
-        let wait =
-            |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
-        if !(wait(Stage::Committed)? && wait(Stage::Applied)?) {
+        let wait = |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
+        // The peer's directories too: after a clean stop both nodes are equal.
+        let done = wait(Stage::Committed)?
+            && wait(Stage::Applied)?
+            && (!pair || wait(Stage::PeerApplied)?);
+        if !done {
             return Err(unconfirmed);
         }
         Ok(())

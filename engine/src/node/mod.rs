@@ -13,6 +13,7 @@
 
 mod adopt;
 mod apply;
+
 mod checkpoint;
 mod error;
 mod file_ids;
@@ -22,9 +23,11 @@ mod overlay;
 mod progress;
 mod status;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -33,11 +36,11 @@ use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, 
 
 pub use self::adopt::{Adopted, adopt, leave};
 pub use self::error::NodeError;
-pub use self::status::NodeStatus;
+use self::file_ids::FileIds;
 pub(crate) use self::overlay::{Content, Overlay, Pending};
 pub(crate) use self::progress::{Progress, Stage};
-use self::file_ids::FileIds;
-use crate::disk::DirDisk;
+pub use self::status::NodeStatus;
+use crate::disk::{DirDisk, Disk};
 use crate::fuse::Session;
 use crate::log::{Appended, ControlFile, Log, LogError, LogOptions};
 use crate::store::{Directory, Store};
@@ -91,14 +94,6 @@ impl NodeConfig {
             suid_and_devices: false,
         }
     }
-
-    fn control_dir(&self) -> PathBuf {
-        self.state_dir.clone()
-    }
-
-    fn log_dir(&self) -> PathBuf {
-        self.state_dir.join("log")
-    }
 }
 
 type Wake = Box<dyn Fn() + Send + Sync>;
@@ -113,24 +108,18 @@ pub struct Node {
     pub(crate) progress: Progress,
     pub(crate) ids: FileIds,
     incarnation: u64,
-    /// End of the log when the node was opened: what lies before may be applied twice.
-    opened_at: Lsn,
     /// Called when there is more to ship or the commit position moved.
     wake: OnceLock<Wake>,
     /// On a secondary: what the primary sent and is not a whole record yet.
     received: Mutex<Option<RecordStream>>,
-    /// What the peer said of itself with its last acknowledgement.
-    peer: Mutex<PeerState>,
+    peer_connected: AtomicBool,
     peer_free_bytes: AtomicU64,
+    /// Where the apply thread is; held while it applies a record.
+    applying: Mutex<Cursor>,
+    /// Positions from which on the log must be kept, for whoever reads it.
+    pins: Mutex<BTreeMap<u64, Lsn>>,
     mounts: Mutex<Vec<Session>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What the peer said of itself with its last acknowledgement.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PeerState {
-    pub(crate) connected: bool,
-    pub(crate) applied: Lsn,
 }
 
 impl fmt::Debug for Node {
@@ -148,10 +137,17 @@ impl Node {
     /// what the log says is committed, and starts the threads. It then neither leads nor
     /// follows.
     pub fn open(config: NodeConfig) -> Result<Arc<Self>, NodeError> {
-        if !config.state_dir.join(crate::log::CONTROL_FILE).exists() {
+        let disk = match DirDisk::open(&config.state_dir) {
+            Ok(disk) => disk,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(NodeError::NotAdopted { path: config.state_dir });
+            }
+            Err(source) => return Err(NodeError::File { path: config.state_dir, source }),
+        };
+        let Some(control) = ControlFile::load(&disk)? else {
             return Err(NodeError::NotAdopted { path: config.state_dir });
-        }
-        let control = Arc::new(ControlFile::load(DirDisk::open(&config.control_dir())?)?);
+        };
+        let control = Arc::new(control);
         let known = control.get();
         if (known.cluster, known.node) != (config.cluster, config.node) {
             return Err(NodeError::Foreign {
@@ -162,10 +158,9 @@ impl Node {
                 found_node: known.node,
             });
         }
-        let disk = DirDisk::open(&config.log_dir())?;
         let (log, recovered) =
-            Log::open(disk, config.log.clone(), config.cluster, known.durable, known.checkpoint)?;
-        let committed = recovered.committed.max(known.checkpoint.lsn);
+            Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        let committed = committed_claim(&log, known.checkpoint)?;
         tracing::info!(
             end = %recovered.end.lsn,
             forgiven_bytes = recovered.forgiven_bytes,
@@ -174,6 +169,13 @@ impl Node {
             "the log is recovered"
         );
         let store = Store::open(&config.directories, config.cluster, config.node)?;
+        for path in store.strangers() {
+            tracing::warn!(
+                path = %path.display(),
+                "this was put into the directory behind Duolog's back: it is neither shown nor \
+                 replicated; move it away and copy it back through the mount"
+            );
+        }
         control.update(|control| {
             control.incarnation += 1;
             control.stopped_cleanly = false;
@@ -181,7 +183,6 @@ impl Node {
         })?;
         let node = Arc::new(Self {
             incarnation: control.get().incarnation,
-            opened_at: recovered.end.lsn,
             ids: FileIds::new(config.node, Arc::clone(&control)),
             control,
             store,
@@ -189,8 +190,10 @@ impl Node {
             progress: Progress::new(recovered.end.lsn, committed, known.checkpoint),
             wake: OnceLock::new(),
             received: Mutex::new(None),
-            peer: Mutex::new(PeerState::default()),
+            peer_connected: AtomicBool::new(false),
             peer_free_bytes: AtomicU64::new(u64::MAX),
+            applying: Mutex::new(known.checkpoint),
+            pins: Mutex::new(BTreeMap::new()),
             mounts: Mutex::new(Vec::new()),
             threads: Mutex::new(Vec::new()),
             log,
@@ -198,9 +201,9 @@ impl Node {
         });
         // Until the node is told to lead or follow, no more than what is known to be committed.
         node.progress.follow();
-        node.start("duolog-sync", |node| node.sync_loop());
-        node.start("duolog-apply", |node| node.apply_loop());
-        node.start("duolog-checkpoint", |node| node.checkpoint_loop());
+        node.start("duolog-sync", Node::sync_loop);
+        node.start("duolog-apply", Node::apply_loop);
+        node.start("duolog-checkpoint", Node::checkpoint_loop);
         node.progress
             .wait(Stage::Applied, committed.min(recovered.end.lsn), Duration::MAX / 4)
             .map_err(|_| node.failure_or_stopped())?;
@@ -312,9 +315,16 @@ impl Node {
         Ok(self.log.read_raw(from, max_bytes, out)?)
     }
 
-    /// Bytes free for the log and for the directories, the smaller of each.
+    /// Bytes free for the log, and for the directories the smallest; zero where a file system
+    /// does not say.
     pub fn free_bytes(&self) -> (u64, u64) {
-        (self.log.free_bytes().unwrap_or(0), self.store.free_bytes().unwrap_or(0))
+        let store = self.store.space().map_or(0, |space| space.available_bytes);
+        (self.log.disk().free_bytes().unwrap_or(0), store)
+    }
+
+    /// What the peer said that its directories have room for, in bytes.
+    pub(crate) fn peer_free(&self) -> u64 {
+        self.peer_free_bytes.load(Ordering::Relaxed)
     }
 
     /// The failure that ended the node, waited for at most `limit`.
@@ -335,8 +345,20 @@ impl Node {
 
     fn failure_or_stopped(&self) -> NodeError {
         // The error itself is shared with everyone who waited; here it is told in full once.
-        self.progress.failure().map_or(NodeError::Stopped, |error| NodeError::Failed(error))
+        self.progress.failure().map_or(NodeError::Stopped, NodeError::Failed)
     }
+}
+
+/// The highest commit position that records from `checkpoint` on name: what this node knows, from
+/// itself or its primary, to have been on every member's disk.
+fn committed_claim(log: &Log<DirDisk>, checkpoint: Cursor) -> Result<Lsn, NodeError> {
+    let mut committed = checkpoint.lsn;
+    let mut reader = log.trusted_reader(checkpoint);
+    let end = log.end_lsn();
+    while let Some(record) = reader.next(end)? {
+        committed = committed.max(record.committed);
+    }
+    Ok(committed.min(end))
 }
 
 /// A flush is asked for by whoever needs one; past this much it is started unasked.
@@ -345,7 +367,6 @@ const SYNC_EAGERLY_BYTES: u64 = 4 << 20;
 const POISON: &str = "no thread panics while it holds this";
 
 /// The wall clock, as a label for records.
-#[expect(clippy::disallowed_methods, reason = "the one place where the log's time comes from")]
 pub(crate) fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
@@ -355,8 +376,4 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.progress.stop();
     }
-}
-
-pub(crate) fn set_peer_free(node: &Node, bytes: u64) {
-    node.peer_free_bytes.store(bytes, Ordering::Relaxed);
 }

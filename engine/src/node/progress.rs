@@ -33,7 +33,11 @@ pub(crate) enum Stage {
     Committed,
     /// In the backing directory.
     Applied,
+    /// In the peer's backing directory, as far as it said.
+    PeerApplied,
 }
+
+const STAGES: [Stage; 4] = [Stage::Durable, Stage::Committed, Stage::Applied, Stage::PeerApplied];
 
 #[derive(Default)]
 struct State {
@@ -44,11 +48,12 @@ struct State {
     announced: Option<Lsn>,
     committed: Lsn,
     applied: Cursor,
+    peer_applied: Lsn,
     /// Somebody waits for the log to be durable up to here.
     wanted: Lsn,
     stopped: bool,
     failure: Option<Arc<NodeError>>,
-    waiters: [BTreeMap<(Lsn, u64), Waiter>; 3],
+    waiters: [BTreeMap<(Lsn, u64), Waiter>; 4],
     next_waiter: u64,
 }
 
@@ -112,6 +117,31 @@ impl Progress {
         self.lock().acknowledged
     }
 
+    pub(crate) fn peer_applied(&self) -> Lsn {
+        self.lock().peer_applied
+    }
+
+    /// Whether this node leads, and whether the peer's disk counts then.
+    pub(crate) fn leads(&self) -> Option<bool> {
+        let state = self.lock();
+        state.announced.is_none().then_some(state.acknowledged.is_some())
+    }
+
+    /// Whether the node stopped or failed.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.stopped || state.failure.is_some()
+    }
+
+    /// The log was cut at `end`, above everything committed and applied.
+    pub(crate) fn cut(&self, end: Lsn) {
+        self.change(|state| {
+            assert!(state.committed <= end && state.applied.lsn <= end, "a promise was cut");
+            state.durable = state.durable.min(end);
+            state.wanted = state.wanted.min(end);
+        });
+    }
+
     pub(crate) fn failure(&self) -> Option<Arc<NodeError>> {
         self.lock().failure.clone()
     }
@@ -133,16 +163,14 @@ impl Progress {
         self.change(|state| state.durable = state.durable.max(durable));
     }
 
-    /// The peer has the log on disk up to there. Says whether that moved.
-    pub(crate) fn advance_acknowledged(&self, durable: Lsn) -> bool {
-        let mut moved = false;
+    /// The peer has the log on disk up to `durable`, and in its directories up to `applied`.
+    pub(crate) fn advance_acknowledged(&self, durable: Lsn, applied: Lsn) {
         self.change(|state| {
             if let Some(acknowledged) = &mut state.acknowledged {
-                moved = durable > *acknowledged;
                 *acknowledged = durable.max(*acknowledged);
+                state.peer_applied = applied.max(state.peer_applied);
             }
         });
-        moved
     }
 
     /// The primary says that everything below is committed.
@@ -306,7 +334,7 @@ impl Progress {
             state.commit();
             // A failed node keeps its positions for those who look, and releases nobody.
             if state.failure.is_none() {
-                for stage in [Stage::Durable, Stage::Committed, Stage::Applied] {
+                for stage in STAGES {
                     let reached = state.at(stage);
                     let list = &mut state.waiters[stage as usize];
                     while let Some(first) = list.first_entry()
@@ -336,6 +364,7 @@ impl State {
             Stage::Durable => self.durable,
             Stage::Committed => self.committed,
             Stage::Applied => self.applied.lsn,
+            Stage::PeerApplied => self.peer_applied,
         }
     }
 
@@ -373,7 +402,7 @@ mod tests {
             Lsn(20),
             Box::new(move |result| told.send(result.is_ok()).unwrap()),
         );
-        progress.advance_acknowledged(Lsn(30));
+        progress.advance_acknowledged(Lsn(30), Lsn(0));
         assert!(heard.try_recv().is_err(), "the peer alone does not make a commit");
         progress.advance_durable(Lsn(19));
         assert!(heard.try_recv().is_err(), "one byte is missing here");
@@ -387,7 +416,7 @@ mod tests {
     fn an_acknowledgement_of_the_past_moves_nothing_back() {
         let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
         progress.lead(true);
-        progress.advance_acknowledged(Lsn(5));
+        progress.advance_acknowledged(Lsn(5), Lsn(0));
         assert_eq!(progress.committed(), Lsn(10));
     }
 

@@ -1,5 +1,7 @@
 //! What a node tells of itself.
 
+use std::sync::atomic::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Node, POISON};
@@ -52,7 +54,6 @@ impl Node {
     pub fn status(&self) -> NodeStatus {
         let control = self.control.get();
         let end = self.log.end();
-        let peer = *self.peer.lock().expect(POISON);
         let (log_free_bytes, store_free_bytes) = self.free_bytes();
         NodeStatus {
             node: self.config.node.to_string(),
@@ -67,8 +68,8 @@ impl Node {
             committed: self.progress.committed().0,
             applied: self.progress.applied().0,
             checkpoint: control.checkpoint.lsn.0,
-            peer_connected: peer.connected,
-            peer_applied: peer.applied.0,
+            peer_connected: self.peer_connected.load(Ordering::Relaxed),
+            peer_applied: self.progress.peer_applied().0,
             log_free_bytes,
             store_free_bytes,
             directories: self

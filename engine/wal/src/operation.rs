@@ -13,7 +13,7 @@
 //!   34  link          id 8, parent 8, name
 //!   35  rename        id 8, replaced 8 (0: none), parent 8, new parent 8, flags u32, name, new name
 //!   36  remove        parent 8, id 8, name (unlink and rmdir)
-//!   37  unnamed       id 8, mode u32, uid u32, gid u32 (O_TMPFILE)
+//!   37  unnamed       parent 8, id 8, mode u32, uid u32, gid u32 (O_TMPFILE in that directory)
 //!   38  drop          id 8 (an unnamed file was closed without a name)
 //!   48  attributes    id 8, valid u32, mode u32, uid u32, gid u32, atime 12, mtime 12 (seconds i64, nanoseconds u32)
 //!   49  set xattr     id 8, flags u32, name, then the value
@@ -27,7 +27,7 @@
 use crate::bytes::{Put, Reader};
 use crate::record::{BODY_MAX, KIND_MARK};
 use crate::view::View;
-use crate::{FileId, Record, Time};
+use crate::{FileId, HistoryEntry, Record, Time};
 
 /// Most bytes of data in one write; also the largest request of the capture.
 pub const WRITE_MAX: usize = 1 << 20;
@@ -114,8 +114,9 @@ pub enum Operation<'a> {
     },
     /// A name of a file, or an empty directory, goes.
     Remove { parent: FileId, id: FileId, name: &'a [u8] },
-    /// A file without a name appears.
-    Unnamed { id: FileId, mode: u32, uid: u32, gid: u32 },
+    /// A file without a name appears. The directory says on which file system it lives and
+    /// which ACL it inherits.
+    Unnamed { parent: FileId, id: FileId, mode: u32, uid: u32, gid: u32 },
     /// A file without a name is gone.
     Drop { id: FileId },
     /// Owner, permissions or times are set.
@@ -246,7 +247,8 @@ impl<'a> Operation<'a> {
                 fields.put_u64(id.0);
                 fields.put_short(name);
             }
-            Self::Unnamed { id, mode, uid, gid } => {
+            Self::Unnamed { parent, id, mode, uid, gid } => {
+                fields.put_u64(parent.0);
                 fields.put_u64(id.0);
                 fields.put_u32(mode);
                 fields.put_u32(uid);
@@ -326,9 +328,13 @@ impl<'a> Operation<'a> {
                     new_name: name(f)?,
                 },
                 kind::REMOVE => Self::Remove { parent: id(f)?, id: id(f)?, name: name(f)? },
-                kind::UNNAMED => {
-                    Self::Unnamed { id: id(f)?, mode: f.u32()?, uid: f.u32()?, gid: f.u32()? }
-                }
+                kind::UNNAMED => Self::Unnamed {
+                    parent: id(f)?,
+                    id: id(f)?,
+                    mode: f.u32()?,
+                    uid: f.u32()?,
+                    gid: f.u32()?,
+                },
                 kind::DROP => Self::Drop { id: id(f)? },
                 kind::ATTRIBUTES => {
                     Self::SetAttributes { id: id(f)?, attributes: Attributes::read(f)? }
@@ -346,6 +352,29 @@ impl<'a> Operation<'a> {
             Some(operation) => Ok(operation),
             None => Ok(None),
         }
+    }
+}
+
+impl Record<'_> {
+    /// Where a view began, when this record begins one.
+    ///
+    /// # Errors
+    /// It is a view record, and malformed.
+    pub fn history_entry(&self) -> Result<Option<HistoryEntry>, OperationError> {
+        if self.kind != kind::VIEW {
+            return Ok(None);
+        }
+        match Operation::decode(self)? {
+            Operation::View(view) => {
+                Ok(Some(HistoryEntry { num: view.num, origin: view.origin, start: self.lsn }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether this record is a time mark.
+    pub const fn is_mark(&self) -> bool {
+        self.kind == KIND_MARK
     }
 }
 
@@ -496,7 +525,7 @@ mod tests {
                 new_name: b"c",
             },
             Operation::Remove { parent, id, name: b"c" },
-            Operation::Unnamed { id, mode: 0o100_600, uid: 1, gid: 2 },
+            Operation::Unnamed { parent, id, mode: 0o100_600, uid: 1, gid: 2 },
             Operation::Drop { id },
             Operation::SetAttributes { id, attributes },
             Operation::SetXattr { id, flags: 1, name: b"user.x", value: b"" },
