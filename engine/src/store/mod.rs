@@ -196,6 +196,11 @@ impl Store {
         true
     }
 
+    /// Whether a file is open through the mount.
+    pub fn is_held(&self, id: FileId) -> bool {
+        self.holds().contains_key(&id)
+    }
+
     /// Notes that one opening of a file was closed.
     ///
     /// # Errors

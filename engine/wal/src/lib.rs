@@ -4,6 +4,7 @@
 //! no socket, no clock. The engine writes what it encodes, the transport ships it unchanged,
 //! and recovery tooling reads it without either.
 
+pub mod branch;
 mod bytes;
 pub mod control;
 mod ids;
@@ -13,6 +14,7 @@ pub mod segment;
 mod stream;
 pub mod view;
 
+pub use branch::Branch;
 pub use control::Control;
 pub use ids::{Chain, ClusterId, ClusterIdError, Cursor, FileId, Lsn, NodeId, Time, ViewNum};
 pub use operation::{Attributes, FileTime, Operation, Pieces};

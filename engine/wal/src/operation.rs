@@ -27,7 +27,7 @@
 use crate::bytes::{Put, Reader};
 use crate::record::{BODY_MAX, KIND_MARK};
 use crate::view::View;
-use crate::{FileId, Record, Time};
+use crate::{FileId, HistoryEntry, Record, Time};
 
 /// Most bytes of data in one write; also the largest request of the capture.
 pub const WRITE_MAX: usize = 1 << 20;
@@ -352,6 +352,29 @@ impl<'a> Operation<'a> {
             Some(operation) => Ok(operation),
             None => Ok(None),
         }
+    }
+}
+
+impl Record<'_> {
+    /// Where a view began, when this record begins one.
+    ///
+    /// # Errors
+    /// It is a view record, and malformed.
+    pub fn history_entry(&self) -> Result<Option<HistoryEntry>, OperationError> {
+        if self.kind != kind::VIEW {
+            return Ok(None);
+        }
+        match Operation::decode(self)? {
+            Operation::View(view) => {
+                Ok(Some(HistoryEntry { num: view.num, origin: view.origin, start: self.lsn }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether this record is a time mark.
+    pub const fn is_mark(&self) -> bool {
+        self.kind == KIND_MARK
     }
 }
 

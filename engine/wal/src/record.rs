@@ -29,6 +29,9 @@ pub const BEHIND_UNKNOWN: u32 = u32::MAX;
 
 const _: () = assert!(BODY_MAX + HEADER_LEN < 1 << 24, "a record fits a segment");
 
+/// Where a record's own position stands in its header.
+const LSN_AT: usize = 8;
+
 /// The kind byte of a time mark, the one kind that moves a cursor's time.
 pub(crate) const KIND_MARK: u8 = 1;
 
@@ -139,34 +142,38 @@ pub fn encode(
 
 /// Decodes the record that begins `bytes`, which must be the one at `at`.
 pub fn decode(bytes: &[u8], at: Cursor) -> Result<Record<'_>, RecordError> {
-    let Some(header) = Header::read(bytes) else {
-        return Err(RecordError::Incomplete { needed: HEADER_LEN });
-    };
-    if header.lsn != at.lsn {
-        return Err(RecordError::Misplaced { expected: at.lsn, found: header.lsn });
-    }
-    if header.len as usize > BODY_MAX {
-        return Err(RecordError::TooLong { at: at.lsn, len: header.len });
-    }
-    if !header.reserved_is_zero {
-        return Err(RecordError::Reserved { at: at.lsn });
-    }
-    let size = header.size();
-    let Some(whole) = bytes.get(..size) else {
-        return Err(RecordError::Incomplete { needed: size });
-    };
+    let (header, whole) = whole(bytes, at.lsn)?;
     let computed = Chain(crc32c::crc32c_append(at.chain.0, &whole[4..]));
     if computed != header.crc {
         return Err(RecordError::Crc { at: at.lsn, chain: at.chain, found: header.crc, computed });
     }
-    let body = &whole[HEADER_LEN..];
-    let time = match (header.kind, body.first_chunk()) {
-        (KIND_MARK, Some(time)) => Time(u64::from_le_bytes(*time)),
-        _ => at.time,
+    Ok(header.record(whole, at))
+}
+
+/// Decodes like [`decode`] without computing the CRC, for bytes that this process has encoded or
+/// verified itself: the chain is that which the header carries.
+pub fn decode_trusted(bytes: &[u8], at: Cursor) -> Result<Record<'_>, RecordError> {
+    let (header, whole) = whole(bytes, at.lsn)?;
+    Ok(header.record(whole, at))
+}
+
+/// The header of the record that must begin at `at`, and its bytes; the CRC is not looked at.
+fn whole(bytes: &[u8], at: Lsn) -> Result<(Header, &[u8]), RecordError> {
+    let Some(header) = Header::read(bytes) else {
+        return Err(RecordError::Incomplete { needed: HEADER_LEN });
     };
-    let end = Cursor { lsn: at.lsn.plus(size as u64), chain: computed, time };
-    let Header { view, kind, .. } = header;
-    Ok(Record { lsn: at.lsn, view, kind, committed: header.committed(), body, end })
+    if header.lsn != at {
+        return Err(RecordError::Misplaced { expected: at, found: header.lsn });
+    }
+    if header.len as usize > BODY_MAX {
+        return Err(RecordError::TooLong { at, len: header.len });
+    }
+    if !header.reserved_is_zero {
+        return Err(RecordError::Reserved { at });
+    }
+    let size = header.size();
+    let whole = bytes.get(..size).ok_or(RecordError::Incomplete { needed: size })?;
+    Ok((header, whole))
 }
 
 /// Looks in bytes whose chain is broken at their beginning for the highest commit position that
@@ -177,12 +184,17 @@ pub fn decode(bytes: &[u8], at: Cursor) -> Result<Record<'_>, RecordError> {
 pub fn committed_claim(bytes: &[u8], at: Lsn) -> Option<Lsn> {
     let mut best = None;
     let mut from = 0;
-    while let Some(first) = bytes.get(from..).and_then(Header::read) {
+    while let Some(lsn) = bytes.get(from + LSN_AT..).and_then(<[u8]>::first_chunk) {
+        // The place alone rules out nearly every byte; the rest is looked at after it.
         let here = at.plus(from as u64);
-        if !first.fits(here) {
+        let first = (u64::from_le_bytes(*lsn) == here.0)
+            .then(|| Header::read(&bytes[from..]))
+            .flatten()
+            .filter(|header| header.fits(here));
+        let Some(first) = first else {
             from += 1;
             continue;
-        }
+        };
         let next = from + first.size();
         let before =
             Cursor { lsn: here.plus(first.size() as u64), chain: first.crc, time: Time(0) };
@@ -227,6 +239,18 @@ impl Header {
 
     const fn size(&self) -> usize {
         HEADER_LEN + self.len as usize
+    }
+
+    /// The record whose bytes, this header's included, are `whole`.
+    fn record<'a>(&self, whole: &'a [u8], at: Cursor) -> Record<'a> {
+        let body = &whole[HEADER_LEN..];
+        let time = match (self.kind, body.first_chunk()) {
+            (KIND_MARK, Some(time)) => Time(u64::from_le_bytes(*time)),
+            _ => at.time,
+        };
+        let end = Cursor { lsn: at.lsn.plus(whole.len() as u64), chain: self.crc, time };
+        let (view, kind, committed) = (self.view, self.kind, self.committed());
+        Record { lsn: at.lsn, view, kind, committed, body, end }
     }
 
     const fn committed(&self) -> Lsn {

@@ -1,0 +1,216 @@
+//! Segments that are not in use: made ahead with written zeros, or recycled with what they held,
+//! so that an append changes no metadata. It decides neither when one is made nor what may go.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use duolog_wal::Lsn;
+
+use super::segment::{self, Segment};
+use super::{Log, LogError, LogOptions, Shared, UNBROKEN};
+use crate::disk::{Disk, DiskFile, TEMPORARY, remove_if_there};
+
+/// A file that can become a segment: as long as one, its blocks allocated.
+pub(super) struct Spare<F> {
+    pub(super) name: String,
+    pub(super) file: F,
+}
+
+/// The spares at hand.
+pub(super) struct Spares<F> {
+    ready: Vec<Spare<F>>,
+    /// Number of the next one that is made.
+    next: u64,
+}
+
+/// What recycling did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recycled {
+    /// Segments that are not part of the log any more.
+    pub segments: usize,
+    /// Those of them that are kept to be used again.
+    pub spares: usize,
+}
+
+const PREFIX: &str = "spare-";
+
+fn name(number: u64) -> String {
+    format!("{PREFIX}{number:016x}")
+}
+
+fn parse_name(file: &str) -> Option<u64> {
+    let number = u64::from_str_radix(file.strip_prefix(PREFIX)?, 16).ok()?;
+    (name(number) == file).then_some(number)
+}
+
+impl<F: DiskFile> Spares<F> {
+    /// Those that an earlier run left; of another size than the options ask for they go.
+    pub(super) fn found<D: Disk<File = F>>(disk: &D, options: &LogOptions) -> io::Result<Self> {
+        let mut spares = Self { ready: Vec::new(), next: 0 };
+        for name in disk.list()? {
+            let Some(number) = parse_name(&name) else { continue };
+            spares.next = spares.next.max(number.saturating_add(1));
+            let file = disk.open(&name)?;
+            if spares.ready.len() < options.spares && file.size_bytes()? == options.segment_bytes {
+                spares.ready.push(Spare { name, file });
+            } else {
+                disk.remove(&name)?;
+            }
+        }
+        Ok(spares)
+    }
+
+    pub(super) const fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    fn new_name(&mut self) -> String {
+        self.next += 1;
+        name(self.next - 1)
+    }
+
+    /// A spare made now, or one at hand.
+    pub(super) fn make<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        options: &LogOptions,
+    ) -> io::Result<Spare<F>> {
+        match self.ready.pop() {
+            Some(spare) => Ok(spare),
+            None => make(disk, self.new_name(), options.segment_bytes),
+        }
+    }
+}
+
+/// Makes a spare. Its bytes are synced before it has its name, so that a file of that name has
+/// its blocks and its length whatever happened.
+fn make<D: Disk>(disk: &D, name: String, size: u64) -> io::Result<Spare<D::File>> {
+    let new = format!("{name}{TEMPORARY}");
+    remove_if_there(disk, &new)?;
+    let made = fill(disk, &new, size).and_then(|file| {
+        disk.rename(&new, &name)?;
+        Ok(file)
+    });
+    match made {
+        Ok(file) => Ok(Spare { name, file }),
+        Err(error) => {
+            // The room that it took is given back; what failed is told by the error.
+            if let Err(second) = remove_if_there(disk, &new) {
+                tracing::warn!(file = new, error = %second, "a file half made stays behind");
+            }
+            Err(error)
+        }
+    }
+}
+
+fn fill<D: Disk>(disk: &D, name: &str, size: u64) -> io::Result<D::File> {
+    let file = disk.create(name)?;
+    let zeros = vec![0; usize::try_from(size.min(1 << 20)).expect("at most 1 MiB")];
+    let mut at = 0;
+    while at < size {
+        let part = zeros.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
+        file.write_all_at(&mut [IoSlice::new(&zeros[..part])], at)?;
+        at += part as u64;
+    }
+    file.sync_data()?;
+    Ok(file)
+}
+
+impl<D: Disk> Log<D> {
+    /// Makes a spare segment if there is none, so that beginning the next segment is quick; says
+    /// whether it made one. For a thread in the background: it writes a whole segment.
+    ///
+    /// # Errors
+    /// The log itself is as good as before.
+    pub fn prepare(&self) -> Result<bool, LogError> {
+        let shared = &*self.shared;
+        shared.check_poison()?;
+        let name = {
+            let mut spares = shared.spares();
+            if spares.ready() > 0 {
+                return Ok(false);
+            }
+            spares.new_name()
+        };
+        let spare = make(&shared.disk, name, shared.options.segment_bytes)
+            .map_err(|error| LogError::writing(shared.end(), error))?;
+        shared.spares().ready.push(spare);
+        Ok(true)
+    }
+
+    /// Lets go of the segments that lie wholly below `before` and are durable. A few are kept as
+    /// spares; one that anybody still reads is not, so that the reader's bytes stay what they are.
+    ///
+    /// # Errors
+    /// `Poisoned` when the directory failed to sync, `Io` when a file could not be removed; the
+    /// segments that are left are as good as before.
+    pub fn recycle(&self, before: Lsn) -> Result<Recycled, LogError> {
+        let shared = &*self.shared;
+        shared.check_poison()?;
+        let before = before.min(shared.durable());
+        let mut done = Recycled::default();
+        // One after the other, each durable before the next: after a power cut there is no gap.
+        while let Some(old) = shared.detach_oldest(before) {
+            let name = segment::name(old.first.lsn);
+            if let Err(old) = shared.keep(&name, old) {
+                if let Err(source) = remove_if_there(&shared.disk, &name) {
+                    shared.segments.write().expect(UNBROKEN).insert(0, old);
+                    return Err(LogError::Io { at: shared.end(), source });
+                }
+            } else {
+                done.spares += 1;
+            }
+            done.segments += 1;
+            shared.disk.sync_dir().map_err(|error| shared.poison(&error))?;
+        }
+        Ok(done)
+    }
+}
+
+impl<D: Disk> Shared<D> {
+    pub(super) fn take_spare(&self) -> io::Result<Spare<D::File>> {
+        self.spares().make(&self.disk, &self.options)
+    }
+
+    /// Takes the oldest segment out of the log if all of it lies below `before`.
+    fn detach_oldest(&self, before: Lsn) -> Option<Arc<Segment<D::File>>> {
+        let mut segments = self.segments.write().expect(UNBROKEN);
+        let next = segments.get(1)?;
+        (next.first.lsn <= before).then(|| segments.remove(0))
+    }
+
+    /// Makes a segment that was taken out a spare, or gives it back: when there are enough, when
+    /// anybody reads it, when the disk objects.
+    fn keep(&self, name: &str, old: Arc<Segment<D::File>>) -> Result<(), Arc<Segment<D::File>>> {
+        let mut spares = self.spares();
+        let fits = old.capacity == self.options.capacity();
+        if spares.ready() >= self.options.spares || !fits {
+            return Err(old);
+        }
+        let Segment { first, file, capacity } = Arc::try_unwrap(old)?;
+        let spare = spares.new_name();
+        let kept = file.try_lock().and_then(|alone| {
+            if alone {
+                self.disk.rename(name, &spare)?;
+                file.unlock()?;
+            }
+            Ok(alone)
+        });
+        match kept {
+            Ok(true) => {
+                spares.ready.push(Spare { name: spare, file });
+                return Ok(());
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(file = name, %error, "an old segment is not kept"),
+        }
+        Err(Arc::new(Segment { first, file, capacity }))
+    }
+
+    /// Removes a file that is of no further use.
+    pub(super) fn discard(&self, name: &str) {
+        if let Err(error) = remove_if_there(&self.disk, name) {
+            tracing::warn!(file = name, %error, "a file of the log could not be removed");
+        }
+    }
+}
