@@ -364,7 +364,7 @@ fn allocate(file: &File, offset: u64, len: u64, mode: u32) -> io::Result<()> {
 }
 
 fn write_zeros(file: &File, mut at: u64, end: u64) -> io::Result<()> {
-    const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     while at < end {
         let len = usize::try_from(end - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
         file.write_all_at(&ZEROS[..len], at)?;

@@ -214,6 +214,7 @@ impl Log {
         let made = if random.one_in(10) { Kind::Other } else { kind };
         let id = self.add(random, made);
         let parent = FileId(parent);
+        let mode = mode | own_rights(kind);
         if self.nodes[&id].kind == Kind::Other && kind != Kind::Other {
             let target = b"../somewhere";
             let id = FileId(id);
@@ -350,9 +351,10 @@ impl Log {
         all.push(ROOT);
         let Some(id) = random.pick(&all) else { return };
         let (uid, gid) = owner(random);
+        let own = own_rights(self.nodes[&id].kind);
         let time = FileTime { seconds: -5, nanos: u32::try_from(random.below(1000)).unwrap() };
         let attributes = Attributes {
-            mode: random.one_in(2).then(|| random.pick(&MODES).unwrap()),
+            mode: random.one_in(2).then(|| random.pick(&MODES).unwrap() | own),
             uid: random.one_in(3).then_some(uid),
             gid: random.one_in(3).then_some(gid),
             atime: random.one_in(3).then_some(time),
@@ -401,6 +403,16 @@ fn as_size(number: u64) -> usize {
 fn extend(contents: &mut Vec<u8>, len: usize) {
     if contents.len() < len {
         contents.resize(len, 0);
+    }
+}
+
+/// Without the rights of root a directory has to be open to its owner, and the comparison has to
+/// read every file.
+fn own_rights(kind: Kind) -> u32 {
+    match kind {
+        _ if rustix::process::geteuid().is_root() => 0,
+        Kind::Directory => 0o700,
+        Kind::File | Kind::Other => 0o400,
     }
 }
 
