@@ -285,19 +285,25 @@ fn refuse_users(path: &Path) -> Result<(), AdoptError> {
 
 fn make_folders(adoption: &Adoption<'_>) -> Result<(), AdoptError> {
     let directory = adoption.directory;
-    let hidden = directory.hidden();
+    let (hidden, mount_point) = (directory.hidden(), &directory.mount_point);
+    let before = tree::stat(mount_point).map_err(at(mount_point))?;
     for folder in [hidden, &directory.unlinked] {
         match rustix::fs::mkdirat(CWD, folder, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(at(folder)(error)),
         }
     }
+    if directory.is_inside() {
+        // The hidden folder is no change of the directory that is adopted.
+        let mtime = lookup::Stat::new(FileId::root(0), &before).mtime;
+        set_mtime(mount_point, mtime).map_err(at(mount_point))?;
+    }
     if directory.is_inside() && !exists(&directory.data)? {
         // Under its name only when it is as it has to be.
         let new = hidden.join("data.new");
         open::delete_tree(CWD, new.as_os_str().as_encoded_bytes()).map_err(at(&new))?;
         std::fs::create_dir(&new).map_err(at(&new))?;
-        copy_attributes(&directory.mount_point, &new).map_err(at(&new))?;
+        copy_attributes(mount_point, &new).map_err(at(&new))?;
         rustix::fs::renameat(CWD, &new, CWD, &directory.data).map_err(at(&new))?;
     }
     let above = hidden.parent().unwrap_or(hidden);

@@ -147,6 +147,11 @@ pub fn copy(
                     made => made.map_err(at(&first))?,
                 },
             }
+            copied.files += 1;
+        }
+        // Further names, once all directories are there.
+        for file in &directory.files {
+            let first = file_path(dest, number, file)?;
             for path in file.paths.iter().skip(1) {
                 let path = below(&data(dest, number), path)?;
                 match rustix::fs::linkat(CWD, &first, CWD, &path, AtFlags::empty()) {
@@ -154,7 +159,6 @@ pub fn copy(
                     linked => linked.map_err(at(&path))?,
                 }
             }
-            copied.files += 1;
         }
     }
     Ok(copied)

@@ -52,6 +52,9 @@ pub fn install(dest: &Path) -> Result<Installed, BaseError> {
         let space = Space::probe(dir.as_fd()).map_err(at(unlinked))?;
         let mut place = Place { dest, number, cluster, space, unlinked, left_out: 0 };
         for file in &directory.files {
+            place.presence(file)?;
+        }
+        for file in &directory.files {
             place.names(file)?;
         }
         // What is in a directory first: its own permissions may forbid to reach that.
@@ -82,21 +85,23 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Sees to it that a file is there under its first name.
+    fn presence(&self, file: &ManifestFile) -> Result<(), BaseError> {
+        let first = base::file_path(self.dest, self.number, file)?;
+        match tree::stat(&first) {
+            Ok(stat) if Kind::of_mode(stat.stx_mode.into()) == Some(file.kind) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.kind != Kind::File => {
+                base::make(file, &first).map_err(at(&first))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&first)(error)),
+            _ => Err(BaseError::Missing { path: first }),
+        }
+    }
+
     /// Sees to it that a file is there under all its names.
     fn names(&self, file: &ManifestFile) -> Result<(), BaseError> {
         let first = base::file_path(self.dest, self.number, file)?;
-        let inode = match tree::stat(&first) {
-            Ok(stat) if Kind::of_mode(stat.stx_mode.into()) == Some(file.kind) => stat.stx_ino,
-            Ok(_) => return Err(BaseError::Missing { path: first }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if file.kind == Kind::File {
-                    return Err(BaseError::Missing { path: first });
-                }
-                base::make(file, &first).map_err(at(&first))?;
-                tree::stat(&first).map_err(at(&first))?.stx_ino
-            }
-            Err(error) => return Err(at(&first)(error)),
-        };
+        let inode = tree::stat(&first).map_err(at(&first))?.stx_ino;
         for path in file.paths.iter().skip(1) {
             let path = base::below(&base::data(self.dest, self.number), path)?;
             match tree::stat(&path) {

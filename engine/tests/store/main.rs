@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+mod adoption;
+mod base;
 mod directory;
+mod local;
 mod random;
 mod replay;
 mod site;

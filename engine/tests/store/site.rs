@@ -1,9 +1,10 @@
 //! A replicated directory in a temporary folder.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use duolog_engine::store::adopt::{self, Adoption};
-use duolog_engine::store::{Directory, LocalRules, Store};
+use duolog_engine::store::{Directory, LocalRules, OpenError, Store};
 use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, Time};
 use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -33,7 +34,7 @@ impl Site {
     }
 
     pub(crate) fn open(&self) -> Store {
-        Store::open(std::slice::from_ref(&self.directory), CLUSTER, NodeId::Node1).unwrap()
+        open(std::slice::from_ref(&self.directory)).unwrap()
     }
 
     /// Makes it as if it had just been adopted, which takes long to do again.
@@ -63,6 +64,18 @@ impl Site {
 
     pub(crate) fn data(&self) -> &Path {
         &self.directory.data
+    }
+}
+
+/// Opens directories. A process that another test just started holds the lock of a store that was
+/// closed meanwhile until it begins to run its program.
+pub(crate) fn open(directories: &[Directory]) -> Result<Store, OpenError> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Store::open(directories, CLUSTER, NodeId::Node1) {
+            Err(OpenError::InUse { .. }) if Instant::now() < until => std::thread::yield_now(),
+            opened => return opened,
+        }
     }
 }
 
