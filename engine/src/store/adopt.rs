@@ -360,15 +360,33 @@ fn stays(path: &Path, directory: &Directory) -> bool {
 
 /// The ids of `node` among files that an earlier call has given, by inode, and the next counter.
 fn next_after(adoption: &Adoption<'_>, found: &[Found], space: Space) -> Result<u64, AdoptError> {
-    let first = FileId::assigned(adoption.node, 0).0;
     let mut next = adoption.next_file;
     for file in found {
         if let Some(id) = id_of(adoption, file, space)? {
-            let mine = id.0 >= first && (id.0 - first).is_multiple_of(2);
-            next = if mine { next.max((id.0 - first) / 2 + 1) } else { next };
+            next = next.max(after(adoption, id));
         }
     }
     Ok(next)
+}
+
+/// The counter behind that of an id that this node gave; 0 behind any other.
+fn after(adoption: &Adoption<'_>, id: FileId) -> u64 {
+    let first = FileId::assigned(adoption.node, 0).0;
+    match id.0.checked_sub(first) {
+        Some(above) if above.is_multiple_of(2) => above / 2 + 1,
+        _ => 0,
+    }
+}
+
+/// The ids that stand in the hidden folder, by inode.
+fn notes(adoption: &Adoption<'_>) -> Result<Vec<(u64, FileId)>, AdoptError> {
+    let unlinked = &adoption.directory.unlinked;
+    let names = open::names_in(open_directory(unlinked)?.as_fd()).map_err(at(unlinked))?;
+    let note = |name: Vec<u8>| match ids::hidden(&name) {
+        Hidden::Note(id, inode) => Some((inode, id)),
+        _ => None,
+    };
+    Ok(names.into_iter().filter_map(note).collect())
 }
 
 fn id_of(
@@ -394,12 +412,9 @@ fn give_ids(adoption: &Adoption<'_>, space: Space) -> Result<AdoptReport, AdoptE
     let mut next_file = next_after(adoption, &files, space)?;
     let mut known: HashMap<u64, FileId> = HashMap::new();
     let hidden = open_directory(unlinked)?;
-    for name in open::names_in(hidden.as_fd()).map_err(at(unlinked))? {
-        if let Hidden::Note(id, inode) = ids::hidden(&name) {
-            known.insert(inode, id);
-            let counter = id.0.saturating_sub(FileId::FIRST.0) / 2;
-            next_file = next_file.max(counter + 1);
-        }
+    for (inode, id) in notes(adoption)? {
+        known.insert(inode, id);
+        next_file = next_file.max(after(adoption, id));
     }
     for file in &files {
         if let Some(id) = id_of(adoption, file, space)?.filter(|id| !id.is_root()) {

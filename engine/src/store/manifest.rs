@@ -245,7 +245,9 @@ fn push_hex(out: &mut String, byte: u8) {
 
 fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(2 * bytes.len());
-    bytes.iter().for_each(|byte| push_hex(&mut out, *byte));
+    for byte in bytes {
+        push_hex(&mut out, *byte);
+    }
     out
 }
 

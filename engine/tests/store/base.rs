@@ -23,7 +23,7 @@ fn apply(store: &Store, log: &Log, from: usize, to: usize) {
 fn carry(how: u64, from: &Path, to: &Path) {
     let shown = from.display();
     let status = match how {
-        0 => return std::fs::rename(from, to).unwrap(),
+        0 => return super::adoption::rename(from, to),
         1 => Command::new("cp").arg("-r").arg(from).arg(to).status(),
         _ => Command::new("sh")
             .arg("-c")
