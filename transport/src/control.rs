@@ -29,16 +29,21 @@ pub enum Message {
     Hello(Hello),
     /// I will not go on, for this reason. The last message.
     Refused(Refusal),
-    /// Primary: the log goes on there.
-    Start {
-        /// Where the secondary's log ends, or has to be cut.
+    /// Primary: the log goes on where the secondary's ends.
+    Start,
+    /// Primary: the log goes on at the first of these positions that the secondary holds, and
+    /// the secondary's tail past it has to be cut.
+    Cut {
+        /// Newest first.
+        #[serde(with = "wire::cursors")]
+        candidates: Vec<Cursor>,
+    },
+    /// Secondary: I am at that position, all of it on disk; ship.
+    Ready {
+        /// Where.
         #[serde(with = "wire::CursorWire")]
         at: Cursor,
-        /// Whether it has to be cut first.
-        cut: bool,
     },
-    /// Secondary: I am at that position; ship.
-    Ready,
 }
 
 /// What a stream other than the control stream carries: its first byte.
@@ -181,5 +186,119 @@ pub(crate) mod wire {
         chain: Chain,
         #[serde(with = "TimeWire")]
         time: Time,
+    }
+
+    /// Lists of cursors.
+    pub(crate) mod cursors {
+        use super::{Chain, Cursor, Lsn, Time};
+        use serde::{Deserialize, Deserializer, Serializer};
+
+        pub(crate) fn serialize<S: Serializer>(
+            cursors: &[Cursor],
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            to.collect_seq(cursors.iter().map(|at| (at.lsn.0, at.chain.0, at.time.0)))
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Vec<Cursor>, D::Error> {
+            let cursors = Vec::<(u64, u32, u64)>::deserialize(from)?;
+            Ok(cursors
+                .into_iter()
+                .map(|(lsn, chain, time)| Cursor {
+                    lsn: Lsn(lsn),
+                    chain: Chain(chain),
+                    time: Time(time),
+                })
+                .collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use duolog_wal::{Chain, ClusterId, Lsn, NodeId, Time, ViewNum};
+
+    fn at(lsn: u64) -> Cursor {
+        Cursor {
+            lsn: Lsn(lsn),
+            chain: Chain(2),
+            time: Time(3),
+        }
+    }
+
+    fn messages() -> Vec<Message> {
+        let hello = Hello {
+            format_version: 1,
+            cluster: ClusterId(2),
+            node: NodeId::Node2,
+            incarnation: 3,
+            view: ViewNum(4),
+            end: at(5),
+            durable: Lsn(6),
+            first: Lsn(7),
+            starts: vec![at(8), at(9)],
+        };
+        vec![
+            Message::Hello(hello),
+            Message::Refused(Refusal::NotCut {
+                at: Lsn(1),
+                why: "full".into(),
+            }),
+            Message::Start,
+            Message::Cut {
+                candidates: vec![at(1)],
+            },
+            Message::Ready { at: at(300) },
+        ]
+    }
+
+    /// Written down once: a change of these bytes is a change of `WIRE_VERSION`.
+    #[test]
+    fn messages_keep_their_bytes() {
+        let golden: [&[u8]; 5] = [
+            &[1, 0, 1, 2, 1, 3, 4, 5, 2, 3, 6, 7, 2, 8, 2, 3, 9, 2, 3],
+            &[1, 1, 7, 1, 4, b'f', b'u', b'l', b'l'],
+            &[1, 2],
+            &[1, 3, 1, 1, 2, 3],
+            &[1, 4, 251, 44, 1, 2, 3],
+        ];
+        for (message, golden) in messages().iter().zip(golden) {
+            let bytes = encode(message);
+            assert_eq!(&bytes[LENGTH_LEN..], golden, "{message:?}");
+            assert_eq!(
+                length([bytes[0], bytes[1], bytes[2], bytes[3]]).unwrap(),
+                golden.len()
+            );
+            assert_eq!(&decode(golden).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_without_a_panic() {
+        let good = encode(&messages()[0])[LENGTH_LEN..].to_vec();
+        for len in 0..good.len() {
+            assert!(decode(&good[..len]).is_err(), "{len} bytes");
+        }
+        let mut long = good.clone();
+        long.push(0);
+        assert!(matches!(
+            decode(&long),
+            Err(ControlError::Surplus { bytes: 1 })
+        ));
+        let mut other = good;
+        other[0] = 2;
+        assert!(matches!(decode(&other), Err(ControlError::Version(2))));
+        // A list that claims to hold 2^64 - 1 cursors.
+        let claim = [&[1, 3, 253][..], &[0xff; 8]].concat();
+        assert!(matches!(decode(&claim), Err(ControlError::Body { .. })));
+        assert!(matches!(length([0; 4]), Err(ControlError::Length(0))));
+        assert!(matches!(
+            length([1, 0x10, 0, 0]),
+            Err(ControlError::Length(4097))
+        ));
+        assert!(length([0, 0x10, 0, 0]).is_ok());
     }
 }

@@ -10,7 +10,7 @@
 //!          primary (dials)                                  secondary (listens)
 //!  Waker ──> Source::read ── frame, zstd ──> log stream ──> Sink::receive, Sink::sync
 //!            Source::acknowledged <───────── ack stream <── Ack
-//!            Hello, Start, Refused <──────> control stream <──> Hello, Ready, Refused
+//!            Hello, Start, Cut, Refused <─> control stream <──> Hello, Ready, Refused
 //! ```
 //!
 //! One connection, TLS 1.3, both ends pinned by the SHA-256 of their certificate ([`tls`] says
@@ -37,7 +37,7 @@ mod waker;
 
 pub use ack::Ack;
 pub use error::{CloseCode, LinkError, Role};
-pub use handshake::{Hello, Refusal};
+pub use handshake::{Hello, Refusal, STARTS_MAX};
 pub use identity::{Fingerprint, FingerprintError, Identity, IdentityError};
 pub use link::{Link, StartError, StopError, dial, listen};
 pub use settings::{Compression, DialConfig, ListenConfig, SettingsError, Tuning};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ where
         waker,
         local_addr,
         stop,
-        end,
+        end: Mutex::new(end),
         thread: Some(thread),
     })
 }
@@ -144,7 +144,8 @@ pub struct Link {
     waker: Waker,
     local_addr: SocketAddr,
     stop: watch::Sender<bool>,
-    end: Receiver<()>,
+    /// Hangs up when the thread ends. Locked by `stop` alone, so that links can be shared.
+    end: Mutex<Receiver<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -181,7 +182,12 @@ impl Link {
     /// When the source or sink panicked.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.stop.send_replace(true);
-        match self.end.recv_timeout(STOP_TIMEOUT) {
+        match self
+            .end
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv_timeout(STOP_TIMEOUT)
+        {
             Err(RecvTimeoutError::Timeout) => return Err(StopError::Stuck),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
         }

@@ -293,3 +293,188 @@ fn decompress(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(lsn: u64, content: Content, wire: &[u8]) -> Vec<u8> {
+        let header = Header {
+            lsn: Lsn(lsn),
+            committed: Lsn::ZERO,
+            content,
+        };
+        [&header.encode()[..], wire].concat()
+    }
+
+    fn zstd(raw: &[u8], window_log: u32) -> Vec<u8> {
+        let mut encoder = Encoder::new(1).unwrap();
+        encoder
+            .set_parameter(CParameter::WindowLog(window_log))
+            .unwrap();
+        let mut out = Vec::with_capacity(raw.len() + 1000);
+        let mut input = InBuffer::around(raw);
+        let mut output = OutBuffer::around(&mut out);
+        while input.pos() < raw.len() || encoder.flush(&mut output).unwrap() > 0 {
+            encoder.run(&mut input, &mut output).unwrap();
+        }
+        out
+    }
+
+    fn compressed(lsn: u64, raw_len: usize, wire: &[u8]) -> Vec<u8> {
+        frame(
+            lsn,
+            Content::Zstd {
+                raw_len,
+                wire_len: wire.len(),
+            },
+            wire,
+        )
+    }
+
+    fn feed(mut bytes: &[u8]) -> (Result<(), FrameError>, Vec<u8>) {
+        let mut out = Vec::new();
+        let mut unpacker = Unpacker::new(Lsn::ZERO).unwrap();
+        (unpacker.feed(&mut bytes, &mut out, usize::MAX), out)
+    }
+
+    /// Compressed and raw frames in any order give back the log, however the stream is cut.
+    #[test]
+    fn frames_of_both_kinds_interleave_and_come_in_any_pieces() {
+        let log: Vec<u8> = (0..400_000_u32)
+            .map(|i| u8::try_from(((i / 100 * 7) ^ (i % 100)) & 0xff).unwrap())
+            .collect();
+        let mut packer = Packer::new();
+        let (mut stream, mut at, mut frames) = (Vec::new(), 0, 0_u64);
+        while at < log.len() {
+            let max = [1, 5000, RAW_MAX, 300][usize::try_from(frames % 4).unwrap()];
+            let compress = frames % 3 != 0;
+            let lsn = Lsn(at as u64);
+            let (bytes, len) = packer
+                .data(lsn, lsn, max, compress, |max, buf| {
+                    buf.extend(&log[at..log.len().min(at + max)]);
+                    Ok(())
+                })
+                .unwrap();
+            stream.extend(bytes);
+            at += len;
+            frames += 1;
+            stream.extend(Packer::commit(Lsn(at as u64), lsn));
+            frames += 1;
+        }
+        for piece in [1, 7, 31, 32, 33, 1452, 1 << 20] {
+            let mut unpacker = Unpacker::new(Lsn::ZERO).unwrap();
+            let mut out = Vec::new();
+            for mut bytes in stream.chunks(piece) {
+                unpacker.feed(&mut bytes, &mut out, usize::MAX).unwrap();
+            }
+            assert!(out == log, "in pieces of {piece}");
+            assert_eq!(
+                (unpacker.next(), unpacker.frames()),
+                (Lsn(log.len() as u64), frames)
+            );
+        }
+    }
+
+    /// A few bytes that decompress to gigabytes stop at what their header announces.
+    #[test]
+    fn a_bomb_is_refused_before_it_grows() {
+        let bomb = zstd(&vec![0; 50 << 20], 20);
+        assert!(bomb.len() < WIRE_MAX, "{} bytes", bomb.len());
+        for raw_len in [1, 100, RAW_MAX] {
+            let (result, out) = feed(&compressed(0, raw_len, &bomb));
+            assert_eq!(
+                result,
+                Err(FrameError::Size {
+                    lsn: Lsn(0),
+                    raw_len
+                })
+            );
+            assert!(
+                out.capacity() <= 4 * RAW_MAX,
+                "{} bytes of memory",
+                out.capacity()
+            );
+        }
+    }
+
+    /// Many small frames that grow to 64 KiB each stop at the bound of the caller.
+    #[test]
+    fn many_small_bombs_stop_at_the_callers_bound() {
+        let mut packer = Packer::new();
+        let mut stream = Vec::new();
+        for i in 0..200 {
+            let read = |max, buf: &mut Vec<u8>| {
+                buf.resize(max, 7);
+                Ok(())
+            };
+            let lsn = Lsn(i * RAW_MAX as u64);
+            stream.extend(packer.data(lsn, lsn, RAW_MAX, true, read).unwrap().0);
+        }
+        assert!(stream.len() < 200 * 100, "{} bytes", stream.len());
+        let mut unpacker = Unpacker::new(Lsn::ZERO).unwrap();
+        let (mut input, mut total) = (&stream[..], 0);
+        while !input.is_empty() {
+            let mut out = Vec::new();
+            unpacker.feed(&mut input, &mut out, 1 << 20).unwrap();
+            assert!(out.len() < (1 << 20) + RAW_MAX, "{} bytes", out.len());
+            total += out.len();
+        }
+        assert_eq!(total, 200 * RAW_MAX);
+    }
+
+    /// A window of 128 MiB is not granted.
+    #[test]
+    fn a_large_window_is_refused() {
+        let (result, _) = feed(&compressed(0, 1000, &zstd(&[7; 1000], 27)));
+        assert_eq!(result, Err(FrameError::Zstd(Lsn(0))));
+        assert_eq!(
+            feed(&compressed(0, 1000, &zstd(&[7; 1000], 20))),
+            (Ok(()), vec![7; 1000])
+        );
+    }
+
+    #[test]
+    fn a_frame_that_holds_too_little_is_refused() {
+        let (result, _) = feed(&compressed(0, 1001, &zstd(&[7; 1000], 20)));
+        assert_eq!(
+            result,
+            Err(FrameError::Size {
+                lsn: Lsn(0),
+                raw_len: 1001
+            })
+        );
+    }
+
+    #[test]
+    fn a_frame_that_does_not_continue_the_log_is_refused() {
+        for lsn in [0, 3, 5] {
+            let stream = [
+                frame(0, Content::Raw(4), b"abcd"),
+                frame(lsn, Content::Raw(1), b"e"),
+            ];
+            let gap = FrameError::Gap {
+                lsn: Lsn(lsn),
+                expected: Lsn(4),
+            };
+            assert_eq!(feed(&stream.concat()).0, Err(gap));
+        }
+    }
+
+    /// A good stream with one byte changed at each place: an error or other bytes, no panic, and
+    /// never more than the headers announce.
+    #[test]
+    fn a_damaged_stream_never_panics() {
+        let raw: Vec<u8> = (0..200).collect();
+        let mut stream = compressed(0, 200, &zstd(&raw, 17));
+        stream.extend(frame(200, Content::Raw(3), b"end"));
+        for at in 0..stream.len() {
+            for flip in [1, 0x10, 0x80, 0xff] {
+                let mut damaged = stream.clone();
+                damaged[at] ^= flip;
+                let (_, out) = feed(&damaged);
+                assert!(out.len() <= 2 * RAW_MAX);
+            }
+        }
+    }
+}

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use duolog_wal::Lsn;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::ack::{ACK_LEN, Ack, AckError};
@@ -27,7 +27,7 @@ use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
 use crate::frame::RAW_MAX;
-use crate::handshake::{Hello, Start, meet, of_this_pair};
+use crate::handshake::{Hello, Meeting, Refusal, meet, of_this_pair};
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Packer;
 use crate::settings::{Compression, DialConfig};
@@ -148,6 +148,8 @@ impl<S: Source> Dialer<S> {
         let connecting = self.endpoint.connect_with(config, peer, tls::SERVER_NAME)?;
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
+            // QUIC itself gives up when its idle time-out is below ours.
+            Err(_) | Ok(Err(ConnectionError::TimedOut)) => Err(LinkError::NoAnswer { peer }),
             Ok(Err(error)) => Err(match intruder.seen() {
                 Some(presented) => LinkError::WrongCertificate {
                     presented,
@@ -155,7 +157,6 @@ impl<S: Source> Dialer<S> {
                 },
                 None => LinkError::from(error).explained(self.config.identity.fingerprint()),
             }),
-            Err(_) => Err(LinkError::NoAnswer { peer }),
         }
     }
 
@@ -171,24 +172,32 @@ impl<S: Source> Dialer<S> {
         let Message::Hello(theirs) = control.receive(ANSWER_TIMEOUT).await? else {
             return Err(unexpected("its Hello"));
         };
-        let Start { at, cut } = match self.agree(&ours, &theirs) {
-            Ok(start) => start,
+        let meeting = match self.agree(&ours, &theirs) {
+            Ok(meeting) => meeting,
             Err(refusal) => return Err(control.refuse(connection, refusal).await),
         };
-        control.send(&Message::Start { at, cut }).await?;
-        let Message::Ready = control.receive(READY_TIMEOUT).await? else {
-            return Err(unexpected("Ready"));
+        control
+            .send(&match &meeting {
+                Meeting::Goes(_) => Message::Start,
+                Meeting::Parts(candidates) => Message::Cut {
+                    candidates: candidates.clone(),
+                },
+            })
+            .await?;
+        let at = match control.receive(READY_TIMEOUT).await? {
+            Message::Ready { at } if meeting.allows(&at) => at,
+            _ => return Err(unexpected("Ready at a position that it was offered")),
         };
         let acks = streams::accept(connection, StreamKind::Acks).await?;
         let log = streams::open(connection, StreamKind::Log).await?;
-        tracing::info!(peer = %self.config.peer, from = %at.lsn, cut, "shipping the log to the secondary");
+        tracing::info!(peer = %self.config.peer, from = %at.lsn, "shipping the log to the secondary");
         self.connected = true;
         self.shared.stats.connected();
         self.source.connected(&theirs, at);
         self.ship(connection, log, acks, at.lsn).await
     }
 
-    fn agree(&self, ours: &Hello, theirs: &Hello) -> Result<Start, crate::handshake::Refusal> {
+    fn agree(&self, ours: &Hello, theirs: &Hello) -> Result<Meeting, Refusal> {
         of_this_pair(ours, theirs)?;
         meet(ours, theirs, |lsn| self.source.cursor_at(lsn))
     }
@@ -438,6 +447,6 @@ impl Redial {
         let step = self.next;
         self.next = (step * 2).min(self.max);
         let random = u32::try_from(RandomState::new().hash_one(step) % 1024).unwrap_or(0);
-        step - step / 2 * random / 1024
+        step / 2 + step / 2 * random / 1024
     }
 }

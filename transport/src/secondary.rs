@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use duolog_wal::Lsn;
+use duolog_wal::{Cursor, Lsn};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -27,7 +27,7 @@ use crate::ack::Ack;
 use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
-use crate::handshake::{Hello, Refusal, may_cut, of_this_pair};
+use crate::handshake::{Refusal, of_this_pair, part};
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Unpacker;
 use crate::settings::ListenConfig;
@@ -223,22 +223,20 @@ impl<S: Sink> Session<S> {
             return Err(control.refuse(connection, refusal).await);
         }
         control.send(&Message::Hello(ours.clone())).await?;
-        let Message::Start { at, cut } = control.receive(ANSWER_TIMEOUT).await? else {
-            return Err(unexpected("Start"));
+        let at = match control.receive(ANSWER_TIMEOUT).await? {
+            Message::Start => ours.end,
+            Message::Cut { candidates } => match self.cut(ours.end, &candidates) {
+                Ok(at) => at,
+                Err(refusal) => return Err(control.refuse(connection, refusal).await),
+            },
+            _ => return Err(unexpected("Start or Cut")),
         };
-        if cut {
-            if let Err(refusal) = self.cut(&ours, at) {
-                return Err(control.refuse(connection, refusal).await);
-            }
-        } else if at != ours.end {
-            return Err(unexpected("a Start where our log ends"));
-        }
         // What an earlier connection brought may be received and not synced.
         let ack = self.sink.sync()?;
-        control.send(&Message::Ready).await?;
+        control.send(&Message::Ready { at }).await?;
         let acks = streams::open(connection, StreamKind::Acks).await?;
         let log = streams::accept(connection, StreamKind::Log).await?;
-        tracing::info!(from = %at.lsn, cut, "receiving the log from {}", connection.remote_address());
+        tracing::info!(from = %at.lsn, "receiving the log from {}", connection.remote_address());
         self.connected = true;
         self.stats.connected();
         self.sink.connected(&theirs, at);
@@ -252,12 +250,14 @@ impl<S: Sink> Session<S> {
             .await
     }
 
-    fn cut(&mut self, ours: &Hello, at: duolog_wal::Cursor) -> Result<(), Refusal> {
-        may_cut(at, ours.end, |lsn| self.sink.cursor_at(lsn))?;
-        self.sink.cut(at).map_err(|error| Refusal::NotCut {
+    fn cut(&mut self, end: Cursor, candidates: &[Cursor]) -> Result<Cursor, Refusal> {
+        let at = part(candidates, end, |lsn| self.sink.cursor_at(lsn))?;
+        tracing::warn!(%end.lsn, at = %at.lsn, "the log's tail is not the primary's and is cut");
+        let why = |error: io::Error| Refusal::NotCut {
             at: at.lsn,
             why: error.to_string(),
-        })
+        };
+        self.sink.cut(at).map(|()| at).map_err(why)
     }
 
     async fn receive(

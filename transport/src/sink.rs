@@ -22,8 +22,9 @@ pub trait Sink: Send + 'static {
     /// knows.
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor>;
 
-    /// Cuts the tail past `at`, durably. The primary does not have that tail, so it was never
-    /// acknowledged to anyone if the protocol's rules were kept; the implementation checks that.
+    /// Cuts the tail past `at`, durably, after having put it aside as a branch. The primary does
+    /// not have that tail, so nobody was told that it is committed, if the protocol's rules were
+    /// kept; the implementation refuses a cut below what it knows to be committed.
     ///
     /// # Errors
     /// The primary is refused with the error's text.

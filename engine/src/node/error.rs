@@ -118,6 +118,21 @@ pub enum NodeError {
     /// The mount point is not ready.
     #[error(transparent)]
     Mount(#[from] crate::fuse::MountError),
+    /// A directory cannot be adopted.
+    #[error(transparent)]
+    Adopt(#[from] crate::store::adopt::AdoptError),
+    /// A directory cannot be made a plain one again.
+    #[error(transparent)]
+    Leave(#[from] crate::store::leave::LeaveError),
+    /// There is a log, and nothing that says whose.
+    #[error(
+        "{path} holds a log and no control block: move the *.seg files away if they are not \
+         needed, or restore the file `control`"
+    )]
+    LogWithoutControl {
+        /// The state directory.
+        path: PathBuf,
+    },
     /// Files that are kept locally could not be emptied.
     #[error("emptying the files that are kept locally")]
     Local(#[source] ApplyError),

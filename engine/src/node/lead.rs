@@ -31,7 +31,11 @@ impl Node {
             control.conf = view;
         })?;
         self.progress.lead(pair);
+        let is_first = self.log.end().lsn == Lsn::ZERO;
         let appended = self.append(&Operation::View(view))?;
+        if is_first {
+            self.log_first_attributes()?;
+        }
         self.progress.want(appended.end);
         tracing::info!(view = view.num.0, lsn = %appended.end, pair, "this node leads");
         Ok(view)

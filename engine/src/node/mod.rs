@@ -11,6 +11,7 @@
 //! changes the backing directories (but for files kept locally), `duolog-checkpoint` syncs them
 //! and recycles segments. They live from `open` to `stop`, or until the node fails.
 
+mod adopt;
 mod apply;
 
 mod checkpoint;
@@ -33,6 +34,7 @@ use std::time::{Duration, SystemTime};
 
 use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, View};
 
+pub use self::adopt::{Adopted, adopt, leave};
 pub use self::error::NodeError;
 use self::file_ids::FileIds;
 pub(crate) use self::overlay::{Content, Overlay, Pending};

@@ -26,17 +26,23 @@
 //! half done, the ids tell how far it came. A change that fits neither way is an error
 //! ([`ApplyError::Diverged`]): the directory is not the one that the log tells of.
 
+pub mod adopt;
 mod apply;
 mod backing;
+mod busy;
+pub mod compare;
+mod escape;
 mod ids;
 mod index;
 mod layout;
+pub mod leave;
 mod local;
 mod lookup;
 mod names;
 mod open;
 mod removal;
 mod times;
+mod tree;
 
 use std::collections::HashMap;
 use std::fs::File;
