@@ -94,11 +94,8 @@ impl Connection {
                 return Ok(());
             }
         }
-        let force = if self.control.is_none() {
-            UnmountFlags::FORCE
-        } else {
-            UnmountFlags::empty()
-        };
+        let force =
+            if self.control.is_none() { UnmountFlags::FORCE } else { UnmountFlags::empty() };
         let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW | force;
         match rustix::mount::unmount(&self.path, flags) {
             Err(Errno::INVAL | Errno::NOENT) => Ok(()),

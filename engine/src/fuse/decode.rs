@@ -38,10 +38,7 @@ pub(super) fn split_header(bytes: &[u8]) -> Result<(InHeader, &[u8]), Malformed>
         return Err(Malformed::Header);
     }
     let extensions = usize::from(header.extensions_len) * 8;
-    let end = body
-        .len()
-        .checked_sub(extensions)
-        .ok_or(Malformed::Header)?;
+    let end = body.len().checked_sub(extensions).ok_or(Malformed::Header)?;
     Ok((header, &body[..end]))
 }
 
@@ -52,9 +49,7 @@ pub(super) fn decode<'a>(
     agreed: InitFlags,
 ) -> Result<Decoded<'a>, Malformed> {
     let mut body = Body(body);
-    parse(header, &mut body, agreed).ok_or(Malformed::Body {
-        opcode: header.opcode,
-    })
+    parse(header, &mut body, agreed).ok_or(Malformed::Body { opcode: header.opcode })
 }
 
 /// What is left of a request's body.
@@ -87,78 +82,44 @@ fn parse<'a>(header: &InHeader, body: &mut Body<'a>, agreed: InitFlags) -> Optio
         opcode::LOOKUP => Op::Lookup { name: body.name()? },
         opcode::FORGET => {
             let forget: abi::ForgetIn = body.take()?;
-            let one = Forget {
-                node: header.nodeid,
-                lookups: forget.nlookup,
-            };
-            Op::Forget {
-                nodes: Forgets(ForgetsFrom::One(one)),
-            }
+            let one = Forget { node: header.nodeid, lookups: forget.nlookup };
+            Op::Forget { nodes: Forgets(ForgetsFrom::One(one)) }
         }
         opcode::BATCH_FORGET => {
             let batch: abi::BatchForgetIn = body.take()?;
             let len = batch.count.checked_mul(16)?;
-            Op::Forget {
-                nodes: Forgets(ForgetsFrom::Batch(body.bytes(len)?)),
-            }
+            Op::Forget { nodes: Forgets(ForgetsFrom::Batch(body.bytes(len)?)) }
         }
         opcode::GETATTR => {
             let get: abi::GetAttrIn = body.take()?;
-            Op::GetAttr {
-                fh: (get.flags & abi::GETATTR_FH != 0).then_some(get.fh),
-            }
+            Op::GetAttr { fh: (get.flags & abi::GETATTR_FH != 0).then_some(get.fh) }
         }
         opcode::SETATTR => Op::SetAttr(set_attr(&body.take()?)),
         opcode::READLINK => Op::ReadLink,
-        opcode::SYMLINK => Op::Symlink {
-            name: body.name()?,
-            target: body.name()?,
-        },
+        opcode::SYMLINK => Op::Symlink { name: body.name()?, target: body.name()? },
         opcode::MKNOD => {
             let make: abi::MkNodIn = body.take()?;
-            Op::MkNod {
-                name: body.name()?,
-                mode: make.mode,
-                rdev: make.rdev,
-                umask: make.umask,
-            }
+            Op::MkNod { name: body.name()?, mode: make.mode, rdev: make.rdev, umask: make.umask }
         }
         opcode::MKDIR => {
             let make: abi::MkDirIn = body.take()?;
-            Op::MkDir {
-                name: body.name()?,
-                mode: make.mode,
-                umask: make.umask,
-            }
+            Op::MkDir { name: body.name()?, mode: make.mode, umask: make.umask }
         }
         opcode::UNLINK => Op::Unlink { name: body.name()? },
         opcode::RMDIR => Op::RmDir { name: body.name()? },
         opcode::RENAME => {
             let rename: abi::RenameIn = body.take()?;
             let (name, new_name) = (body.name()?, body.name()?);
-            Op::Rename {
-                name,
-                new_parent: rename.newdir,
-                new_name,
-                flags: 0,
-            }
+            Op::Rename { name, new_parent: rename.newdir, new_name, flags: 0 }
         }
         opcode::RENAME2 => {
             let rename: abi::Rename2In = body.take()?;
             let (name, new_name) = (body.name()?, body.name()?);
-            Op::Rename {
-                name,
-                new_parent: rename.newdir,
-                new_name,
-                flags: rename.flags,
-            }
+            Op::Rename { name, new_parent: rename.newdir, new_name, flags: rename.flags }
         }
         opcode::LINK => {
             let link: abi::LinkIn = body.take()?;
-            Op::Link {
-                old_node: link.oldnodeid,
-                new_name: body.name()?,
-            }
+            Op::Link { old_node: link.oldnodeid, new_name: body.name()? }
         }
         opcode::OPEN => {
             let open: abi::OpenIn = body.take()?;
@@ -179,20 +140,11 @@ fn parse<'a>(header: &InHeader, body: &mut Body<'a>, agreed: InitFlags) -> Optio
         }
         opcode::TMPFILE => {
             let create: abi::CreateIn = body.take()?;
-            Op::TmpFile {
-                mode: create.mode,
-                umask: create.umask,
-                flags: create.flags,
-            }
+            Op::TmpFile { mode: create.mode, umask: create.umask, flags: create.flags }
         }
         opcode::READ => {
             let read: abi::ReadIn = body.take()?;
-            Op::Read {
-                fh: read.fh,
-                offset: read.offset,
-                size: read.size,
-                flags: read.flags,
-            }
+            Op::Read { fh: read.fh, offset: read.offset, size: read.size, flags: read.flags }
         }
         opcode::WRITE => {
             let write: abi::WriteIn = body.take()?;
@@ -207,32 +159,21 @@ fn parse<'a>(header: &InHeader, body: &mut Body<'a>, agreed: InitFlags) -> Optio
         }
         opcode::RELEASE => {
             let release: abi::ReleaseIn = body.take()?;
-            Op::Release {
-                fh: release.fh,
-                flags: release.flags,
-            }
+            Op::Release { fh: release.fh, flags: release.flags }
         }
         opcode::FSYNC => {
             let fsync: abi::FsyncIn = body.take()?;
-            Op::Fsync {
-                fh: fsync.fh,
-                datasync: fsync.fsync_flags & abi::FSYNC_DATASYNC != 0,
-            }
+            Op::Fsync { fh: fsync.fh, datasync: fsync.fsync_flags & abi::FSYNC_DATASYNC != 0 }
         }
         opcode::FSYNCDIR => {
             let fsync: abi::FsyncIn = body.take()?;
-            Op::FsyncDir {
-                datasync: fsync.fsync_flags & abi::FSYNC_DATASYNC != 0,
-            }
+            Op::FsyncDir { datasync: fsync.fsync_flags & abi::FSYNC_DATASYNC != 0 }
         }
         opcode::SYNCFS => Op::SyncFs,
         opcode::STATFS => Op::StatFs,
         opcode::GETXATTR => {
             let get: abi::GetXattrIn = body.take()?;
-            Op::GetXattr {
-                name: body.name()?,
-                size: get.size,
-            }
+            Op::GetXattr { name: body.name()?, size: get.size }
         }
         opcode::LISTXATTR => {
             let list: abi::GetXattrIn = body.take()?;
@@ -255,17 +196,11 @@ fn parse<'a>(header: &InHeader, body: &mut Body<'a>, agreed: InitFlags) -> Optio
         opcode::REMOVEXATTR => Op::RemoveXattr { name: body.name()? },
         opcode::READDIR => {
             let read: abi::ReadIn = body.take()?;
-            Op::ReadDir {
-                offset: read.offset,
-                size: read.size,
-            }
+            Op::ReadDir { offset: read.offset, size: read.size }
         }
         opcode::READDIRPLUS => {
             let read: abi::ReadIn = body.take()?;
-            Op::ReadDirPlus {
-                offset: read.offset,
-                size: read.size,
-            }
+            Op::ReadDirPlus { offset: read.offset, size: read.size }
         }
         opcode::FALLOCATE => {
             let allocate: abi::FallocateIn = body.take()?;
@@ -278,11 +213,7 @@ fn parse<'a>(header: &InHeader, body: &mut Body<'a>, agreed: InitFlags) -> Optio
         }
         opcode::LSEEK => {
             let seek: abi::LseekIn = body.take()?;
-            Op::Lseek {
-                fh: seek.fh,
-                offset: seek.offset,
-                whence: seek.whence,
-            }
+            Op::Lseek { fh: seek.fh, offset: seek.offset, whence: seek.whence }
         }
         opcode::OPENDIR => return Some(Decoded::OpenDir),
         opcode::RELEASEDIR | opcode::DESTROY => return Some(Decoded::Done),
@@ -311,10 +242,7 @@ fn set_attr(set: &abi::SetAttrIn) -> SetAttr {
             if valid(now) {
                 TimeOrNow::Now
             } else {
-                TimeOrNow::Time(Timestamp {
-                    secs: secs.cast_signed(),
-                    nanos,
-                })
+                TimeOrNow::Time(Timestamp { secs: secs.cast_signed(), nanos })
             }
         })
     };
@@ -326,10 +254,8 @@ fn set_attr(set: &abi::SetAttrIn) -> SetAttr {
         size: valid(fattr::SIZE).then_some(set.size),
         atime: time(fattr::ATIME, fattr::ATIME_NOW, set.atime, set.atimensec),
         mtime: time(fattr::MTIME, fattr::MTIME_NOW, set.mtime, set.mtimensec),
-        ctime: valid(fattr::CTIME).then(|| Timestamp {
-            secs: set.ctime.cast_signed(),
-            nanos: set.ctimensec,
-        }),
+        ctime: valid(fattr::CTIME)
+            .then(|| Timestamp { secs: set.ctime.cast_signed(), nanos: set.ctimensec }),
         kill_suidgid: valid(fattr::KILL_SUIDGID),
     }
 }

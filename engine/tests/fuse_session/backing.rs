@@ -26,10 +26,7 @@ pub(crate) fn magic(fd: &impl AsRawFd) -> String {
 pub(crate) fn kill_suidgid(fd: &OwnedFd) -> Answer<()> {
     let mode = attr_of(fd)?.mode;
     let executable = if mode & 0o010 == 0 { 0 } else { 0o2000 };
-    rustix::fs::chmod(
-        magic(fd),
-        Mode::from_raw_mode(mode & 0o7777 & !(0o4000 | executable)),
-    )
+    rustix::fs::chmod(magic(fd), Mode::from_raw_mode(mode & 0o7777 & !(0o4000 | executable)))
 }
 
 pub(crate) fn timespec(time: Option<TimeOrNow>) -> rustix::fs::Timespec {
@@ -37,19 +34,15 @@ pub(crate) fn timespec(time: Option<TimeOrNow>) -> rustix::fs::Timespec {
     match time {
         None => special(rustix::fs::UTIME_OMIT),
         Some(TimeOrNow::Now) => special(rustix::fs::UTIME_NOW),
-        Some(TimeOrNow::Time(time)) => rustix::fs::Timespec {
-            tv_sec: time.secs,
-            tv_nsec: time.nanos.into(),
-        },
+        Some(TimeOrNow::Time(time)) => {
+            rustix::fs::Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() }
+        }
     }
 }
 
 pub(crate) fn attr_of(fd: &impl AsFd) -> Answer<Attr> {
     let stat = rustix::fs::fstat(fd)?;
-    let time = |secs: i64, nanos: u64| Timestamp {
-        secs,
-        nanos: u32::try_from(nanos).unwrap(),
-    };
+    let time = |secs: i64, nanos: u64| Timestamp { secs, nanos: u32::try_from(nanos).unwrap() };
     Ok(Attr {
         ino: stat.st_ino,
         size: stat.st_size.cast_unsigned(),

@@ -58,10 +58,7 @@ impl Passthrough {
     pub(crate) fn new(backing: &Path) -> Self {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(backing, flags, Mode::empty()).unwrap();
-        let root = Node {
-            fd: Arc::new(root),
-            lookups: 1,
-        };
+        let root = Node { fd: Arc::new(root), lookups: 1 };
         Self {
             nodes: Mutex::new(HashMap::from([(ROOT, root)])),
             files: Mutex::default(),
@@ -88,10 +85,8 @@ impl Passthrough {
     /// Waits until a request is held.
     pub(crate) fn wait_held(&self, bound: Duration) -> bool {
         let held = self.held.lock().unwrap();
-        let (held, _) = self
-            .held_one
-            .wait_timeout_while(held, bound, |held| held.is_empty())
-            .unwrap();
+        let (held, _) =
+            self.held_one.wait_timeout_while(held, bound, |held| held.is_empty()).unwrap();
         !held.is_empty()
     }
 
@@ -107,10 +102,8 @@ impl Passthrough {
     /// Waits until the kernel has given back every lookup but the root's.
     pub(crate) fn wait_forgotten(&self, bound: Duration) -> bool {
         let nodes = self.nodes.lock().unwrap();
-        let (nodes, _) = self
-            .forgotten
-            .wait_timeout_while(nodes, bound, |nodes| nodes.len() > 1)
-            .unwrap();
+        let (nodes, _) =
+            self.forgotten.wait_timeout_while(nodes, bound, |nodes| nodes.len() > 1).unwrap();
         nodes.len() == 1
     }
 
@@ -120,21 +113,11 @@ impl Passthrough {
     }
 
     fn node(&self, node: u64) -> Answer<Arc<OwnedFd>> {
-        self.nodes
-            .lock()
-            .unwrap()
-            .get(&node)
-            .map(|node| Arc::clone(&node.fd))
-            .ok_or(Errno::STALE)
+        self.nodes.lock().unwrap().get(&node).map(|node| Arc::clone(&node.fd)).ok_or(Errno::STALE)
     }
 
     fn file(&self, fh: u64) -> Answer<Arc<OwnedFd>> {
-        self.files
-            .lock()
-            .unwrap()
-            .get(&fh)
-            .cloned()
-            .ok_or(Errno::BADF)
+        self.files.lock().unwrap().get(&fh).cloned().ok_or(Errno::BADF)
     }
 
     fn keep(&self, file: OwnedFd) -> u64 {
@@ -152,25 +135,14 @@ impl Passthrough {
     fn count(&self, fd: OwnedFd) -> Answer<Entry> {
         let attr = attr_of(&fd)?;
         let mut nodes = self.nodes.lock().unwrap();
-        let node = nodes.entry(attr.ino).or_insert(Node {
-            fd: Arc::new(fd),
-            lookups: 0,
-        });
+        let node = nodes.entry(attr.ino).or_insert(Node { fd: Arc::new(fd), lookups: 0 });
         node.lookups += 1;
-        Ok(Entry {
-            node: attr.ino,
-            generation: 0,
-            attr,
-            entry_ttl: TTL,
-            attr_ttl: TTL,
-        })
+        Ok(Entry { node: attr.ino, generation: 0, attr, entry_ttl: TTL, attr_ttl: TTL })
     }
 
     fn forget(&self, node: u64, lookups: u64) {
         let mut nodes = self.nodes.lock().unwrap();
-        let entry = nodes
-            .get_mut(&node)
-            .expect("the kernel forgets what it was told of");
+        let entry = nodes.get_mut(&node).expect("the kernel forgets what it was told of");
         entry.lookups = entry
             .lookups
             .checked_sub(lookups)
@@ -215,11 +187,8 @@ impl Passthrough {
     fn open(&self, node: u64, flags: u32) -> Answer<u64> {
         let flags = OFlags::from_bits_retain(flags).difference(OFlags::NOFOLLOW | OFlags::DIRECT)
             | OFlags::CLOEXEC;
-        let file = rustix::fs::open(
-            magic(&*self.node(node)?),
-            without_append(flags),
-            Mode::empty(),
-        )?;
+        let file =
+            rustix::fs::open(magic(&*self.node(node)?), without_append(flags), Mode::empty())?;
         Ok(self.keep(file))
     }
 
@@ -254,21 +223,11 @@ impl Passthrough {
             }
             let name = entry.file_name().to_bytes();
             let dots = matches!(name, b"." | b"..");
-            let found = if into.is_plus() && !dots {
-                Some(self.look_up(parent, name)?)
-            } else {
-                None
-            };
+            let found =
+                if into.is_plus() && !dots { Some(self.look_up(parent, name)?) } else { None };
             let mode = rustix::fs::FileType::as_raw_mode(entry.file_type());
-            if !into.add(
-                DirEntry {
-                    ino: entry.ino(),
-                    next_offset: at,
-                    mode,
-                    name,
-                },
-                found.as_ref(),
-            ) {
+            if !into.add(DirEntry { ino: entry.ino(), next_offset: at, mode, name }, found.as_ref())
+            {
                 if let Some(found) = found {
                     self.forget(found.node, 1);
                 }
@@ -279,26 +238,15 @@ impl Passthrough {
     }
 
     fn write(&self, node: u64, op: &Op<'_>) -> Answer<u32> {
-        let &Op::Write {
-            fh,
-            offset,
-            data,
-            cache,
-            kill_suidgid: kill,
-            ..
-        } = op
-        else {
+        let &Op::Write { fh, offset, data, cache, kill_suidgid: kill, .. } = op else {
             unreachable!()
         };
         let len = u32::try_from(data.len()).unwrap();
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.largest_write.fetch_max(len, Ordering::Relaxed);
-        self.cache_writes
-            .fetch_add(u32::from(cache), Ordering::Relaxed);
-        self.unaligned_writes.fetch_add(
-            u32::from(data.as_ptr().addr() % 4096 != 0),
-            Ordering::Relaxed,
-        );
+        self.cache_writes.fetch_add(u32::from(cache), Ordering::Relaxed);
+        self.unaligned_writes
+            .fetch_add(u32::from(data.as_ptr().addr() % 4096 != 0), Ordering::Relaxed);
         let file = self.file(fh)?;
         let mut done = 0;
         while done < data.len() {

@@ -8,13 +8,7 @@ use super::*;
 fn request(opcode: u32, body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
     let len = u32::try_from(size_of::<InHeader>() + body.len()).unwrap();
-    let header = InHeader {
-        len,
-        opcode,
-        unique: 2,
-        nodeid: 7,
-        ..InHeader::default()
-    };
+    let header = InHeader { len, opcode, unique: 2, nodeid: 7, ..InHeader::default() };
     [bytes_of(&header), &body].concat()
 }
 
@@ -37,23 +31,14 @@ fn a_write_carries_its_data_and_what_it_may_clear() {
     };
     let bytes = request(opcode::WRITE, &[bytes_of(&write), b"data"]);
     let op = op_of(&bytes, InitFlags::NONE).unwrap();
-    let Op::Write {
-        fh: 3,
-        offset: 8192,
-        data: b"data",
-        cache: true,
-        kill_suidgid: true,
-        ..
-    } = op
+    let Op::Write { fh: 3, offset: 8192, data: b"data", cache: true, kill_suidgid: true, .. } = op
     else {
         panic!("{op:?}");
     };
     let short = request(opcode::WRITE, &[bytes_of(&write), b"dat"]);
     assert_eq!(
         op_of(&short, InitFlags::NONE).unwrap_err(),
-        Malformed::Body {
-            opcode: opcode::WRITE
-        }
+        Malformed::Body { opcode: opcode::WRITE }
     );
 }
 
@@ -78,115 +63,31 @@ fn only_the_attributes_that_are_meant_are_set() {
     let with = |valid| set_attr(&abi::SetAttrIn { valid, ..all });
     let none = SetAttr::default();
     let time = |secs, nanos| TimeOrNow::Time(Timestamp { secs, nanos });
-    assert_eq!(
-        with(1 << 0),
-        SetAttr {
-            mode: Some(9),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 1),
-        SetAttr {
-            uid: Some(10),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 2),
-        SetAttr {
-            gid: Some(11),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 3),
-        SetAttr {
-            size: Some(2),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 4),
-        SetAttr {
-            atime: Some(time(3, 6)),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 5),
-        SetAttr {
-            mtime: Some(time(-4, 7)),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 6),
-        SetAttr {
-            fh: Some(1),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 4 | 1 << 7),
-        SetAttr {
-            atime: Some(TimeOrNow::Now),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 5 | 1 << 8),
-        SetAttr {
-            mtime: Some(TimeOrNow::Now),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 10),
-        SetAttr {
-            ctime: Some(Timestamp { secs: 5, nanos: 8 }),
-            ..none
-        }
-    );
-    assert_eq!(
-        with(1 << 11),
-        SetAttr {
-            kill_suidgid: true,
-            ..none
-        }
-    );
+    assert_eq!(with(1 << 0), SetAttr { mode: Some(9), ..none });
+    assert_eq!(with(1 << 1), SetAttr { uid: Some(10), ..none });
+    assert_eq!(with(1 << 2), SetAttr { gid: Some(11), ..none });
+    assert_eq!(with(1 << 3), SetAttr { size: Some(2), ..none });
+    assert_eq!(with(1 << 4), SetAttr { atime: Some(time(3, 6)), ..none });
+    assert_eq!(with(1 << 5), SetAttr { mtime: Some(time(-4, 7)), ..none });
+    assert_eq!(with(1 << 6), SetAttr { fh: Some(1), ..none });
+    assert_eq!(with(1 << 4 | 1 << 7), SetAttr { atime: Some(TimeOrNow::Now), ..none });
+    assert_eq!(with(1 << 5 | 1 << 8), SetAttr { mtime: Some(TimeOrNow::Now), ..none });
+    assert_eq!(with(1 << 10), SetAttr { ctime: Some(Timestamp { secs: 5, nanos: 8 }), ..none });
+    assert_eq!(with(1 << 11), SetAttr { kill_suidgid: true, ..none });
 }
 
 #[test]
 fn an_extended_attribute_is_read_as_agreed() {
     let set = abi::SetXattrIn { size: 3, flags: 1 };
-    let more = abi::SetXattrInExtension {
-        setxattr_flags: 1,
-        padding: 0,
-    };
-    let long = request(
-        opcode::SETXATTR,
-        &[bytes_of(&set), bytes_of(&more), b"user.a\0abc"],
-    );
+    let more = abi::SetXattrInExtension { setxattr_flags: 1, padding: 0 };
+    let long = request(opcode::SETXATTR, &[bytes_of(&set), bytes_of(&more), b"user.a\0abc"]);
     let op = op_of(&long, InitFlags::SETXATTR_EXT).unwrap();
-    let Op::SetXattr {
-        name: b"user.a",
-        value: b"abc",
-        flags: 1,
-        acl_kills_sgid: true,
-    } = op
-    else {
+    let Op::SetXattr { name: b"user.a", value: b"abc", flags: 1, acl_kills_sgid: true } = op else {
         panic!("{op:?}");
     };
     let short = request(opcode::SETXATTR, &[bytes_of(&set), b"user.a\0abc"]);
     let op = op_of(&short, InitFlags::NONE).unwrap();
-    let Op::SetXattr {
-        name: b"user.a",
-        value: b"abc",
-        acl_kills_sgid: false,
-        ..
-    } = op
-    else {
+    let Op::SetXattr { name: b"user.a", value: b"abc", acl_kills_sgid: false, .. } = op else {
         panic!("{op:?}");
     };
 }
@@ -194,47 +95,17 @@ fn an_extended_attribute_is_read_as_agreed() {
 #[test]
 fn forgets_come_one_by_one_or_in_a_batch() {
     let one = request(opcode::FORGET, &[bytes_of(&abi::ForgetIn { nlookup: 3 })]);
-    let Ok(Op::Forget { nodes }) = op_of(&one, InitFlags::NONE) else {
-        panic!()
-    };
-    assert_eq!(
-        nodes.iter().collect::<Vec<_>>(),
-        [Forget {
-            node: 7,
-            lookups: 3
-        }]
-    );
+    let Ok(Op::Forget { nodes }) = op_of(&one, InitFlags::NONE) else { panic!() };
+    assert_eq!(nodes.iter().collect::<Vec<_>>(), [Forget { node: 7, lookups: 3 }]);
     let batch = |count| {
         let head = abi::BatchForgetIn { count, dummy: 0 };
-        let (a, b) = (
-            abi::ForgetOne {
-                nodeid: 8,
-                nlookup: 1,
-            },
-            abi::ForgetOne {
-                nodeid: 9,
-                nlookup: 2,
-            },
-        );
-        request(
-            opcode::BATCH_FORGET,
-            &[bytes_of(&head), bytes_of(&a), bytes_of(&b)],
-        )
+        let (a, b) =
+            (abi::ForgetOne { nodeid: 8, nlookup: 1 }, abi::ForgetOne { nodeid: 9, nlookup: 2 });
+        request(opcode::BATCH_FORGET, &[bytes_of(&head), bytes_of(&a), bytes_of(&b)])
     };
     let two = batch(2);
-    let Ok(Op::Forget { nodes }) = op_of(&two, InitFlags::NONE) else {
-        panic!()
-    };
-    let wanted = [
-        Forget {
-            node: 8,
-            lookups: 1,
-        },
-        Forget {
-            node: 9,
-            lookups: 2,
-        },
-    ];
+    let Ok(Op::Forget { nodes }) = op_of(&two, InitFlags::NONE) else { panic!() };
+    let wanted = [Forget { node: 8, lookups: 1 }, Forget { node: 9, lookups: 2 }];
     assert_eq!(nodes.iter().collect::<Vec<_>>(), wanted);
     for wrong in [3, u32::MAX] {
         assert!(op_of(&batch(wrong), InitFlags::NONE).is_err());
@@ -243,20 +114,10 @@ fn forgets_come_one_by_one_or_in_a_batch() {
 
 #[test]
 fn names_end_where_they_say() {
-    let rename = abi::Rename2In {
-        newdir: 5,
-        flags: 2,
-        padding: 0,
-    };
+    let rename = abi::Rename2In { newdir: 5, flags: 2, padding: 0 };
     let bytes = request(opcode::RENAME2, &[bytes_of(&rename), b"old\0new\0"]);
     let op = op_of(&bytes, InitFlags::NONE).unwrap();
-    let Op::Rename {
-        name: b"old",
-        new_parent: 5,
-        new_name: b"new",
-        flags: 2,
-    } = op
-    else {
+    let Op::Rename { name: b"old", new_parent: 5, new_name: b"new", flags: 2 } = op else {
         panic!("{op:?}");
     };
     for wrong in [&b"old\0new"[..], b"old\0\0", b"\0new\0", b"old", b""] {

@@ -13,15 +13,7 @@ use super::{Answer, Errno, Passthrough, TTL};
 impl Handler for Passthrough {
     #[expect(clippy::too_many_lines, reason = "one arm a request")]
     fn handle(&self, request: Request<'_>) {
-        let Request {
-            node,
-            reply,
-            op,
-            uid,
-            gid,
-            resent,
-            ..
-        } = request;
+        let Request { node, reply, op, uid, gid, resent, .. } = request;
         self.resent.fetch_add(u32::from(resent), Ordering::Relaxed);
         let own = |entry: Entry| -> Answer<Entry> {
             let fd = self.node(entry.node)?;
@@ -32,19 +24,16 @@ impl Handler for Passthrough {
                 Some(Gid::from_raw(gid)),
                 AtFlags::EMPTY_PATH,
             )?;
-            Ok(Entry {
-                attr: attr_of(&*fd)?,
-                ..entry
-            })
+            Ok(Entry { attr: attr_of(&*fd)?, ..entry })
         };
         match op {
             Op::Lookup { name } => match self.look_up(node, name) {
                 Err(Errno::NOENT) => reply.no_entry(TTL),
                 found => give(reply, found, |reply, entry| reply.entry(&entry)),
             },
-            Op::Forget { nodes } => nodes
-                .iter()
-                .for_each(|forget| self.forget(forget.node, forget.lookups)),
+            Op::Forget { nodes } => {
+                nodes.iter().for_each(|forget| self.forget(forget.node, forget.lookups))
+            }
             Op::GetAttr { .. } => {
                 let attr = self.node(node).and_then(|fd| attr_of(&*fd));
                 give(reply, attr, |reply, attr| reply.attr(&attr, TTL));
@@ -53,9 +42,8 @@ impl Handler for Passthrough {
                 reply.attr(&attr, TTL);
             }),
             Op::ReadLink => {
-                let target = self
-                    .node(node)
-                    .and_then(|fd| rustix::fs::readlinkat(&*fd, "", Vec::new()));
+                let target =
+                    self.node(node).and_then(|fd| rustix::fs::readlinkat(&*fd, "", Vec::new()));
                 give(reply, target, |reply, target| reply.data(target.as_bytes()));
             }
             Op::Symlink { name, target } => {
@@ -65,12 +53,7 @@ impl Handler for Passthrough {
                     .and_then(|()| own(self.look_up(node, name)?));
                 give(reply, made, |reply, entry| reply.entry(&entry));
             }
-            Op::MkNod {
-                name,
-                mode,
-                rdev,
-                umask,
-            } => {
+            Op::MkNod { name, mode, rdev, umask } => {
                 let mode = self.umask(mode, umask);
                 let kind = rustix::fs::FileType::from_raw_mode(mode);
                 let made = self
@@ -109,12 +92,7 @@ impl Handler for Passthrough {
                     .and_then(|fd| rustix::fs::unlinkat(&*fd, name, AtFlags::REMOVEDIR));
                 give(reply, done, |reply, ()| reply.ok());
             }
-            Op::Rename {
-                name,
-                new_parent,
-                new_name,
-                flags,
-            } => {
+            Op::Rename { name, new_parent, new_name, flags } => {
                 let flags = RenameFlags::from_bits_retain(flags);
                 let done = self.node(node).and_then(|old| {
                     rustix::fs::renameat_with(
@@ -144,20 +122,13 @@ impl Handler for Passthrough {
             }
             Op::Open { flags, .. } => {
                 let trunc = OFlags::from_bits_retain(flags).contains(OFlags::TRUNC);
-                self.opens_with_trunc
-                    .fetch_add(u32::from(trunc), Ordering::Relaxed);
+                self.opens_with_trunc.fetch_add(u32::from(trunc), Ordering::Relaxed);
                 let flags = OpenFlags::KEEP_CACHE | OpenFlags::NOFLUSH;
                 give(reply, self.open(node, request_flags(&op)), |reply, fh| {
                     reply.opened(fh, flags);
                 });
             }
-            Op::Create {
-                name,
-                mode,
-                umask,
-                flags,
-                ..
-            } => {
+            Op::Create { name, mode, umask, flags, .. } => {
                 let mode = self.umask(mode, umask);
                 let made = self
                     .create(node, name, mode, flags)
@@ -187,13 +158,10 @@ impl Handler for Passthrough {
                     reply.created(&entry, fh, flags);
                 });
             }
-            Op::Read {
-                fh, offset, size, ..
-            } => {
+            Op::Read { fh, offset, size, .. } => {
                 let mut bytes = vec![0; size as usize];
-                let read = self
-                    .file(fh)
-                    .and_then(|file| rustix::io::pread(&*file, &mut bytes, offset));
+                let read =
+                    self.file(fh).and_then(|file| rustix::io::pread(&*file, &mut bytes, offset));
                 give(reply, read, |reply, len| reply.data(&bytes[..len]));
             }
             Op::Write { .. } => give(reply, self.write(node, &op), Reply::written),
@@ -210,11 +178,7 @@ impl Handler for Passthrough {
                 let mut held = self.held.lock().unwrap();
                 held.push(reply);
                 self.held_one.notify_all();
-                drop(
-                    self.released
-                        .wait_while(held, |held| !held.is_empty())
-                        .unwrap(),
-                );
+                drop(self.released.wait_while(held, |held| !held.is_empty()).unwrap());
             }
             Op::Fsync { fh, .. } => {
                 give(
@@ -249,14 +213,11 @@ impl Handler for Passthrough {
             }
             Op::ListXattr { size } => {
                 let mut names = vec![0; 1 << 16];
-                let len = self
-                    .node(node)
-                    .and_then(|fd| rustix::fs::listxattr(magic(&fd), &mut names));
+                let len =
+                    self.node(node).and_then(|fd| rustix::fs::listxattr(magic(&fd), &mut names));
                 give(reply, len, |reply, len| reply.xattr(size, &names[..len]));
             }
-            Op::SetXattr {
-                name, value, flags, ..
-            } => {
+            Op::SetXattr { name, value, flags, .. } => {
                 let flags = XattrFlags::from_bits_retain(flags);
                 let done = self
                     .node(node)
@@ -264,31 +225,20 @@ impl Handler for Passthrough {
                 give(reply, done, |reply, ()| reply.ok());
             }
             Op::RemoveXattr { name } => {
-                let done = self
-                    .node(node)
-                    .and_then(|fd| rustix::fs::removexattr(magic(&fd), name));
+                let done = self.node(node).and_then(|fd| rustix::fs::removexattr(magic(&fd), name));
                 give(reply, done, |reply, ()| reply.ok());
             }
             Op::ReadDir { offset, size } => {
-                give(
-                    reply,
-                    self.list(node, offset, DirBuffer::plain(size)),
-                    |reply, list| reply.directory(&list),
-                );
+                give(reply, self.list(node, offset, DirBuffer::plain(size)), |reply, list| {
+                    reply.directory(&list)
+                });
             }
             Op::ReadDirPlus { offset, size } => {
-                give(
-                    reply,
-                    self.list(node, offset, DirBuffer::plus(size)),
-                    |reply, list| reply.directory(&list),
-                );
+                give(reply, self.list(node, offset, DirBuffer::plus(size)), |reply, list| {
+                    reply.directory(&list)
+                });
             }
-            Op::Fallocate {
-                fh,
-                offset,
-                length,
-                mode,
-            } => {
+            Op::Fallocate { fh, offset, length, mode } => {
                 let flags = FallocateFlags::from_bits_retain(mode);
                 let done = self
                     .file(fh)
@@ -303,8 +253,7 @@ impl Handler for Passthrough {
                 };
                 give(
                     reply,
-                    self.file(fh)
-                        .and_then(|file| rustix::fs::seek(&*file, from)),
+                    self.file(fh).and_then(|file| rustix::fs::seek(&*file, from)),
                     Reply::lseek,
                 );
             }
@@ -313,9 +262,7 @@ impl Handler for Passthrough {
 }
 
 fn request_flags(op: &Op<'_>) -> u32 {
-    let Op::Open { flags, .. } = op else {
-        unreachable!()
-    };
+    let Op::Open { flags, .. } = op else { unreachable!() };
     *flags
 }
 
