@@ -11,7 +11,7 @@ use duolog_wal::{Chain, Control, Cursor, FileId, HistoryEntry, Lsn, View, ViewNu
 use super::{Node, NodeConfig, NodeError, now};
 use crate::disk::{DirDisk, Disk};
 use crate::log::{ControlFile, Log};
-use crate::store::{adopt as adoption, leave as leaving};
+use crate::store::{adopt as adoption, base, leave as leaving};
 
 /// What setting a node up came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,35 @@ pub fn adopt(config: &NodeConfig) -> Result<Adopted, NodeError> {
     begin(disk, config, first, ViewNum(0), Vec::new(), next_file)?;
     Ok(adopted)
 }
+
+/// Sets a node up with a base copy of the other one's directories, which is moved into their
+/// place: its log begins where the copy was taken, and the rest comes from the primary.
+///
+/// # Errors
+/// The copy is not whole, of another pair, or on another file system. It can be called again.
+pub fn adopt_base(config: &NodeConfig, copy: &Path) -> Result<Adopted, NodeError> {
+    let disk = open_state(&config.state_dir)?;
+    if ControlFile::load(&disk)?.is_some() {
+        return Err(NodeError::AlreadyAdopted { path: config.state_dir.clone() });
+    }
+    let installed = base::install(copy)?;
+    let found = installed.manifest.cluster_id().unwrap_or_default();
+    if found != config.cluster {
+        return Err(NodeError::ForeignBase { cluster: config.cluster, found });
+    }
+    base::place(&installed, &config.directories)?;
+    let files = installed.manifest.directories.iter().flat_map(|directory| &directory.files);
+    // This node may have been a primary before it lost its disk, and since the copy was taken:
+    // no id of those times is ever used again.
+    let own = |id: u64| id.checked_sub(FileId::assigned(config.node, 0).0).map(|id| id / 2);
+    let used = files.clone().filter_map(|file| own(file.id)).max().unwrap_or(0);
+    let file_ids = used + IDS_SKIPPED;
+    begin(disk, config, installed.position, ViewNum(0), Vec::new(), file_ids)?;
+    Ok(Adopted { files: files.count() as u64, local: 0, already: false, empty: false })
+}
+
+/// Ids that a node cannot have used between a base copy and its return.
+const IDS_SKIPPED: u64 = 1 << 40;
 
 /// Begins the log at `first` and writes the control block.
 pub(super) fn begin(

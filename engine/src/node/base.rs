@@ -54,7 +54,7 @@ impl Node {
             let at = self.applying.lock().expect(POISON);
             (base::manifest(&self.store, *at)?, self.pin(at.lsn))
         };
-        let from = manifest.cursor.lsn;
+        let from = Lsn(manifest.cursor.lsn);
         let copied = base::copy(&self.store, &manifest, dest, on_bytes)?;
         // What was copied last may hold what was applied last, and that must be on disk before
         // the manifest says that the copy can be used.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use duolog_wal::{ClusterId, Cursor, Lsn, NodeId};
+use duolog_wal::{ClusterId, Lsn, NodeId};
 
 use crate::log::{ControlFileError, CutError, LogError, OpenError, ReadError};
 use crate::store::ApplyError;
@@ -109,11 +109,25 @@ pub enum NodeError {
         /// Committed up to here.
         committed: Lsn,
     },
-    /// A base copy does not fit the log.
-    #[error("the base copy begins at {found:?}, which this log does not hold")]
-    Base {
-        /// Where the base begins.
-        found: Cursor,
+    /// A base copy cannot be made or used.
+    #[error(transparent)]
+    Base(#[from] crate::store::base::BaseError),
+    /// A base copy is of another pair.
+    #[error("the base copy is of pair {found}, the configuration says {cluster}")]
+    ForeignBase {
+        /// Pair in the configuration.
+        cluster: ClusterId,
+        /// Pair in the manifest.
+        found: ClusterId,
+    },
+    /// The state directory holds a node already.
+    #[error(
+        "{path}: this node was set up before; run `duolog leave --config FILE` first if it is to \
+         begin anew from a base copy"
+    )]
+    AlreadyAdopted {
+        /// The state directory.
+        path: PathBuf,
     },
     /// The mount point is not ready.
     #[error(transparent)]

@@ -13,6 +13,7 @@
 
 mod adopt;
 mod apply;
+mod base;
 
 mod checkpoint;
 mod error;
@@ -34,7 +35,8 @@ use std::time::{Duration, SystemTime};
 
 use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, View};
 
-pub use self::adopt::{Adopted, adopt, leave};
+pub use self::adopt::{Adopted, adopt, adopt_base, leave};
+pub use self::base::{BaseReport, Pin};
 pub use self::error::NodeError;
 use self::file_ids::FileIds;
 pub(crate) use self::overlay::{Content, Overlay, Pending};
@@ -303,14 +305,6 @@ impl Node {
     /// The cursor at `lsn`, if a record begins there and the log still holds it.
     pub fn cursor_at(&self, lsn: Lsn) -> Result<Option<Cursor>, NodeError> {
         Ok(self.log.cursor_at(lsn)?)
-    }
-
-    /// Where the newest views in the log began, newest first: two histories part there or at an
-    /// end. As far as the log still holds them, and at most four: each costs a look into a
-    /// segment.
-    pub fn starts(&self) -> Vec<Cursor> {
-        let starts = self.log.history().into_iter().rev().take(4);
-        starts.filter_map(|entry| self.log.cursor_at(entry.start).ok().flatten()).collect()
     }
 
     /// Appends at most `max_bytes` of the log from `from` on to `out`.

@@ -23,7 +23,7 @@ use duolog_wal::{Cursor, Lsn};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom};
 use rustix::io::Errno;
 
-pub use super::install::{Installed, install};
+pub use super::install::{Installed, install, place};
 use super::manifest::{MANIFEST_VERSION, unescape};
 pub use super::manifest::{Manifest, ManifestDirectory, ManifestFile, Position};
 use super::{Directory, Kind, LocalRules, Store, backing, tree};
@@ -71,6 +71,25 @@ pub enum BaseError {
     Missing {
         /// The file.
         path: PathBuf,
+    },
+    /// The copy has other directories than this node.
+    #[error("the base copy has {found} directories, the configuration {expected}")]
+    Count {
+        /// Directories in the copy.
+        found: usize,
+        /// Directories in the configuration.
+        expected: usize,
+    },
+    /// The copy cannot be moved to its place.
+    #[error(
+        "{} and {} are on different file systems: copy the base beside the directory first",
+        .copy.display(), .directory.display()
+    )]
+    OtherFileSystem {
+        /// Where the copy is.
+        copy: PathBuf,
+        /// Where it belongs.
+        directory: PathBuf,
     },
     /// A file could not be read or written.
     #[error("base copy: {}", .path.display())]

@@ -27,6 +27,68 @@ pub struct Installed {
     pub left_out: u64,
 }
 
+/// Moves an installed copy to where a node's directories belong, each with an empty mount point.
+/// Can be called again when it was interrupted.
+///
+/// # Errors
+/// There is something in the place already, or the copy is on another file system.
+pub fn place(installed: &Installed, directories: &[Directory]) -> Result<(), BaseError> {
+    if installed.directories.len() != directories.len() {
+        return Err(BaseError::Count {
+            found: installed.directories.len(),
+            expected: directories.len(),
+        });
+    }
+    for (copy, own) in installed.directories.iter().zip(directories) {
+        let hidden = own.hidden();
+        let mount_point = &own.mount_point;
+        let is_empty = |path: &Path| match std::fs::read_dir(path) {
+            Ok(mut entries) => Ok(entries.next().is_none()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(at(path)(error)),
+        };
+        if !own.is_inside() && !is_empty(mount_point)? {
+            return Err(BaseError::Exists { path: mount_point.clone() });
+        }
+        match rustix::fs::mkdir(hidden, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(at(hidden)(error)),
+        }
+        for (from, to) in [(&copy.unlinked, &own.unlinked), (&copy.data, &own.data)] {
+            if !from.exists() && to.exists() {
+                continue;
+            }
+            // An empty directory is replaced, and nothing else.
+            match rustix::fs::rename(from, to) {
+                Ok(()) => {}
+                Err(Errno::XDEV) => {
+                    return Err(BaseError::OtherFileSystem {
+                        copy: from.clone(),
+                        directory: hidden.to_owned(),
+                    });
+                }
+                Err(error) => return Err(at(to)(error)),
+            }
+        }
+        if !own.is_inside() {
+            match rustix::fs::mkdir(mount_point, Mode::from_raw_mode(0o555)) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => {
+                    rustix::fs::chmod(mount_point, Mode::from_raw_mode(0o555))
+                        .map_err(at(mount_point))?;
+                }
+                Err(error) => return Err(at(mount_point)(error)),
+            }
+        }
+        for dir in [Some(hidden), hidden.parent()].into_iter().flatten() {
+            let open =
+                backing::list_at(CWD, dir.as_os_str().as_encoded_bytes()).map_err(at(dir))?;
+            rustix::fs::fsync(&open).map_err(at(dir))?;
+        }
+    }
+    Ok(())
+}
+
 /// Restores from the manifest what a copy lost on its way: owners, permissions, times, extended
 /// attributes, hard links, empty and special files, and the ids. Where it was done before, and
 /// replay may have begun, nothing is done.
