@@ -1,7 +1,7 @@
 //! `duolog adopt` and `duolog leave`: directories become replicated ones, and plain ones again.
 //! Both can be repeated after an interruption; neither ever deletes what an SQL server wrote.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use duolog_engine::node;
 
 use crate::cli::{Adopt, OfConfig};
@@ -13,8 +13,11 @@ use crate::shell::node_config;
 pub(crate) fn adopt(options: &Adopt) -> anyhow::Result<()> {
     let config = Config::load(&options.node.config)?;
     does_not_run(&config)?;
-    ensure!(options.base.is_none(), "adopting a base copy is not possible yet");
-    let adopted = node::adopt(&node_config(&config)?)?;
+    let settings = node_config(&config)?;
+    let adopted = match &options.base {
+        Some(copy) => node::adopt_base(&settings, copy)?,
+        None => node::adopt(&settings)?,
+    };
     if adopted.already {
         println!("{} is set up already; nothing was done", config.node);
         return Ok(());
