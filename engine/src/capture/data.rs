@@ -49,7 +49,7 @@ impl Capture {
 
     fn log_write(&self, id: FileId, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let len = data.len() as u64;
-        if !self.room.take(&self.node, len) {
+        if !self.room.take(&self.node, len, 0) {
             return Err(Errno::NOSPC);
         }
         let content = self.node.overlay.file(id);
@@ -165,7 +165,7 @@ impl Capture {
         } else {
             return reply.error(Errno::OPNOTSUPP);
         };
-        if mode & punch == 0 && !self.room.take(&self.node, len) {
+        if mode & punch == 0 && !self.room.take(&self.node, len, 0) {
             return reply.error(Errno::NOSPC);
         }
         self.change_content(id, &operation, pending, ok(reply));
