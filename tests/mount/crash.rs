@@ -116,6 +116,6 @@ fn what_was_fsynced_is_on_the_second_node_and_nothing_that_was_never_done() {
                 possible.len()
             );
         }
-        pair.stop();
+        pair.node(2).unwrap().stop();
     }
 }

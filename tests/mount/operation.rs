@@ -162,7 +162,7 @@ fn operation(random: &mut Random, choice: Choice) -> Operation {
         84..=85 => Operation::Link { from: path(random), to: path(random) },
         86 => Operation::Symlink { target: path(random), path: path(random) },
         87 => {
-            let kind = *pick(random, &[0o100_000, 0o010_000, 0o140_000, 0o020_000]);
+            let kind = *pick(random, &[0o100_000, 0o010_000, 0o140_000]);
             Operation::Special { path: path(random), kind }
         }
         88..=89 => Operation::SetMode { path: path(random), mode: mode(random, whole) },

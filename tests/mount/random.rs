@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
@@ -30,6 +30,7 @@ fn work(worlds: &mut [World], steps: u64, choice: Choice) {
 
 /// The time of each file, as it is shown.
 fn times(root: &Path) -> BTreeMap<PathBuf, (i64, i64)> {
+    let root = &root.canonicalize().unwrap();
     let time = |path: PathBuf| {
         let meta = path.symlink_metadata().unwrap();
         (path.strip_prefix(root).unwrap().to_owned(), (meta.mtime(), meta.mtime_nsec()))
@@ -75,6 +76,7 @@ fn random_operations_are_right_on_a_kernel_without_any_optional_feature() {
         let model = scratch.path().join("model");
         fs::create_dir(&model).unwrap();
         let mount = joined.mount();
+        fs::set_permissions(&mount, fs::Permissions::from_mode(0o755)).unwrap();
         let mut worlds: Vec<_> =
             (0..USERS).map(|number| World::new(number, seed, &mount, &model)).collect();
         work(&mut worlds, STEPS / 2, Choice::All);

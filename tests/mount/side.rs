@@ -6,8 +6,8 @@
 
 use std::ffi::c_void;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -194,9 +194,7 @@ impl Side {
             }
             Operation::Special { path, kind } => {
                 let (kind, mode) = (FileType::from_raw_mode(*kind), Mode::from_raw_mode(0o640));
-                let device = rustix::fs::makedev(1, 3);
-                let device = if kind == FileType::CharacterDevice { device } else { 0 };
-                done(rustix::fs::mknodat(CWD, at(path), kind, mode, device))
+                done(rustix::fs::mknodat(CWD, at(path), kind, mode, 0))
             }
             Operation::SetMode { path, mode } => {
                 let mode = Mode::from_raw_mode(*mode);
@@ -270,10 +268,11 @@ impl Side {
         const PAGE: u64 = 4096;
         let file = self.file(slot)?;
         let size = file.metadata().map_err(errno)?.len();
-        let Some(len) = size.checked_sub(offset).filter(|left| *left > 0) else {
+        let Some(left) = size.checked_sub(offset).filter(|left| *left > 0) else {
             return Ok(Vec::new());
         };
-        let len = usize::try_from(len.min(PAGE - offset % PAGE)).unwrap().min(len_of(len, size));
+        let most = usize::try_from(left.min(PAGE - offset % PAGE)).unwrap();
+        let len = len.min(most);
         let page = offset / PAGE * PAGE;
         let bytes = usize::try_from(PAGE).unwrap();
         let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -363,10 +362,6 @@ impl Side {
         }
         Ok(left.to_le_bytes().to_vec())
     }
-}
-
-fn len_of(len: u64, size: u64) -> usize {
-    usize::try_from(len.min(size)).unwrap()
 }
 
 fn errno(error: io::Error) -> Errno {

@@ -2,7 +2,7 @@
 //! it, and compares each result. Every user has a directory of its own, so that what many do at
 //! the same time can be compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,8 @@ use rustix::io::Errno;
 use crate::operation::{Choice, Operation, choose};
 use crate::side::{Outcome, Side};
 
-/// What a mount says that is no more.
-const DEAD: [Errno; 6] =
-    [Errno::NOTCONN, Errno::CONNABORTED, Errno::IO, Errno::FAULT, Errno::NODEV, Errno::CONNREFUSED];
+/// Operations that are told when one goes wrong.
+const BEFORE: usize = 40;
 
 /// A user.
 #[derive(Debug)]
@@ -29,6 +28,8 @@ pub(crate) struct World {
     mount: Side,
     model: Side,
     steps: u64,
+    /// The last few operations, for people.
+    before: VecDeque<(Operation, bool)>,
     /// The last operation, if the mount died under it: nobody knows whether it was done.
     interrupted: Option<(Operation, bool)>,
     /// What the model was after each step since the last fsync of something just written.
@@ -46,14 +47,24 @@ impl World {
         };
         let random = Random::new(seed.wrapping_mul(1000) + number);
         let (mount, model) = (side(mount), side(model));
-        Self { name, seed, random, mount, model, steps: 0, interrupted: None, states: None }
+        Self {
+            name,
+            seed,
+            random,
+            mount,
+            model,
+            steps: 0,
+            before: VecDeque::new(),
+            interrupted: None,
+            states: None,
+        }
     }
 
     /// Does `steps` operations, each counted in `all`; fewer when the mount dies.
     pub(crate) fn run(&mut self, steps: u64, choice: Choice, all: &AtomicU64) {
         for _ in 0..steps {
             let (operation, as_user) = choose(&mut self.random, choice);
-            if !self.step(operation.clone(), as_user, true) {
+            if !self.step(operation.clone(), as_user) {
                 return;
             }
             // The log is one: an fsync of what was just written covers all that came before.
@@ -63,7 +74,7 @@ impl World {
             {
                 let sync = Operation::Sync { slot, data: self.random.once_in(2) };
                 let written = self.model.is_writable(slot);
-                if !self.step(sync, false, true) {
+                if !self.step(sync, false) {
                     return;
                 }
                 if written && let Some(states) = &mut self.states {
@@ -75,35 +86,39 @@ impl World {
     }
 
     /// One operation on both sides; false when the mount died under it.
-    fn step(&mut self, operation: Operation, as_user: bool, may_die: bool) -> bool {
+    fn step(&mut self, operation: Operation, as_user: bool) -> bool {
         self.steps += 1;
         let mount = self.mount.perform(&operation, as_user);
-        if may_die
-            && mount.as_ref().is_err_and(|error| DEAD.contains(error))
-            && self.mount_is_dead()
-        {
+        if mount.as_ref().is_err_and(|error| self.is_dead(*error)) {
             self.interrupted = Some((operation, as_user));
             return false;
         }
         let model = self.model.perform(&operation, as_user);
-        assert!(
-            mount == model,
-            "seed {} {} step {}: {operation:?}{}: mount {}, model {}",
-            self.seed,
-            self.name,
-            self.steps,
-            if as_user { " as a user" } else { "" },
-            shown(&mount),
-            shown(&model),
-        );
+        if mount != model {
+            let (seed, name, step) = (self.seed, &self.name, self.steps);
+            let by = if as_user { " as a user" } else { "" };
+            let (mount, model) = (shown(&mount), shown(&model));
+            let before = &self.before;
+            panic!(
+                "seed {seed} {name} step {step}: {operation:?}{by}: mount {mount}, model {model}; \
+                 before: {before:#?}"
+            );
+        }
+        self.before.push_back((operation, as_user));
+        if self.before.len() > BEFORE {
+            self.before.pop_front();
+        }
         self.note_state();
         true
     }
 
-    fn mount_is_dead(&self) -> bool {
-        // The root of the file system: what is below may be missing for good reasons.
+    /// Whether an error says that the mount is no more.
+    fn is_dead(&self, error: Errno) -> bool {
+        const FUSE: i64 = 0x6573_5546;
+        // Asked of the file system itself, which nothing caches; gone, another one is there.
         let root = self.mount.root().parent().unwrap();
-        fs::read_dir(root).is_err() || fs::symlink_metadata(self.mount.root()).is_err()
+        matches!(error, Errno::NOTCONN | Errno::CONNABORTED)
+            || rustix::fs::statfs(root).map_or(true, |stat| stat.f_type != FUSE)
     }
 
     fn note_state(&mut self) {

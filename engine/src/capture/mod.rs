@@ -106,7 +106,7 @@ impl Handler for Capture {
             Op::ReadDir { offset, size } => self.read_dir(id, offset, size, false, reply),
             Op::ReadDirPlus { offset, size } => self.read_dir(id, offset, size, true, reply),
             Op::Fallocate { offset, length, mode, .. } => {
-                self.allocate(id, offset, length, mode, reply);
+                self.allocate(id, offset, length, mode, caller, reply);
             }
             Op::Lseek { offset, whence, .. } => self.seek(id, offset, whence, reply),
         }

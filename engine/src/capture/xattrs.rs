@@ -106,7 +106,11 @@ impl Capture {
     pub(super) fn remove_xattr(&self, id: FileId, name: &[u8], reply: Reply) {
         match self.node.store.get_xattr(id, name) {
             Ok(_) => self.submit(&Operation::RemoveXattr { id, name }, &[id], ok(reply)),
-            Err(error) => reply.error(errno(error)),
+            // An ACL that is not there says what the mode says, and may be taken away.
+            Err(error) => match errno(error) {
+                Errno::NODATA if name == ACL_ACCESS || name == ACL_DEFAULT => reply.ok(),
+                error => reply.error(error),
+            },
         }
     }
 }
