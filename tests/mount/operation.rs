@@ -313,7 +313,10 @@ fn operation(random: &mut Random, choice: Choice) -> Operation {
         88..=89 => Operation::SetMode { path: path(random), mode: mode(random, whole) },
         90 => {
             let owner = |random: &mut Random| *pick(random, &[None, Some(0), Some(1000), Some(7)]);
-            Operation::SetOwner { path: path(random), uid: owner(random), gid: owner(random) }
+            let (path, uid) = (path(random), owner(random));
+            // Naming neither takes set-id bits away, which the kernel does not tell FUSE.
+            let gid = owner(random).or(uid.is_none().then_some(7));
+            Operation::SetOwner { path, uid, gid }
         }
         91 => {
             let seconds = random.once_in(2).then(|| i64::try_from(fill % (1 << 31)).unwrap());

@@ -16,6 +16,8 @@ use rustix::io::Errno;
 use crate::operation::{Choice, Operation, choose};
 use crate::side::{Outcome, Side};
 
+/// Most pieces of one write.
+const PARTS: usize = 4;
 /// Operations that are told when one goes wrong.
 const BEFORE: usize = 40;
 
@@ -64,8 +66,10 @@ impl World {
     pub(crate) fn run(&mut self, steps: u64, choice: Choice, all: &AtomicU64) {
         for _ in 0..steps {
             let (operation, as_user) = choose(&mut self.random, choice);
-            if !self.step(operation.clone(), as_user) {
-                return;
+            for part in self.parts(&operation) {
+                if !self.step(part, as_user) {
+                    return;
+                }
             }
             // The log is one: an fsync of what was just written covers all that came before.
             if let Operation::Write { slot, .. } | Operation::WriteAt { slot, .. } = operation
@@ -83,6 +87,17 @@ impl World {
             }
             all.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What to do for an operation: where each state counts, what the kernel would send in pieces
+    /// is done in pieces.
+    fn parts(&self, operation: &Operation) -> Vec<Operation> {
+        if self.states.is_none() {
+            return vec![operation.clone()];
+        }
+        let mut parts = self.model.parts(operation);
+        parts.truncate(PARTS);
+        parts
     }
 
     /// One operation on both sides; false when the mount died under it.

@@ -15,8 +15,8 @@ use crate::store::{Kind, Released};
 
 /// Names that one file may have: what the common file systems of both nodes allow.
 const LINKS_MAX: u32 = 64_000;
-/// Longest path below a replicated directory, in bytes, so that both nodes can open it.
-const PATH_MAX: usize = 4000;
+/// Longest path of a file, in bytes: what can be opened by its name.
+const PATH_MAX: usize = 4095;
 /// Longest target of a symbolic link, in bytes: what the common file systems of both nodes hold.
 const TARGET_MAX: usize = 1023;
 const NOREPLACE: u32 = 1;
@@ -258,6 +258,10 @@ impl Capture {
             {
                 return Err(Errno::XDEV);
             }
+            self.check_move(id, new_parent, new_name)?;
+            if let Some(replaced) = replaced.filter(|_| flags & EXCHANGE != 0) {
+                self.check_move(replaced, parent, name)?;
+            }
             Ok((id, replaced))
         });
         let (id, replaced) = match checked {
@@ -272,6 +276,19 @@ impl Capture {
             concerned.extend(replaced);
         }
         self.submit(&operation, &concerned, ok(reply));
+    }
+
+    /// Whether what is in a directory may move with it.
+    fn check_move(&self, id: FileId, parent: FileId, name: &[u8]) -> Result<(), Errno> {
+        if self.node.store.kind(id) != Some(Kind::Directory) {
+            return Ok(());
+        }
+        let moved = self.node.store.moved(id, parent, name);
+        let root = self.node.store.path_of(self.root).as_os_str().len();
+        if root + 1 + moved.longest_bytes > PATH_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        if moved.changes_place { Err(Errno::XDEV) } else { Ok(()) }
     }
 
     pub(super) fn unnamed(
