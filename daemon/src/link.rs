@@ -70,6 +70,7 @@ pub(crate) fn ship(
         node: node.clone(),
         bond: bond.clone(),
         events,
+        start: node.end(),
         leads: false,
         view: Cell::new(ViewNum::default()),
         target: Lsn::ZERO,
@@ -129,7 +130,7 @@ fn tuning(peer: &Peer) -> Tuning {
     }
 }
 
-fn hello(node: &Node) -> Hello {
+fn hello(node: &Node, starts: Vec<Cursor>) -> Hello {
     Hello {
         format_version: FORMAT_VERSION_ON_WIRE,
         cluster: node.config().cluster,
@@ -139,6 +140,7 @@ fn hello(node: &Node) -> Hello {
         end: node.end(),
         durable: node.durable(),
         first: node.first(),
+        starts,
     }
 }
 
@@ -158,6 +160,8 @@ struct Shipper {
     node: Arc<Node>,
     bond: Arc<Bond>,
     events: Sender<Event>,
+    /// Where the log ended when this process took it over.
+    start: Cursor,
     leads: bool,
     /// The view that was said when this connection began: the secondary's acknowledgements carry
     /// it back.
@@ -175,7 +179,7 @@ impl Shipper {
 
 impl Source for Shipper {
     fn hello(&self) -> Hello {
-        let hello = hello(&self.node);
+        let hello = hello(&self.node, vec![self.start]);
         self.view.set(hello.view);
         hello
     }
@@ -280,7 +284,7 @@ impl Receiver {
 impl Sink for Receiver {
     fn hello(&self) -> Hello {
         self.node.begin_receiving();
-        hello(&self.node)
+        hello(&self.node, Vec::new())
     }
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {

@@ -11,6 +11,7 @@ mod logging;
 mod mounts;
 mod notify;
 mod run;
+mod setup;
 mod shell;
 mod standing;
 mod status;
@@ -18,7 +19,6 @@ mod status;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Parser;
 
 use cli::{Cli, Command};
@@ -41,7 +41,8 @@ fn main() -> ExitCode {
 fn perform(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Run(options) => run::run(&options)?,
-        Command::Adopt(_) | Command::Leave(_) => bail!("waits for the engine"),
+        Command::Adopt(options) => setup::adopt(&options)?,
+        Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Demo(options) => return demo::run(&options),

@@ -21,7 +21,7 @@ use crate::shell::{Event, Shell};
 pub(crate) fn run(options: &Run) -> anyhow::Result<()> {
     let config = Config::load(&options.node.config)?;
     if options.with_parent {
-        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+        rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
             .context("cannot bind this node's life to its parent's")?;
     }
     prepare_process();
@@ -29,10 +29,10 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot wait for events")?;
-    runtime.block_on(supervise(config))
+    runtime.block_on(supervise(config, options.with_parent))
 }
 
-async fn supervise(config: Config) -> anyhow::Result<()> {
+async fn supervise(config: Config, with_parent: bool) -> anyhow::Result<()> {
     // Nobody else may connect in the moment before the socket has its mode.
     rustix::process::umask(Mode::from_raw_mode(0o117));
     let control = Listener::open(&config.control_socket)?;
@@ -40,6 +40,7 @@ async fn supervise(config: Config) -> anyhow::Result<()> {
     // the kernel before the request comes here.
     rustix::process::umask(Mode::empty());
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
 
     let directories: Vec<_> =
@@ -60,13 +61,19 @@ async fn supervise(config: Config) -> anyhow::Result<()> {
     });
     let mut stopping = false;
     loop {
+        let mut once_more = true;
         tokio::select! {
             result = &mut ended => return result.context("the node's thread ended by a panic")?,
             () = control.serve(answer.clone()) => {}
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            // From a parent that ended, which the kernel says once for each of its threads.
+            _ = hangup.recv(), if with_parent => once_more = false,
         }
         if stopping {
+            if !once_more {
+                continue;
+            }
             tracing::warn!("stopped at once by a second signal; the next start recovers the log");
             for directory in &directories {
                 mounts::abort_below(directory);

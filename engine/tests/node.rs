@@ -204,3 +204,37 @@ fn an_fsync_waits_for_the_second_node() {
     assert_ne!(end, Lsn::ZERO);
     pair.stop();
 }
+
+/// A file that grows never looks shorter than it was: the kernel would cut it there, and a server
+/// that asks for the end would write over what it has.
+#[test]
+fn a_growing_file_never_looks_shorter_than_it_was() {
+    let pair = Pair::new();
+    let path = pair.mount.join("grows");
+    let file = fs::File::create(&path).unwrap();
+    let over = AtomicBool::new(false);
+    let written = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let file = fs::File::open(&path).unwrap();
+            while !over.load(Ordering::Acquire) {
+                let least = written.load(Ordering::Acquire);
+                let size = file.metadata().unwrap().size();
+                if size < least {
+                    return Some((size, least));
+                }
+            }
+            None
+        });
+        for block in 0..4000 {
+            file.write_all_at(&[7; 512], block * 512).unwrap();
+            written.store((block + 1) * 512, Ordering::Release);
+            if block % 16 == 0 {
+                file.sync_data().unwrap();
+            }
+        }
+        over.store(true, Ordering::Release);
+        assert_eq!(looks.join().unwrap(), None, "size seen and size written before");
+    });
+    pair.stop();
+}

@@ -219,6 +219,9 @@ fn a_hostile_primary_is_closed_on_and_the_next_one_gets_in() {
     listener.stop().unwrap();
 }
 
+/// Its first message, its second, its stream, and what the primary says of it.
+type Impostor<'a> = (&'a [u8], &'a [u8], Vec<u8>, &'a str);
+
 /// A secondary as the dialer meets it: answers as told, then sends `acks`.
 async fn impostor(endpoint: &Endpoint, first: &[u8], second: &[u8], acks: &[u8]) {
     let connection = endpoint.accept().await.unwrap().await.unwrap();
@@ -246,7 +249,7 @@ fn a_hostile_secondary_is_closed_on_and_nothing_is_believed() {
     let ready = control::encode(&Message::Ready { at: Cursor::default() });
     let ack = |durable: u64| Ack { durable: Lsn(durable), ..primary_ack() }.encode();
     let acks = |acks: &[[u8; 48]]| [&[2][..], &acks.concat()].concat();
-    let cases: [(&[u8], &[u8], Vec<u8>, &str); 7] = [
+    let cases: [Impostor<'_>; 7] = [
         (&[0xff; 8], &[], vec![], "a control message of 4294967295 bytes"),
         (&ready, &[], vec![], "the peer should have sent its Hello"),
         (&good, &control::encode(&Message::Ready { at: end }), vec![], "Ready at a position"),

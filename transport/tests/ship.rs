@@ -202,7 +202,7 @@ fn one_sync_covers_what_gathered_during_the_last() {
     pair.secondary.wait("a sync that waits", |state| state.syncs_waiting > 0);
     let before = pair.secondary.state().syncs;
     let mut end = Lsn::ZERO;
-    for i in 0..100 {
+    for i in 0..2000 {
         end = pair.primary.append(&noise(i, 500), &waker);
     }
     wait_stats(&pair.dialer, "everything sent", |stats| stats.raw_bytes == end.0);
@@ -210,5 +210,19 @@ fn one_sync_covers_what_gathered_during_the_last() {
     pair.acknowledged(end);
     let syncs = pair.secondary.state().syncs - before;
     assert!(syncs <= 12, "{syncs} syncs for a hundred records that were there");
+    pair.stop();
+}
+
+/// A frame that comes in many packets is synced once, when it is whole.
+#[test]
+fn a_begun_frame_is_not_synced() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    pair.acknowledged(pair.primary.append(b"connected", &waker));
+    let before = pair.secondary.state().syncs;
+    for i in 0..50 {
+        pair.acknowledged(pair.primary.append(&noise(i, 60_000), &waker));
+    }
+    assert_eq!(pair.secondary.state().syncs - before, 50);
     pair.stop();
 }

@@ -5,8 +5,11 @@
 //! descendant of this one (orphans come back to it, as it is their subreaper), and every mount
 //! and file is below the demo's directory. Never touches what is not.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +27,7 @@ struct Leftovers {
     keep: bool,
 }
 
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static LEFTOVERS: Mutex<Option<Leftovers>> = Mutex::new(None);
 
 /// How long a database server may take to stop at once, and how long killed processes may take.
@@ -36,6 +40,11 @@ pub(crate) struct Cleanup(());
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
+        // The story fails when its processes are taken away. That is no news, and the exit code
+        // is the signal's.
+        while INTERRUPTED.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
         run();
     }
 }
@@ -76,6 +85,7 @@ pub(crate) fn begin(directory: &Path, keep: bool) -> anyhow::Result<Cleanup> {
                     _ = hangup.recv() => 129,
                 }
             });
+            INTERRUPTED.store(true, Ordering::SeqCst);
             eprintln!("\ninterrupted: taking away processes, mounts and files of the demo");
             run();
             std::process::exit(code);
@@ -100,9 +110,13 @@ fn run() {
     // A process that waits in a mount ends only once the mount is aborted, and a node that still
     // lives may mount again: both, until neither is left.
     let deadline = Instant::now() + PATIENCE;
+    let mut shared = BTreeSet::new();
     loop {
         let left = descendants();
         for process in &left {
+            if process.name == "postgres" {
+                shared.extend(shared_memory(process.pid));
+            }
             rustix::process::kill_process(process.pid, Signal::KILL).ok();
         }
         abort_below(&directory);
@@ -115,6 +129,9 @@ fn run() {
         }
     }
     abort_below(&directory);
+    for memory in shared {
+        memory.remove();
+    }
     if keep {
         eprintln!("the demo's directory stays: {}", directory.display());
     } else if none_below(&directory)
@@ -123,6 +140,48 @@ fn run() {
     {
         eprintln!("cannot remove {}: {error}; remove it by hand", directory.display());
     }
+}
+
+/// Memory that outlives the processes that share it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SharedMemory {
+    /// A file in `/dev/shm`.
+    File(PathBuf),
+    /// A System V segment, by its number.
+    Segment(u64),
+}
+
+impl SharedMemory {
+    fn remove(&self) {
+        match self {
+            Self::File(path) => drop(fs::remove_file(path)),
+            Self::Segment(number) => {
+                let mut remove = Command::new("ipcrm");
+                remove.args(["-m", &number.to_string()]);
+                remove.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                // Gone already, or the tool is missing: 56 bytes stay.
+                remove.status().ok();
+            }
+        }
+    }
+}
+
+/// What a server maps that its kill would leave behind: initdb's helpers cannot be asked to stop.
+fn shared_memory(pid: Pid) -> Vec<SharedMemory> {
+    let maps = fs::read(format!("/proc/{}/maps", pid.as_raw_nonzero())).unwrap_or_default();
+    String::from_utf8_lossy(&maps).lines().filter_map(mapped).collect()
+}
+
+/// A line of a process's maps: `from-to mode offset device inode path`.
+fn mapped(line: &str) -> Option<SharedMemory> {
+    let mut fields = line.split_ascii_whitespace();
+    let inode = fields.nth(4)?;
+    let path = fields.next()?;
+    if path.starts_with("/dev/shm/PostgreSQL.") {
+        return Some(SharedMemory::File(path.into()));
+    }
+    // The number of a System V segment is its inode.
+    path.strip_prefix("/SYSV").and(inode.parse().ok()).map(SharedMemory::Segment)
 }
 
 #[derive(Debug)]
@@ -179,7 +238,17 @@ fn descendants() -> Vec<Descendant> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+
+    #[test]
+    fn shared_memory_of_a_server_is_found_in_its_maps() {
+        let line = "7f0000000000-7f0000100000 rw-s 00000000 00:1a 12 /dev/shm/PostgreSQL.263079";
+        let file = SharedMemory::File("/dev/shm/PostgreSQL.263079".into());
+        assert_eq!(mapped(line), Some(file));
+        let line = "7f0000000000-7f0000001000 rw-s 00000000 00:01 22 /SYSV00000001 (deleted)";
+        assert_eq!(mapped(line), Some(SharedMemory::Segment(22)));
+        assert_eq!(mapped("7f00-7f01 rw-p 00000000 00:00 0 "), None);
+        assert_eq!(mapped("7f00-7f01 r-xp 00000000 08:01 9 /usr/lib/libc.so.6"), None);
+    }
 
     #[test]
     fn a_child_of_a_child_is_found() {

@@ -139,11 +139,16 @@ impl Capture {
 
     /// The attributes as everything that was answered makes them.
     fn attr(&self, id: FileId) -> Result<Attr, Errno> {
+        // Locked before the backing file is asked: apply cannot carry an operation over in
+        // between, so its effect is in one of the two. A size without it would make the kernel
+        // cut the file short.
+        let content = self.node.overlay.get(id);
+        let content = content.as_ref().map(|content| Content::lock(content));
         let stat = self.node.store.stat(id).map_err(errno)?;
-        Ok(self.attr_of(id, &stat))
+        Ok(self.attr_of(id, &stat, content.as_deref()))
     }
 
-    fn attr_of(&self, id: FileId, stat: &Stat) -> Attr {
+    fn attr_of(&self, id: FileId, stat: &Stat, content: Option<&Content>) -> Attr {
         let mut attr = Attr {
             ino: self.node_id(id),
             size: stat.size,
@@ -159,13 +164,10 @@ impl Capture {
             rdev: u32::try_from(stat.rdev).unwrap_or(0),
             blksize: 4096,
         };
-        if let Some(content) = self.node.overlay.get(id) {
-            let content = Content::lock(&content);
-            if let (Some(size), Some(time)) = (content.size(), content.time()) {
-                attr.size = size;
-                attr.mtime = attr.mtime.max(timestamp(time.into()));
-                attr.ctime = attr.ctime.max(attr.mtime);
-            }
+        if let Some((size, time)) = content.and_then(|content| content.size().zip(content.time())) {
+            attr.size = size;
+            attr.mtime = attr.mtime.max(timestamp(time.into()));
+            attr.ctime = attr.ctime.max(attr.mtime);
         }
         attr
     }
