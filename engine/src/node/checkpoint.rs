@@ -43,10 +43,10 @@ impl Node {
         let cursor = self.store.sync().map_err(NodeError::Checkpoint)?;
         let durable = self.progress.durable();
         self.control.update(|control| {
-            control.checkpoint = cursor;
+            control.checkpoint = cursor.unwrap_or(control.checkpoint);
             control.durable = control.durable.max(durable);
         })?;
-        tracing::debug!(lsn = %cursor.lsn, "checkpoint");
+        tracing::debug!(lsn = %self.control.get().checkpoint.lsn, "checkpoint");
         Ok(())
     }
 

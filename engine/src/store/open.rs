@@ -111,8 +111,6 @@ impl Store {
             marks.push(walk.root(number, directory, &root)?);
             roots.push(root);
         }
-        let applied = marks.iter().copied().max_by_key(|mark: &Cursor| mark.lsn);
-        let applied = applied.unwrap_or_default();
         walk.strangers.sort();
         Ok(Self {
             cluster,
@@ -124,7 +122,7 @@ impl Store {
             dirs: Mutex::default(),
             times: super::Times::default(),
             holds: Mutex::default(),
-            applying: Mutex::new(Applying { applied, marks }),
+            applying: Mutex::new(Applying { applied: None, marks }),
             next_local: AtomicU64::new(walk.next_local),
             strangers: walk.strangers,
             sync_failed: Mutex::default(),

@@ -167,7 +167,7 @@ fn times_are_those_of_the_log_before_and_after_they_are_on_disk() {
     clock.apply(&store, &Operation::Write { id: id(0), offset: 0, data: b"x" });
     let at = FileTime::from(clock.0.time);
     assert_eq!(store.stat(id(0)).unwrap().mtime, at);
-    assert_eq!(store.sync().unwrap(), clock.0);
+    assert_eq!(store.sync().unwrap(), Some(clock.0));
     let on_disk = |name| {
         let stat = site.data().join(name).metadata().unwrap();
         (stat.mtime(), stat.mtime_nsec())
@@ -180,6 +180,17 @@ fn times_are_those_of_the_log_before_and_after_they_are_on_disk() {
     clock.apply(&store, &Operation::SetAttributes { id: id(0), attributes });
     drop(store);
     assert_eq!(on_disk("a"), (-9, 7));
+}
+
+#[test]
+fn a_checkpoint_before_anything_was_applied_moves_nothing() {
+    let site = Site::new();
+    let (store, mut clock) = (site.open(), Clock::default());
+    clock.apply(&store, &create(b"a", id(0), 0o100_600));
+    drop(store);
+    let store = site.open();
+    assert_eq!(store.marks(), [clock.0]);
+    assert_eq!((store.applied(), store.sync().unwrap()), (None, None));
 }
 
 #[test]
