@@ -34,7 +34,7 @@ pub use control::{ControlFile, ControlFileError};
 pub use cut::{CutError, KeptBranch, branches, drop_branch};
 pub use reader::{LogReader, ReadError};
 pub use recovery::{OpenError, Recovered};
-pub use segment::{SegmentReader, SegmentReaderError};
+pub use segment::{SegmentReader, SegmentReaderError, segment_files};
 pub use spares::Recycled;
 
 use std::io;
@@ -199,7 +199,7 @@ impl<D: Disk> Log<D> {
         history: Vec<HistoryEntry>,
     ) -> io::Result<Self> {
         options.check();
-        if disk.list()?.iter().any(|name| segment::parse_name(name).is_some()) {
+        if !segment_files(&disk)?.is_empty() {
             let text = "the directory holds a log already";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }

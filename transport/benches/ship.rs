@@ -3,10 +3,7 @@
 //!
 //! `cargo bench -p duolog-transport`; both ends run in this process, each on its own thread.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a bench says what is wrong by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a bench says what is wrong by panicking")]
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -57,10 +54,7 @@ impl Source for Endless {
     }
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
-        Some(Cursor {
-            lsn,
-            ..Cursor::default()
-        })
+        Some(Cursor { lsn, ..Cursor::default() })
     }
 
     fn end(&self) -> Lsn {
@@ -117,10 +111,7 @@ impl Sink for Nowhere {
     }
 
     fn standing(&self) -> Ack {
-        Ack {
-            durable: Lsn(self.0),
-            ..Ack::default()
-        }
+        Ack { durable: Lsn(self.0), ..Ack::default() }
     }
 
     fn committed(&mut self, _lsn: Lsn) {}
@@ -164,11 +155,8 @@ fn run(tuning: &Tuning) -> Running {
     )
     .unwrap();
     let positions = Arc::new(Positions::default());
-    let source = Endless {
-        bytes: pages(),
-        positions: positions.clone(),
-        waiter: std::thread::current(),
-    };
+    let source =
+        Endless { bytes: pages(), positions: positions.clone(), waiter: std::thread::current() };
     let dialer = dial(
         DialConfig {
             name: "link-primary".into(),
@@ -181,11 +169,7 @@ fn run(tuning: &Tuning) -> Running {
         source,
     )
     .unwrap();
-    Running {
-        positions,
-        dialer,
-        listener,
-    }
+    Running { positions, dialer, listener }
 }
 
 impl Running {
@@ -205,11 +189,7 @@ fn ship(criterion: &mut Criterion) {
         ("always", Compression::Always),
     ] {
         for (mtu, mtu_bytes) in [("", 1452), ("/mtu6500", 6500)] {
-            let running = run(&Tuning {
-                compression,
-                mtu_bytes,
-                ..Tuning::default()
-            });
+            let running = run(&Tuning { compression, mtu_bytes, ..Tuning::default() });
             running.ship(RECORD as u64);
             let mut group = criterion.benchmark_group(format!("ship/{name}{mtu}"));
             group.throughput(Throughput::Bytes(RECORD as u64));

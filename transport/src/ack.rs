@@ -61,11 +61,8 @@ impl Ack {
         if bytes[4..8] != [0; 4] {
             return Err(AckError::Reserved);
         }
-        let mut fields = bytes[8..]
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|field| u64::from_le_bytes(*field));
+        let mut fields =
+            bytes[8..].as_chunks::<8>().0.iter().map(|field| u64::from_le_bytes(*field));
         let mut next = || fields.next().unwrap_or_default();
         Ok(Self {
             view: ViewNum(next()),

@@ -99,9 +99,7 @@ pub fn decode(bytes: &[u8]) -> Result<Message, ControlError> {
     let (message, used) = bincode::serde::decode_from_slice(body, config)
         .map_err(|source| ControlError::Body { source })?;
     if used != body.len() {
-        return Err(ControlError::Surplus {
-            bytes: body.len() - used,
-        });
+        return Err(ControlError::Surplus { bytes: body.len() - used });
     }
     Ok(message)
 }
@@ -222,11 +220,7 @@ mod tests {
     use duolog_wal::{Chain, ClusterId, Lsn, NodeId, Time, ViewNum};
 
     fn at(lsn: u64) -> Cursor {
-        Cursor {
-            lsn: Lsn(lsn),
-            chain: Chain(2),
-            time: Time(3),
-        }
+        Cursor { lsn: Lsn(lsn), chain: Chain(2), time: Time(3) }
     }
 
     fn messages() -> Vec<Message> {
@@ -243,14 +237,9 @@ mod tests {
         };
         vec![
             Message::Hello(hello),
-            Message::Refused(Refusal::NotCut {
-                at: Lsn(1),
-                why: "full".into(),
-            }),
+            Message::Refused(Refusal::NotCut { at: Lsn(1), why: "full".into() }),
             Message::Start,
-            Message::Cut {
-                candidates: vec![at(1)],
-            },
+            Message::Cut { candidates: vec![at(1)] },
             Message::Ready { at: at(300) },
         ]
     }
@@ -268,10 +257,7 @@ mod tests {
         for (message, golden) in messages().iter().zip(golden) {
             let bytes = encode(message);
             assert_eq!(&bytes[LENGTH_LEN..], golden, "{message:?}");
-            assert_eq!(
-                length([bytes[0], bytes[1], bytes[2], bytes[3]]).unwrap(),
-                golden.len()
-            );
+            assert_eq!(length([bytes[0], bytes[1], bytes[2], bytes[3]]).unwrap(), golden.len());
             assert_eq!(&decode(golden).unwrap(), message);
         }
     }
@@ -284,10 +270,7 @@ mod tests {
         }
         let mut long = good.clone();
         long.push(0);
-        assert!(matches!(
-            decode(&long),
-            Err(ControlError::Surplus { bytes: 1 })
-        ));
+        assert!(matches!(decode(&long), Err(ControlError::Surplus { bytes: 1 })));
         let mut other = good;
         other[0] = 2;
         assert!(matches!(decode(&other), Err(ControlError::Version(2))));
@@ -295,10 +278,7 @@ mod tests {
         let claim = [&[1, 3, 253][..], &[0xff; 8]].concat();
         assert!(matches!(decode(&claim), Err(ControlError::Body { .. })));
         assert!(matches!(length([0; 4]), Err(ControlError::Length(0))));
-        assert!(matches!(
-            length([1, 0x10, 0, 0]),
-            Err(ControlError::Length(4097))
-        ));
+        assert!(matches!(length([1, 0x10, 0, 0]), Err(ControlError::Length(4097))));
         assert!(length([0, 0x10, 0, 0]).is_ok());
     }
 }

@@ -27,15 +27,9 @@ const INITIAL_RTT: Duration = Duration::from_millis(25);
 
 /// A UDP socket with large buffers, as far as the system grants them.
 pub(crate) fn socket(bind: SocketAddr, tuning: &Tuning) -> io::Result<UdpSocket> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(bind),
-        socket2::Type::DGRAM,
-        None,
-    )?;
-    for set in [
-        socket2::Socket::set_send_buffer_size,
-        socket2::Socket::set_recv_buffer_size,
-    ] {
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(bind), socket2::Type::DGRAM, None)?;
+    for set in [socket2::Socket::set_send_buffer_size, socket2::Socket::set_recv_buffer_size] {
         if let Err(error) = set(&socket, tuning.socket_buffer_bytes) {
             tracing::debug!(%error, "the socket keeps its smaller buffer");
         }
@@ -53,9 +47,7 @@ pub(crate) fn endpoint(
 ) -> io::Result<quinn::Endpoint> {
     let mut config = EndpointConfig::new(Arc::new(ResetKey::of(identity)));
     config.cid_generator(|| Box::new(RandomIds));
-    config
-        .max_udp_payload_size(tuning.mtu_bytes.max(MTU_PROBED + 20))
-        .map_err(io::Error::other)?;
+    config.max_udp_payload_size(tuning.mtu_bytes.max(MTU_PROBED + 20)).map_err(io::Error::other)?;
     quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
 }
 
@@ -79,16 +71,11 @@ pub(crate) fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
         .enable_segmentation_offload(true);
     if tuning.mtu_bytes > MTU_PROBED {
         // Pinned to what the operator verified: a smaller one would never be found missing.
-        config
-            .min_mtu(tuning.mtu_bytes)
-            .initial_mtu(tuning.mtu_bytes)
-            .mtu_discovery_config(None);
+        config.min_mtu(tuning.mtu_bytes).initial_mtu(tuning.mtu_bytes).mtu_discovery_config(None);
     } else {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(tuning.mtu_bytes);
-        config
-            .initial_mtu(MTU_MIN)
-            .mtu_discovery_config(Some(discovery));
+        config.initial_mtu(MTU_MIN).mtu_discovery_config(Some(discovery));
     }
     Arc::new(config)
 }
@@ -108,9 +95,7 @@ impl ResetKey {
 
 impl HmacKey for ResetKey {
     fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
-        let suite = TLS13_AES_128_GCM_SHA256
-            .tls13()
-            .expect("a suite of TLS 1.3");
+        let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("a suite of TLS 1.3");
         let tag = suite.hkdf_provider.hmac_sign(&self.0, data);
         signature_out.copy_from_slice(tag.as_ref());
     }
@@ -123,11 +108,7 @@ impl HmacKey for ResetKey {
         let mut expected = [0; 32];
         self.sign(data, &mut expected);
         let same = signature.len() == expected.len()
-            && expected
-                .iter()
-                .zip(signature)
-                .fold(0, |seen, (a, b)| seen | (a ^ b))
-                == 0;
+            && expected.iter().zip(signature).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0;
         same.then_some(()).ok_or(crypto::CryptoError)
     }
 }

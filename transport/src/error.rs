@@ -219,11 +219,10 @@ impl LinkError {
         // access denied (what our own verifier sends), certificate required.
         const CERTIFICATE: [u8; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
         match &self {
-            Self::Lost {
-                source: ConnectionError::ConnectionClosed(close),
-            } if CERTIFICATE
-                .iter()
-                .any(|alert| TransportErrorCode::crypto(*alert) == close.error_code) =>
+            Self::Lost { source: ConnectionError::ConnectionClosed(close) }
+                if CERTIFICATE
+                    .iter()
+                    .any(|alert| TransportErrorCode::crypto(*alert) == close.error_code) =>
             {
                 Self::CertificateRefused { ours }
             }

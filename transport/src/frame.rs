@@ -271,6 +271,25 @@ mod tests {
             matches!(refused(15, 0xff), FrameError::Lengths { .. }),
             "wire_len past the limit"
         );
+        for (raw_len, wire_len, flags) in [
+            (65_537, 65_537, 0_u8),
+            (0, 0, 0),
+            (1, 2, 0),
+            (65_537, 9, 1),
+            (0, 9, 1),
+            (9, 0, 1),
+            (9, 66_561, 1),
+        ] {
+            let mut bytes = good;
+            bytes[5] = flags;
+            bytes[8..12].copy_from_slice(&u32::to_le_bytes(raw_len));
+            bytes[12..16].copy_from_slice(&u32::to_le_bytes(wire_len));
+            let refused = Header::decode(&bytes);
+            assert!(
+                matches!(refused, Err(FrameError::Lengths { .. })),
+                "{raw_len} in {wire_len}"
+            );
+        }
         let mut end = HEADERS[1];
         end.lsn = Lsn(u64::MAX - 1);
         assert_eq!(

@@ -204,10 +204,7 @@ pub(crate) fn meet(
         return Ok(Meeting::Goes(theirs));
     }
     if theirs.lsn < primary.first {
-        return Err(Refusal::Recycled {
-            wanted: theirs.lsn,
-            first: primary.first,
-        });
+        return Err(Refusal::Recycled { wanted: theirs.lsn, first: primary.first });
     }
     let candidates: Vec<_> = std::iter::once(primary.end)
         .chain(primary.starts.iter().copied().take(STARTS_MAX))
@@ -222,10 +219,7 @@ pub(crate) fn meet(
             primary: ours.chain,
             secondary: theirs.chain,
         },
-        None => Refusal::NoRecordThere {
-            lsn: theirs.lsn,
-            secondary: theirs.chain,
-        },
+        None => Refusal::NoRecordThere { lsn: theirs.lsn, secondary: theirs.chain },
     })
 }
 
@@ -247,10 +241,7 @@ pub(crate) fn part(
             primary: oldest.chain,
             secondary: ours.chain,
         },
-        None => Refusal::Ahead {
-            primary: oldest.lsn,
-            secondary: end.lsn,
-        },
+        None => Refusal::Ahead { primary: oldest.lsn, secondary: end.lsn },
     })
 }
 
@@ -259,11 +250,7 @@ mod tests {
     use super::*;
 
     fn cursor(lsn: u64, chain: u32) -> Cursor {
-        Cursor {
-            lsn: Lsn(lsn),
-            chain: Chain(chain),
-            ..Cursor::default()
-        }
+        Cursor { lsn: Lsn(lsn), chain: Chain(chain), ..Cursor::default() }
     }
 
     fn hello(end: Cursor, starts: &[Cursor]) -> Hello {
@@ -287,37 +274,20 @@ mod tests {
         let primary = hello(cursor(100, 10), &starts);
         let meets = |end: Cursor| {
             meet(&primary, &hello(end, &[]), |lsn| {
-                [cursor(40, 4), cursor(60, 6), cursor(100, 10)]
-                    .into_iter()
-                    .find(|at| at.lsn == lsn)
+                [cursor(40, 4), cursor(60, 6), cursor(100, 10)].into_iter().find(|at| at.lsn == lsn)
             })
         };
         assert_eq!(meets(cursor(60, 6)), Ok(Meeting::Goes(cursor(60, 6))));
-        assert_eq!(
-            meets(cursor(60, 7)),
-            Ok(Meeting::Parts(vec![cursor(40, 4)]))
-        );
-        assert_eq!(
-            meets(cursor(90, 7)),
-            Ok(Meeting::Parts(vec![cursor(80, 8), cursor(40, 4)]))
-        );
+        assert_eq!(meets(cursor(60, 7)), Ok(Meeting::Parts(vec![cursor(40, 4)])));
+        assert_eq!(meets(cursor(90, 7)), Ok(Meeting::Parts(vec![cursor(80, 8), cursor(40, 4)])));
         let all = vec![cursor(100, 10), cursor(80, 8), cursor(40, 4)];
         assert_eq!(meets(cursor(101, 1)), Ok(Meeting::Parts(all)));
-        let differs = Refusal::FingerprintMismatch {
-            lsn: Lsn(40),
-            primary: Chain(4),
-            secondary: Chain(5),
-        };
+        let differs =
+            Refusal::FingerprintMismatch { lsn: Lsn(40), primary: Chain(4), secondary: Chain(5) };
         assert_eq!(meets(cursor(40, 5)), Err(differs));
-        let inside = Refusal::NoRecordThere {
-            lsn: Lsn(39),
-            secondary: Chain(3),
-        };
+        let inside = Refusal::NoRecordThere { lsn: Lsn(39), secondary: Chain(3) };
         assert_eq!(meets(cursor(39, 3)), Err(inside));
-        let recycled = Refusal::Recycled {
-            wanted: Lsn(9),
-            first: Lsn(10),
-        };
+        let recycled = Refusal::Recycled { wanted: Lsn(9), first: Lsn(10) };
         assert_eq!(meets(cursor(9, 3)), Err(recycled));
     }
 
@@ -330,16 +300,10 @@ mod tests {
         let holds = |lsn| held.into_iter().find(|at: &Cursor| at.lsn == lsn);
         assert_eq!(part(&candidates, end, holds), Ok(cursor(80, 8)));
         assert_eq!(part(&candidates, cursor(80, 8), holds), Ok(cursor(40, 4)));
-        let differs = Refusal::FingerprintMismatch {
-            lsn: Lsn(40),
-            primary: Chain(9),
-            secondary: Chain(4),
-        };
+        let differs =
+            Refusal::FingerprintMismatch { lsn: Lsn(40), primary: Chain(9), secondary: Chain(4) };
         assert_eq!(part(&[cursor(40, 9)], end, holds), Err(differs));
-        let ahead = Refusal::Ahead {
-            primary: Lsn(50),
-            secondary: Lsn(101),
-        };
+        let ahead = Refusal::Ahead { primary: Lsn(50), secondary: Lsn(101) };
         assert_eq!(part(&[cursor(50, 5)], end, holds), Err(ahead));
     }
 }

@@ -36,11 +36,7 @@ impl Fingerprint {
 
     /// Whether both are equal, in a time that does not tell where they differ.
     pub fn matches(&self, other: &Self) -> bool {
-        let differing = self
-            .0
-            .iter()
-            .zip(&other.0)
-            .fold(0, |seen, (a, b)| seen | (a ^ b));
+        let differing = self.0.iter().zip(&other.0).fold(0, |seen, (a, b)| seen | (a ^ b));
         std::hint::black_box(differing) == 0
     }
 }
@@ -62,11 +58,7 @@ impl FromStr for Fingerprint {
     type Err = FingerprintError;
 
     fn from_str(text: &str) -> Result<Self, FingerprintError> {
-        let digits = text
-            .trim()
-            .strip_prefix(PREFIX)
-            .ok_or(FingerprintError)?
-            .as_bytes();
+        let digits = text.trim().strip_prefix(PREFIX).ok_or(FingerprintError)?.as_bytes();
         let (pairs, []) = digits.as_chunks::<2>() else {
             return Err(FingerprintError);
         };
@@ -117,18 +109,10 @@ impl Identity {
     /// Takes both from PEM texts. Of the certificates in `certificate_pem` the first counts.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
         Ok(Self {
-            certificate: CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(
-                |source| IdentityError::Pem {
-                    what: "certificate",
-                    source,
-                },
-            )?,
-            key: PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|source| {
-                IdentityError::Pem {
-                    what: "private key",
-                    source,
-                }
-            })?,
+            certificate: CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+                .map_err(|source| IdentityError::Pem { what: "certificate", source })?,
+            key: PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+                .map_err(|source| IdentityError::Pem { what: "private key", source })?,
             certificate_pem: certificate_pem.to_owned(),
             key_pem: key_pem.to_owned(),
         })
@@ -147,10 +131,7 @@ impl Identity {
         let mut file = File::open(key).map_err(failed(key))?;
         let mode = file.metadata().map_err(failed(key))?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(IdentityError::KeyExposed {
-                path: key.to_owned(),
-                mode,
-            });
+            return Err(IdentityError::KeyExposed { path: key.to_owned(), mode });
         }
         let mut key_pem = String::new();
         io::Read::read_to_string(&mut file, &mut key_pem).map_err(failed(key))?;
@@ -162,14 +143,11 @@ impl Identity {
     /// # Errors
     /// A file that exists is never overwritten: the peer may know the certificate in it.
     pub fn store(&self, certificate: &Path, key: &Path) -> Result<(), IdentityError> {
-        for (path, text, mode) in [
-            (key, &self.key_pem, 0o600),
-            (certificate, &self.certificate_pem, 0o644),
-        ] {
-            write_new(path, text, mode).map_err(|source| IdentityError::File {
-                path: path.to_owned(),
-                source,
-            })?;
+        for (path, text, mode) in
+            [(key, &self.key_pem, 0o600), (certificate, &self.certificate_pem, 0o644)]
+        {
+            write_new(path, text, mode)
+                .map_err(|source| IdentityError::File { path: path.to_owned(), source })?;
         }
         Ok(())
     }
@@ -207,9 +185,7 @@ impl Clone for Identity {
 /// Shows the fingerprint; the key never appears in a log.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("fingerprint", &self.fingerprint())
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("fingerprint", &self.fingerprint()).finish_non_exhaustive()
     }
 }
 
@@ -247,9 +223,7 @@ pub enum IdentityError {
 
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];
-    let suite = TLS13_AES_128_GCM_SHA256
-        .tls13()
-        .expect("a suite of TLS 1.3");
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("a suite of TLS 1.3");
     digest.copy_from_slice(suite.common.hash_provider.hash(bytes).as_ref());
     digest
 }
@@ -259,11 +233,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     reason = "a failed sync is returned and the set-up step repeated; the engine's disk module is not ours to call"
 )]
 fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     match path.parent() {
@@ -280,23 +250,10 @@ mod tests {
     fn a_fingerprint_reads_back_from_its_text() {
         let fingerprint = Fingerprint::of(b"abc");
         let text = fingerprint.to_string();
-        assert_eq!(
-            text,
-            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(text, "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(text.parse(), Ok(fingerprint));
-        assert_eq!(
-            text.to_uppercase().replace("SHA256", "sha256").parse(),
-            Ok(fingerprint)
-        );
-        for bad in [
-            "",
-            "sha256:",
-            &text[7..],
-            &text[..70],
-            &format!("{text}0"),
-            "sha256:äöü",
-        ] {
+        assert_eq!(text.to_uppercase().replace("SHA256", "sha256").parse(), Ok(fingerprint));
+        for bad in ["", "sha256:", &text[7..], &text[..70], &format!("{text}0"), "sha256:äöü"] {
             assert_eq!(bad.parse::<Fingerprint>(), Err(FingerprintError), "{bad}");
         }
     }
@@ -304,43 +261,25 @@ mod tests {
     #[test]
     fn an_identity_comes_back_from_its_files_and_is_never_overwritten() {
         let directory = tempfile::tempdir().unwrap();
-        let (certificate, key) = (
-            directory.path().join("a.crt"),
-            directory.path().join("a.key"),
-        );
+        let (certificate, key) = (directory.path().join("a.crt"), directory.path().join("a.key"));
         let identity = Identity::generate("node1").unwrap();
         identity.store(&certificate, &key).unwrap();
-        assert_eq!(
-            std::fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         let read = Identity::load(&certificate, &key).unwrap();
         assert_eq!(read.fingerprint(), identity.fingerprint());
         assert_eq!(read.key(), identity.key());
         let other = Identity::generate("node1").unwrap();
-        assert!(matches!(
-            other.store(&certificate, &key),
-            Err(IdentityError::File { .. })
-        ));
+        assert!(matches!(other.store(&certificate, &key), Err(IdentityError::File { .. })));
         assert!(!format!("{identity:?}").contains("key"));
     }
 
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let (certificate, key) = (
-            directory.path().join("a.crt"),
-            directory.path().join("a.key"),
-        );
-        Identity::generate("node1")
-            .unwrap()
-            .store(&certificate, &key)
-            .unwrap();
+        let (certificate, key) = (directory.path().join("a.crt"), directory.path().join("a.key"));
+        Identity::generate("node1").unwrap().store(&certificate, &key).unwrap();
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = Identity::load(&certificate, &key).unwrap_err();
-        assert!(
-            matches!(error, IdentityError::KeyExposed { mode: 0o640, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, IdentityError::KeyExposed { mode: 0o640, .. }), "{error}");
     }
 }

@@ -38,15 +38,10 @@ pub fn dial(config: DialConfig, source: impl Source) -> Result<Link, StartError>
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     });
-    start(
-        &config.name.clone(),
-        bind,
-        &config.tuning.clone(),
-        |socket, shared| async move {
-            Dialer::new(config, socket, source, shared)?.run().await;
-            Ok(())
-        },
-    )
+    start(&config.name.clone(), bind, &config.tuning.clone(), |socket, shared| async move {
+        Dialer::new(config, socket, source, shared)?.run().await;
+        Ok(())
+    })
 }
 
 /// Receives into `sink` from the one peer that is configured, until it is stopped. A newer
@@ -56,15 +51,10 @@ pub fn dial(config: DialConfig, source: impl Source) -> Result<Link, StartError>
 /// What is wrong with the settings, the address or the thread.
 pub fn listen(config: ListenConfig, sink: impl Sink) -> Result<Link, StartError> {
     config.tuning.check()?;
-    start(
-        &config.name.clone(),
-        config.bind,
-        &config.tuning.clone(),
-        |socket, shared| async move {
-            Listener::new(config, socket, sink, shared)?.run().await;
-            Ok(())
-        },
-    )
+    start(&config.name.clone(), config.bind, &config.tuning.clone(), |socket, shared| async move {
+        Listener::new(config, socket, sink, shared)?.run().await;
+        Ok(())
+    })
 }
 
 /// What the thread shares with the link's owner.
@@ -97,17 +87,11 @@ where
 {
     let socket =
         endpoint::socket(bind, tuning).map_err(|source| StartError::Bind { bind, source })?;
-    let local_addr = socket
-        .local_addr()
-        .map_err(|source| StartError::Bind { bind, source })?;
+    let local_addr = socket.local_addr().map_err(|source| StartError::Bind { bind, source })?;
     let (stop, stopping) = watch::channel(false);
     let stats = Arc::new(Stats::default());
     let waker = Waker::default();
-    let shared = Shared {
-        stats: stats.clone(),
-        waker: waker.clone(),
-        stop: stopping,
-    };
+    let shared = Shared { stats: stats.clone(), waker: waker.clone(), stop: stopping };
     let (ended, end) = channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -128,14 +112,7 @@ where
             }
         })
         .map_err(StartError::Thread)?;
-    Ok(Link {
-        stats,
-        waker,
-        local_addr,
-        stop,
-        end: Mutex::new(end),
-        thread: Some(thread),
-    })
+    Ok(Link { stats, waker, local_addr, stop, end: Mutex::new(end), thread: Some(thread) })
 }
 
 /// A running link. Dropping it tells it to stop and does not wait.
@@ -182,11 +159,7 @@ impl Link {
     /// When the source or sink panicked.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.stop.send_replace(true);
-        match self
-            .end
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv_timeout(STOP_TIMEOUT)
+        match self.end.get_mut().unwrap_or_else(PoisonError::into_inner).recv_timeout(STOP_TIMEOUT)
         {
             Err(RecvTimeoutError::Timeout) => return Err(StopError::Stuck),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
@@ -206,9 +179,7 @@ impl Drop for Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link")
-            .field("local_addr", &self.local_addr)
-            .finish_non_exhaustive()
+        f.debug_struct("Link").field("local_addr", &self.local_addr).finish_non_exhaustive()
     }
 }
 

@@ -32,13 +32,7 @@ impl Packer {
 
     /// A frame with the commit position alone; `lsn` is where the log goes on.
     pub fn commit(lsn: Lsn, committed: Lsn) -> Vec<u8> {
-        Header {
-            lsn,
-            committed,
-            content: Content::Commit,
-        }
-        .encode()
-        .to_vec()
+        Header { lsn, committed, content: Content::Commit }.encode().to_vec()
     }
 
     /// A frame with what `read` appends to its buffer: 1 to `RAW_MAX` bytes of log at `lsn`.
@@ -69,10 +63,7 @@ impl Packer {
                 };
                 compress_into(zstd, &self.raw, &mut out)?;
             }
-            Content::Zstd {
-                raw_len,
-                wire_len: out.len() - HEADER_LEN,
-            }
+            Content::Zstd { raw_len, wire_len: out.len() - HEADER_LEN }
         } else {
             out.reserve_exact(HEADER_LEN + max);
             out.resize(HEADER_LEN, 0);
@@ -80,21 +71,11 @@ impl Packer {
             Content::Raw(out.len() - HEADER_LEN)
         };
         let raw_len = content.raw_len();
-        assert!(
-            raw_len <= max,
-            "the source read {raw_len} bytes, more than the {max} asked for"
-        );
+        assert!(raw_len <= max, "the source read {raw_len} bytes, more than the {max} asked for");
         if raw_len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        out[..HEADER_LEN].copy_from_slice(
-            &Header {
-                lsn,
-                committed,
-                content,
-            }
-            .encode(),
-        );
+        out[..HEADER_LEN].copy_from_slice(&Header { lsn, committed, content }.encode());
         Ok((out, raw_len))
     }
 }
@@ -117,10 +98,7 @@ fn compress_into(encoder: &mut Encoder<'static>, raw: &[u8], out: &mut Vec<u8>) 
     let mut input = InBuffer::around(raw);
     let mut output = OutBuffer::around_pos(out, at);
     while input.pos() < raw.len() || encoder.flush(&mut output)? > 0 {
-        assert!(
-            output.pos() < HEADER_LEN + WIRE_MAX,
-            "zstd grew a frame past its bound"
-        );
+        assert!(output.pos() < HEADER_LEN + WIRE_MAX, "zstd grew a frame past its bound");
         encoder.run(&mut input, &mut output)?;
     }
     Ok(())
@@ -228,21 +206,14 @@ impl Unpacker {
         self.head_len = 0;
         let header = Header::decode(&self.head)?;
         if header.lsn != self.next {
-            return Err(FrameError::Gap {
-                lsn: header.lsn,
-                expected: self.next,
-            });
+            return Err(FrameError::Gap { lsn: header.lsn, expected: self.next });
         }
         self.committed = self.committed.max(header.committed);
         let (wire_left, raw_left) = (header.content.wire_len(), header.content.raw_len());
         if wire_left == 0 {
             self.frames += 1;
         } else {
-            self.body = Some(Body {
-                header,
-                wire_left,
-                raw_left,
-            });
+            self.body = Some(Body { header, wire_left, raw_left });
         }
         Ok(())
     }
@@ -250,10 +221,7 @@ impl Unpacker {
 
 impl Body {
     fn wrong_size(&self) -> FrameError {
-        FrameError::Size {
-            lsn: self.header.lsn,
-            raw_len: self.header.content.raw_len(),
-        }
+        FrameError::Size { lsn: self.header.lsn, raw_len: self.header.content.raw_len() }
     }
 }
 
@@ -282,8 +250,7 @@ fn decompress(
     while input.pos() < bytes.len() {
         let (read, written) = (input.pos(), out.len());
         let mut output = OutBuffer::around_pos(out, written);
-        zstd.run(&mut input, &mut output)
-            .map_err(|_| FrameError::Zstd(body.header.lsn))?;
+        zstd.run(&mut input, &mut output).map_err(|_| FrameError::Zstd(body.header.lsn))?;
         if out.len() - at > body.raw_left {
             return Err(body.wrong_size());
         }
@@ -299,19 +266,13 @@ mod tests {
     use super::*;
 
     fn frame(lsn: u64, content: Content, wire: &[u8]) -> Vec<u8> {
-        let header = Header {
-            lsn: Lsn(lsn),
-            committed: Lsn::ZERO,
-            content,
-        };
+        let header = Header { lsn: Lsn(lsn), committed: Lsn::ZERO, content };
         [&header.encode()[..], wire].concat()
     }
 
     fn zstd(raw: &[u8], window_log: u32) -> Vec<u8> {
         let mut encoder = Encoder::new(1).unwrap();
-        encoder
-            .set_parameter(CParameter::WindowLog(window_log))
-            .unwrap();
+        encoder.set_parameter(CParameter::WindowLog(window_log)).unwrap();
         let mut out = Vec::with_capacity(raw.len() + 1000);
         let mut input = InBuffer::around(raw);
         let mut output = OutBuffer::around(&mut out);
@@ -322,14 +283,7 @@ mod tests {
     }
 
     fn compressed(lsn: u64, raw_len: usize, wire: &[u8]) -> Vec<u8> {
-        frame(
-            lsn,
-            Content::Zstd {
-                raw_len,
-                wire_len: wire.len(),
-            },
-            wire,
-        )
+        frame(lsn, Content::Zstd { raw_len, wire_len: wire.len() }, wire)
     }
 
     fn feed(mut bytes: &[u8]) -> (Result<(), FrameError>, Vec<u8>) {
@@ -369,10 +323,7 @@ mod tests {
                 unpacker.feed(&mut bytes, &mut out, usize::MAX).unwrap();
             }
             assert!(out == log, "in pieces of {piece}");
-            assert_eq!(
-                (unpacker.next(), unpacker.frames()),
-                (Lsn(log.len() as u64), frames)
-            );
+            assert_eq!((unpacker.next(), unpacker.frames()), (Lsn(log.len() as u64), frames));
         }
     }
 
@@ -383,18 +334,8 @@ mod tests {
         assert!(bomb.len() < WIRE_MAX, "{} bytes", bomb.len());
         for raw_len in [1, 100, RAW_MAX] {
             let (result, out) = feed(&compressed(0, raw_len, &bomb));
-            assert_eq!(
-                result,
-                Err(FrameError::Size {
-                    lsn: Lsn(0),
-                    raw_len
-                })
-            );
-            assert!(
-                out.capacity() <= 4 * RAW_MAX,
-                "{} bytes of memory",
-                out.capacity()
-            );
+            assert_eq!(result, Err(FrameError::Size { lsn: Lsn(0), raw_len }));
+            assert!(out.capacity() <= 4 * RAW_MAX, "{} bytes of memory", out.capacity());
         }
     }
 
@@ -428,35 +369,20 @@ mod tests {
     fn a_large_window_is_refused() {
         let (result, _) = feed(&compressed(0, 1000, &zstd(&[7; 1000], 27)));
         assert_eq!(result, Err(FrameError::Zstd(Lsn(0))));
-        assert_eq!(
-            feed(&compressed(0, 1000, &zstd(&[7; 1000], 20))),
-            (Ok(()), vec![7; 1000])
-        );
+        assert_eq!(feed(&compressed(0, 1000, &zstd(&[7; 1000], 20))), (Ok(()), vec![7; 1000]));
     }
 
     #[test]
     fn a_frame_that_holds_too_little_is_refused() {
         let (result, _) = feed(&compressed(0, 1001, &zstd(&[7; 1000], 20)));
-        assert_eq!(
-            result,
-            Err(FrameError::Size {
-                lsn: Lsn(0),
-                raw_len: 1001
-            })
-        );
+        assert_eq!(result, Err(FrameError::Size { lsn: Lsn(0), raw_len: 1001 }));
     }
 
     #[test]
     fn a_frame_that_does_not_continue_the_log_is_refused() {
         for lsn in [0, 3, 5] {
-            let stream = [
-                frame(0, Content::Raw(4), b"abcd"),
-                frame(lsn, Content::Raw(1), b"e"),
-            ];
-            let gap = FrameError::Gap {
-                lsn: Lsn(lsn),
-                expected: Lsn(4),
-            };
+            let stream = [frame(0, Content::Raw(4), b"abcd"), frame(lsn, Content::Raw(1), b"e")];
+            let gap = FrameError::Gap { lsn: Lsn(lsn), expected: Lsn(4) };
             assert_eq!(feed(&stream.concat()).0, Err(gap));
         }
     }

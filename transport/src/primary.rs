@@ -64,15 +64,7 @@ impl<S: Source> Dialer<S> {
     ) -> io::Result<Self> {
         let endpoint = endpoint::endpoint(socket, &config.identity, &config.tuning, None)?;
         let transport = endpoint::transport(&config.tuning);
-        Ok(Self {
-            config,
-            endpoint,
-            transport,
-            source,
-            shared,
-            live: None,
-            connected: false,
-        })
+        Ok(Self { config, endpoint, transport, source, shared, live: None, connected: false })
     }
 
     pub(crate) async fn run(mut self) {
@@ -119,13 +111,9 @@ impl<S: Source> Dialer<S> {
                 () = sleep(pause) => {}
             }
         }
-        self.endpoint.close(
-            LinkError::Stopped.close_code().code(),
-            b"the primary's link was stopped",
-        );
-        timeout(FAREWELL_TIMEOUT, self.endpoint.wait_idle())
-            .await
-            .ok();
+        self.endpoint
+            .close(LinkError::Stopped.close_code().code(), b"the primary's link was stopped");
+        timeout(FAREWELL_TIMEOUT, self.endpoint.wait_idle()).await.ok();
     }
 
     /// One connection from its beginning to its end.
@@ -151,10 +139,7 @@ impl<S: Source> Dialer<S> {
             // QUIC itself gives up when its idle time-out is below ours.
             Err(_) | Ok(Err(ConnectionError::TimedOut)) => Err(LinkError::NoAnswer { peer }),
             Ok(Err(error)) => Err(match intruder.seen() {
-                Some(presented) => LinkError::WrongCertificate {
-                    presented,
-                    configured,
-                },
+                Some(presented) => LinkError::WrongCertificate { presented, configured },
                 None => LinkError::from(error).explained(self.config.identity.fingerprint()),
             }),
         }
@@ -163,11 +148,7 @@ impl<S: Source> Dialer<S> {
     async fn session(&mut self, connection: &Connection) -> Result<Infallible, LinkError> {
         let ours = self.source.hello();
         let (send, recv) = connection.open_bi().await?;
-        let mut control = Control {
-            send,
-            recv,
-            role: Role::Primary,
-        };
+        let mut control = Control { send, recv, role: Role::Primary };
         control.send(&Message::Hello(ours.clone())).await?;
         let Message::Hello(theirs) = control.receive(ANSWER_TIMEOUT).await? else {
             return Err(unexpected("its Hello"));
@@ -179,9 +160,7 @@ impl<S: Source> Dialer<S> {
         control
             .send(&match &meeting {
                 Meeting::Goes(_) => Message::Start,
-                Meeting::Parts(candidates) => Message::Cut {
-                    candidates: candidates.clone(),
-                },
+                Meeting::Parts(candidates) => Message::Cut { candidates: candidates.clone() },
             })
             .await?;
         let at = match control.receive(READY_TIMEOUT).await? {
@@ -209,12 +188,7 @@ impl<S: Source> Dialer<S> {
         acks: RecvStream,
         from: Lsn,
     ) -> Result<Infallible, LinkError> {
-        let mut acks = Acks {
-            stream: acks,
-            bytes: [0; ACKS_READ],
-            len: 0,
-            durable: from,
-        };
+        let mut acks = Acks { stream: acks, bytes: [0; ACKS_READ], len: 0, durable: from };
         let mut flow = Flow::new(from, &self.config);
         let mut frame = [Bytes::new()];
         let mut timer = pin!(sleep(Duration::ZERO));
@@ -275,14 +249,10 @@ impl<S: Source> Dialer<S> {
             let (source, sent) = (&mut self.source, flow.sent);
             let (bytes, raw_len) = flow
                 .packer
-                .data(sent, committed, max, compress, |max, buf| {
-                    source.read(sent, max, buf)
-                })
+                .data(sent, committed, max, compress, |max, buf| source.read(sent, max, buf))
                 .map_err(LinkError::Source)?;
             flow.sent = sent.plus(raw_len as u64);
-            self.shared
-                .stats
-                .frames(1, u64::from(compress), raw_len as u64, bytes.len() as u64);
+            self.shared.stats.frames(1, u64::from(compress), raw_len as u64, bytes.len() as u64);
             flow.announced(committed);
             return Ok(Some(bytes.into()));
         }
@@ -383,11 +353,7 @@ impl Acks {
     /// Waits for more bytes and says how many came. May be dropped at any time.
     async fn read(&mut self) -> Result<usize, LinkError> {
         let stream = streams::name(StreamKind::Acks);
-        let read = self
-            .stream
-            .read(&mut self.bytes[self.len..])
-            .await
-            .on(stream)?;
+        let read = self.stream.read(&mut self.bytes[self.len..]).await.on(stream)?;
         read.ok_or(LinkError::Stream { stream })
     }
 
@@ -400,18 +366,12 @@ impl Acks {
         for bytes in whole {
             let ack = Ack::decode(bytes)?;
             if ack.durable > sent {
-                return Err(AckError::PastSent {
-                    durable: ack.durable,
-                    sent,
-                }
-                .into());
+                return Err(AckError::PastSent { durable: ack.durable, sent }.into());
             }
             if ack.durable < self.durable {
-                return Err(AckError::TakenBack {
-                    durable: ack.durable,
-                    before: self.durable,
-                }
-                .into());
+                return Err(
+                    AckError::TakenBack { durable: ack.durable, before: self.durable }.into()
+                );
             }
             self.durable = ack.durable;
             newest = Some(ack);
@@ -431,11 +391,7 @@ struct Redial {
 
 impl Redial {
     fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max,
-            next: min,
-        }
+        Self { min, max, next: min }
     }
 
     fn reset(&mut self) {

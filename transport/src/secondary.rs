@@ -66,11 +66,7 @@ impl<S: Sink> Listener<S> {
         let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let endpoint = endpoint::endpoint(socket, &config.identity, &config.tuning, Some(server))?;
         let transport = endpoint::transport(&config.tuning);
-        let session = Session {
-            sink,
-            stats: shared.stats.clone(),
-            connected: false,
-        };
+        let session = Session { sink, stats: shared.stats.clone(), connected: false };
         let door = Door {
             endpoint,
             transport,
@@ -78,19 +74,11 @@ impl<S: Sink> Listener<S> {
             handshakes: JoinSet::new(),
             stats: shared.stats.clone(),
         };
-        Ok(Self {
-            door,
-            session,
-            stopping: shared,
-        })
+        Ok(Self { door, session, stopping: shared })
     }
 
     pub(crate) async fn run(self) {
-        let Self {
-            mut door,
-            mut session,
-            stopping,
-        } = self;
+        let Self { mut door, mut session, stopping } = self;
         let mut stopping = pin!(stopping.stopping());
         let mut next = None;
         loop {
@@ -122,11 +110,8 @@ impl<S: Sink> Listener<S> {
             }
         }
         let stopped = LinkError::Stopped.close_code().code();
-        door.endpoint
-            .close(stopped, b"the secondary's link was stopped");
-        timeout(FAREWELL_TIMEOUT, door.endpoint.wait_idle())
-            .await
-            .ok();
+        door.endpoint.close(stopped, b"the secondary's link was stopped");
+        timeout(FAREWELL_TIMEOUT, door.endpoint.wait_idle()).await.ok();
     }
 }
 
@@ -174,16 +159,12 @@ impl Door {
             let (crypto, intruder) = tls.map_err(|error| failed(error.into()))?;
             let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
             server.transport_config(transport).migration(false);
-            let connecting = incoming
-                .accept_with(Arc::new(server))
-                .map_err(|error| failed(error.into()))?;
+            let connecting =
+                incoming.accept_with(Arc::new(server)).map_err(|error| failed(error.into()))?;
             match timeout(HANDSHAKE_TIMEOUT, connecting).await {
                 Ok(Ok(connection)) => Ok(connection),
                 Ok(Err(error)) => Err(failed(match intruder.seen() {
-                    Some(presented) => LinkError::WrongCertificate {
-                        presented,
-                        configured,
-                    },
+                    Some(presented) => LinkError::WrongCertificate { presented, configured },
                     None => LinkError::from(error).explained(ours),
                 })),
                 Err(_) => Err(failed(LinkError::NoAnswer { peer: from })),
@@ -210,11 +191,7 @@ impl<S: Sink> Session<S> {
     async fn run(&mut self, connection: &Connection) -> Result<Infallible, LinkError> {
         let streams = timeout(ANSWER_TIMEOUT, connection.accept_bi()).await;
         let (send, recv) = streams.map_err(|_| LinkError::Stream { stream: "control" })??;
-        let mut control = Control {
-            send,
-            recv,
-            role: Role::Secondary,
-        };
+        let mut control = Control { send, recv, role: Role::Secondary };
         let Message::Hello(theirs) = control.receive(ANSWER_TIMEOUT).await? else {
             return Err(unexpected("its Hello"));
         };
@@ -241,22 +218,14 @@ impl<S: Sink> Session<S> {
         self.stats.connected();
         self.sink.connected(&theirs, at);
         let unpacker = Unpacker::new(at.lsn).map_err(LinkError::Decompressor)?;
-        let acks = Acks {
-            stream: acks,
-            last: None,
-            told: Lsn::ZERO,
-        };
-        self.receive(connection, Intake::new(log, unpacker), acks, ack)
-            .await
+        let acks = Acks { stream: acks, last: None, told: Lsn::ZERO };
+        self.receive(connection, Intake::new(log, unpacker), acks, ack).await
     }
 
     fn cut(&mut self, end: Cursor, candidates: &[Cursor]) -> Result<Cursor, Refusal> {
         let at = part(candidates, end, |lsn| self.sink.cursor_at(lsn))?;
         tracing::warn!(%end.lsn, at = %at.lsn, "the log's tail is not the primary's and is cut");
-        let why = |error: io::Error| Refusal::NotCut {
-            at: at.lsn,
-            why: error.to_string(),
-        };
+        let why = |error: io::Error| Refusal::NotCut { at: at.lsn, why: error.to_string() };
         self.sink.cut(at).map(|()| at).map_err(why)
     }
 
@@ -287,8 +256,7 @@ impl<S: Sink> Session<S> {
             }
             if !intake.batch.is_empty() {
                 let raw_bytes = intake.batch.len() as u64;
-                self.sink
-                    .receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
+                self.sink.receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
                 intake.batch.clear();
                 let ack = self.sink.sync()?;
                 if acks.last != Some(ack) {
@@ -297,8 +265,7 @@ impl<S: Sink> Session<S> {
                 }
                 self.stats.frames(0, 0, raw_bytes, 0);
             }
-            self.stats
-                .frames(intake.count(), 0, 0, std::mem::take(&mut intake.wire_bytes));
+            self.stats.frames(intake.count(), 0, 0, std::mem::take(&mut intake.wire_bytes));
             if let Some(committed) = acks.news(intake.unpacker.committed()) {
                 // The acknowledgement leaves first: a commit waits for it, applying does not.
                 tokio::task::yield_now().await;
@@ -359,8 +326,7 @@ impl Intake {
             while self.at < self.len {
                 let piece = &mut self.pieces[self.at];
                 let mut left = &piece[..];
-                self.unpacker
-                    .feed(&mut left, &mut self.batch, GATHER_BYTES)?;
+                self.unpacker.feed(&mut left, &mut self.batch, GATHER_BYTES)?;
                 let used = piece.len() - left.len();
                 self.wire_bytes += used as u64;
                 if left.is_empty() {
@@ -405,10 +371,7 @@ struct Acks {
 impl Acks {
     async fn send(&mut self, ack: Ack) -> Result<(), LinkError> {
         self.last = Some(ack);
-        self.stream
-            .write_all(&ack.encode())
-            .await
-            .on(streams::name(StreamKind::Acks))
+        self.stream.write_all(&ack.encode()).await.on(streams::name(StreamKind::Acks))
     }
 
     /// The commit position as far as it was acknowledged, if the sink does not know it yet.

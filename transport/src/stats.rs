@@ -53,11 +53,7 @@ impl Stats {
             compressed_frames: self.compressed_frames.load(Relaxed),
             acks: self.acks.load(Relaxed),
             round_trip_us: self.round_trip_us.load(Relaxed),
-            last_error: self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
@@ -71,10 +67,7 @@ impl Stats {
     }
 
     pub(crate) fn failed(&self, why: String) {
-        *self
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(why);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
     pub(crate) fn frames(&self, frames: u64, compressed: u64, raw_bytes: u64, wire_bytes: u64) {

@@ -29,10 +29,7 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) async fn send(&mut self, message: &Message) -> Result<(), LinkError> {
-        self.send
-            .write_all(&control::encode(message))
-            .await
-            .on(CONTROL)
+        self.send.write_all(&control::encode(message)).await.on(CONTROL)
     }
 
     /// The next message, within `limit`; a refusal of the peer is an error.
@@ -48,10 +45,7 @@ impl Control {
             Role::Primary => Role::Secondary,
             Role::Secondary => Role::Primary,
         };
-        match message
-            .await
-            .map_err(|_| LinkError::Stream { stream: CONTROL })??
-        {
+        match message.await.map_err(|_| LinkError::Stream { stream: CONTROL })?? {
             Message::Refused(refusal) => Err(LinkError::Refused { by, refusal }),
             message => Ok(message),
         }
@@ -60,10 +54,7 @@ impl Control {
     /// Tells the peer why there will be no link, and waits until it has read that.
     pub(crate) async fn refuse(&mut self, connection: &Connection, refusal: Refusal) -> LinkError {
         let refusal = match refusal {
-            Refusal::NotCut { at, why } => Refusal::NotCut {
-                at,
-                why: shortened(&why).to_owned(),
-            },
+            Refusal::NotCut { at, why } => Refusal::NotCut { at, why: shortened(&why).to_owned() },
             refusal => refusal,
         };
         let told = self.send(&Message::Refused(refusal.clone())).await;
@@ -71,10 +62,7 @@ impl Control {
             // A peer that does not close in time is closed on; it then learns less.
             timeout(REFUSED_TIMEOUT, connection.closed()).await.ok();
         }
-        LinkError::Refused {
-            by: self.role,
-            refusal,
-        }
+        LinkError::Refused { by: self.role, refusal }
     }
 }
 
@@ -104,16 +92,10 @@ pub(crate) async fn accept(
         if byte[0] == kind.byte() {
             Ok(stream)
         } else {
-            Err(ControlError::Stream {
-                got: byte[0],
-                expected: kind,
-            }
-            .into())
+            Err(ControlError::Stream { got: byte[0], expected: kind }.into())
         }
     });
-    stream
-        .await
-        .map_err(|_| LinkError::Stream { stream: name(kind) })?
+    stream.await.map_err(|_| LinkError::Stream { stream: name(kind) })?
 }
 
 pub(crate) const fn name(kind: StreamKind) -> &'static str {

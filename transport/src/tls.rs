@@ -103,14 +103,7 @@ struct Pin {
 impl Pin {
     fn new(peer: Fingerprint) -> (Self, Intruder) {
         let intruder = Intruder::default();
-        (
-            Self {
-                peer,
-                provider: provider(),
-                intruder: intruder.clone(),
-            },
-            intruder,
-        )
+        (Self { peer, provider: provider(), intruder: intruder.clone() }, intruder)
     }
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
@@ -118,11 +111,7 @@ impl Pin {
         if presented.matches(&self.peer) {
             return Ok(());
         }
-        *self
-            .intruder
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(presented);
+        *self.intruder.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(presented);
         Err(CertificateError::ApplicationVerificationFailure.into())
     }
 
@@ -137,9 +126,7 @@ impl Pin {
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -156,8 +143,7 @@ impl ServerCertVerifier for Pin {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check(end_entity)
-            .map(|()| ServerCertVerified::assertion())
+        self.check(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -194,8 +180,7 @@ impl ClientCertVerifier for Pin {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.check(end_entity)
-            .map(|()| ClientCertVerified::assertion())
+        self.check(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -286,6 +286,9 @@ fn a_hostile_primary_is_closed_on_and_the_next_one_gets_in() {
     listener.stop().unwrap();
 }
 
+/// Its first message, its second, its stream, and what the primary says of it.
+type Impostor<'a> = (&'a [u8], &'a [u8], Vec<u8>, &'a str);
+
 /// A secondary as the dialer meets it: answers as told, then sends `acks`.
 async fn impostor(endpoint: &Endpoint, first: &[u8], second: &[u8], acks: &[u8]) {
     let connection = endpoint.accept().await.unwrap().await.unwrap();
@@ -321,7 +324,7 @@ fn a_hostile_secondary_is_closed_on_and_nothing_is_believed() {
         .encode()
     };
     let acks = |acks: &[[u8; 48]]| [&[2][..], &acks.concat()].concat();
-    let cases: [(&[u8], &[u8], Vec<u8>, &str); 7] = [
+    let cases: [Impostor<'_>; 7] = [
         (
             &[0xff; 8],
             &[],

@@ -14,10 +14,7 @@ use pair::{
 #[track_caller]
 fn says(link: &Link, parts: &[&str]) {
     wait_stats(link, &format!("an error with {parts:?}"), |stats| {
-        stats
-            .last_error
-            .as_ref()
-            .is_some_and(|why| parts.iter().all(|part| why.contains(part)))
+        stats.last_error.as_ref().is_some_and(|why| parts.iter().all(|part| why.contains(part)))
     });
 }
 
@@ -51,21 +48,13 @@ fn alike(records: &[&[u8]]) -> (Node, Node) {
 fn another_cluster_is_refused() {
     let (primary, secondary) = Pair::nodes();
     secondary.change(|state| state.hello.cluster = ClusterId(0xbad));
-    refused(
-        start(primary, secondary),
-        "secondary",
-        "points to another pair",
-    );
+    refused(start(primary, secondary), "secondary", "points to another pair");
 }
 
 #[test]
 fn the_same_node_is_refused() {
     let (_, secondary) = Pair::nodes();
-    refused(
-        start(Node::new(NodeId::Node2), secondary),
-        "secondary",
-        "both ends are node2",
-    );
+    refused(start(Node::new(NodeId::Node2), secondary), "secondary", "both ends are node2");
 }
 
 #[test]
@@ -82,11 +71,7 @@ fn a_log_with_other_records_is_refused() {
     primary.change(|state| state.log.append(b"ours"));
     secondary.change(|state| state.log.append(b"them"));
     primary.change(|state| state.log.append(b"more"));
-    refused(
-        start(primary, secondary),
-        "primary",
-        "the logs differ before 0/00000010: chain",
-    );
+    refused(start(primary, secondary), "primary", "the logs differ before 0/00000010: chain");
 }
 
 #[test]
@@ -94,11 +79,7 @@ fn a_log_that_ends_inside_one_of_our_records_is_refused() {
     let (primary, secondary) = alike(&[b"same"]);
     primary.change(|state| state.log.append(b"a long record of ours"));
     secondary.change(|state| state.log.append(b"other"));
-    refused(
-        start(primary, secondary),
-        "primary",
-        "has no record boundary",
-    );
+    refused(start(primary, secondary), "primary", "has no record boundary");
 }
 
 #[test]
@@ -122,8 +103,7 @@ fn a_tail_that_the_primary_lacks_is_cut() {
         state.log.append(b"neither");
     });
     let pair = start(primary, secondary);
-    pair.primary
-        .wait("a connection", |state| !state.connected.is_empty());
+    pair.primary.wait("a connection", |state| !state.connected.is_empty());
     let end = pair.primary.append(b"three", &pair.dialer.waker());
     pair.acknowledged(end);
     was_cut(pair);
@@ -157,10 +137,7 @@ fn was_cut(pair: Pair) {
     let at = pair.primary.state().log.cursors[&14];
     assert_eq!(pair.secondary.state().cuts, [at]);
     assert_eq!(pair.secondary.state().connected, [at]);
-    assert_eq!(
-        pair.primary.state().log.bytes,
-        pair.secondary.state().log.bytes
-    );
+    assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
     pair.stop();
 }
 
@@ -185,20 +162,12 @@ fn a_longer_log_with_other_records_is_refused_and_kept() {
         state.log.append(b"drei");
     });
     let kept = secondary.clone();
-    refused(
-        start(primary, secondary),
-        "secondary",
-        "the logs differ before 0/0000000E",
-    );
+    refused(start(primary, secondary), "secondary", "the logs differ before 0/0000000E");
 
     let (primary, secondary) = alike(&[b"one"]);
     primary.change(|state| state.log.append(b"two"));
     secondary.change(|state| state.log.append(b"a long record"));
-    refused(
-        start(primary, secondary),
-        "secondary",
-        "goes on to 0/00000018",
-    );
+    refused(start(primary, secondary), "secondary", "goes on to 0/00000018");
     assert!(kept.state().cuts.is_empty());
     assert_eq!(kept.state().log.end().lsn, Lsn(22));
 }
@@ -210,8 +179,7 @@ fn a_refused_link_comes_up_when_the_cause_is_gone() {
     secondary.change(|state| state.hello.format_version = 2);
     let pair = start(primary, secondary);
     says(&pair.dialer, &["log format"]);
-    pair.secondary
-        .change(|state| state.hello.format_version = 1);
+    pair.secondary.change(|state| state.hello.format_version = 1);
     pair.acknowledged(pair.primary.append(b"at last", &pair.dialer.waker()));
     pair.stop();
 }
@@ -224,21 +192,12 @@ fn an_unknown_secondary_is_refused_and_both_ends_name_the_fingerprints() {
     let mut config = listen_config(loopback(0), &quick());
     config.identity = stranger.clone();
     let listener = listen(config, Secondary(secondary)).unwrap();
-    let dialer = dial(
-        dial_config(listener.local_addr(), &quick()),
-        Primary(primary.clone()),
-    )
-    .unwrap();
+    let dialer =
+        dial(dial_config(listener.local_addr(), &quick()), Primary(primary.clone())).unwrap();
     let came = format!("the peer's certificate is {}", stranger.fingerprint());
     let configured = format!("but {} is configured", identities()[1].fingerprint());
     says(&dialer, &[&came, &configured]);
-    says(
-        &listener,
-        &[
-            "the peer refused our certificate",
-            &stranger.fingerprint().to_string(),
-        ],
-    );
+    says(&listener, &["the peer refused our certificate", &stranger.fingerprint().to_string()]);
     assert!(primary.state().connected.is_empty());
     dialer.stop().unwrap();
     listener.stop().unwrap();
@@ -248,11 +207,8 @@ fn an_unknown_secondary_is_refused_and_both_ends_name_the_fingerprints() {
 #[test]
 fn an_unknown_primary_is_refused_and_both_ends_name_the_fingerprints() {
     let (primary, secondary) = Pair::nodes();
-    let listener = listen(
-        listen_config(loopback(0), &quick()),
-        Secondary(secondary.clone()),
-    )
-    .unwrap();
+    let listener =
+        listen(listen_config(loopback(0), &quick()), Secondary(secondary.clone())).unwrap();
     let stranger = Identity::generate("node1").unwrap();
     let mut config = dial_config(listener.local_addr(), &quick());
     config.identity = stranger.clone();
@@ -260,13 +216,7 @@ fn an_unknown_primary_is_refused_and_both_ends_name_the_fingerprints() {
     let came = format!("the peer's certificate is {}", stranger.fingerprint());
     let configured = format!("but {} is configured", identities()[0].fingerprint());
     says(&listener, &[&came, &configured]);
-    says(
-        &dialer,
-        &[
-            "the peer refused our certificate",
-            &stranger.fingerprint().to_string(),
-        ],
-    );
+    says(&dialer, &["the peer refused our certificate", &stranger.fingerprint().to_string()]);
     assert!(primary.state().connected.is_empty() && secondary.state().connected.is_empty());
     dialer.stop().unwrap();
     listener.stop().unwrap();

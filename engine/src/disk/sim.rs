@@ -7,6 +7,8 @@
 //! - **`kill -9`**: everything written reads back, and is as little synced as before.
 //! - **Failed sync**: of what was not synced a part is on the disk, the rest never will be, and
 //!   all of it reads back until the power is cut; the next sync succeeds and changes nothing.
+//! - **Failed sync of the directory**: nothing can be changed any more until the power is cut.
+//!   File systems journal names, and stop when that fails.
 //! - **Short writes, writes that fail half way, no room.**
 //! - **Death** at any single operation: from then on each one fails.
 //!
@@ -85,6 +87,8 @@ pub struct SimFile {
 struct State {
     random: Random,
     faults: Faults,
+    /// The journal failed: nothing can be changed until the power is cut.
+    read_only: bool,
     /// Operations until the process dies; `None` when it does not.
     dies_after: Option<u64>,
     inodes: Vec<Inode>,
@@ -162,6 +166,11 @@ impl State {
         }
     }
 
+    fn change(&mut self) -> io::Result<()> {
+        self.step()?;
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
     fn settle_names(&mut self) {
         let random = &mut self.random;
         let mood = random.below(4);
@@ -202,6 +211,7 @@ impl SimDisk {
         let state = State {
             random: Random::new(seed),
             faults: Faults::default(),
+            read_only: false,
             dies_after: None,
             inodes: Vec::new(),
             names: BTreeMap::new(),
@@ -226,14 +236,27 @@ impl SimDisk {
         self.state().dies_after = Some(operations);
     }
 
+    /// Does something that neither counts as an operation nor fails: a look from outside.
+    pub fn pause_death<T>(&self, look: impl FnOnce() -> T) -> T {
+        let dies_after = self.state().dies_after.take();
+        let seen = look();
+        self.state().dies_after = dies_after;
+        seen
+    }
+
     /// Whether the process has died.
     pub fn is_dead(&self) -> bool {
         self.state().dies_after == Some(0)
     }
 
     /// `kill -9` and a new start: what was written reads back and is not synced.
+    ///
+    /// On a disk whose journal failed that start needs a power cut before, so it is one.
     pub fn kill(&self) {
         self.state().dies_after = None;
+        if self.state().read_only {
+            self.cut_power();
+        }
     }
 
     /// Cuts the power and starts again: what reads back is what reached the disk.
@@ -241,6 +264,7 @@ impl SimDisk {
         let mut guard = self.state();
         let state = &mut *guard;
         state.dies_after = None;
+        state.read_only = false;
         for inode in &mut state.inodes {
             inode.settle(&mut state.random);
             inode.cached.clone_from(&inode.on_disk);
@@ -287,7 +311,7 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str) -> io::Result<SimFile> {
         let mut state = self.state();
-        state.step()?;
+        state.change()?;
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -306,7 +330,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.change()?;
         let inode = *state.names.get(from).ok_or_else(not_found)?;
         state.name_op(NameOp { inode, from: Some(from.to_owned()), to: Some(to.to_owned()) });
         Ok(())
@@ -314,7 +338,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.change()?;
         let inode = *state.names.get(name).ok_or_else(not_found)?;
         state.name_op(NameOp { inode, from: Some(name.to_owned()), to: None });
         Ok(())
@@ -328,10 +352,10 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.change()?;
         let odds = state.faults.failed_sync;
         if state.random.once_in(odds) {
-            state.settle_names();
+            state.read_only = true;
             return Err(io::Error::other("the simulated disk failed to sync the directory"));
         }
         let state = &mut *state;
@@ -360,8 +384,11 @@ impl DiskFile for SimFile {
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        state.step()?;
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        state.change()?;
+        let mut bytes = Vec::new();
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let faults = state.faults;
         // Never all of it: what failed is not there as a whole.
@@ -382,7 +409,7 @@ impl DiskFile for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        state.step()?;
+        state.change()?;
         let inode = &mut state.inodes[self.inode];
         if state.random.once_in(state.faults.failed_sync) {
             inode.settle(&mut state.random);
@@ -432,7 +459,7 @@ mod tests {
             assert_eq!(read, [2; 4096]);
             disk.cut_power();
             disk.open("a").unwrap().read_whole(&mut read).unwrap();
-            let twos = read.iter().filter(|byte| **byte == 2).count();
+            let twos: usize = read.iter().map(|byte| usize::from(*byte == 2)).sum();
             assert_eq!(twos % SECTOR, 0, "no sector is torn");
             seen_lost |= twos == 0;
             seen_kept |= twos == 4096;

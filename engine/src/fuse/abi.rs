@@ -8,7 +8,7 @@
 ///
 /// # Safety
 /// The type is `repr(C)`, every bit pattern is a value of it, and it has no padding byte. The
-/// macro [`abi!`] alone implements it, and asserts the last.
+/// macro `abi!` alone implements it, and asserts the last.
 pub(super) unsafe trait Abi: Copy {}
 
 /// The structure at the beginning of `bytes`, and what follows it; `None` when it does not fit.

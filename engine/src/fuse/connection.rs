@@ -1,7 +1,7 @@
 //! A connection: the mount as the kernel knows it, and what takes it away, whatever its
 //! server is doing. It never reads or answers a request.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -81,7 +81,8 @@ impl Connection {
                 .is_ok()
     }
 
-    /// Takes the mount away from its path; processes inside go on with what they hold.
+    /// Takes the mount away from its path; processes inside go on with what they hold, except
+    /// where only an unmount by force can abort: afterwards nothing could.
     pub(super) fn detach(&self) -> Result<(), Errno> {
         if !self.is_at_path() {
             return Ok(());
@@ -93,7 +94,10 @@ impl Connection {
                 return Ok(());
             }
         }
-        match rustix::mount::unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        let force =
+            if self.control.is_none() { UnmountFlags::FORCE } else { UnmountFlags::empty() };
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW | force;
+        match rustix::mount::unmount(&self.path, flags) {
             Err(Errno::INVAL | Errno::NOENT) => Ok(()),
             done => done,
         }
@@ -162,6 +166,10 @@ impl Control {
 
     /// Whether the connection is still there, aborted or not: afterwards the file reads empty.
     fn exists(&self) -> bool {
-        rustix::io::pread(&self.waiting, &mut [0; 32], 0) != Ok(0)
+        // Opened anew, because only the first read of an open file says.
+        let again = format!("/proc/self/fd/{}", self.waiting.as_raw_fd());
+        let read = rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|waiting| rustix::io::read(waiting, &mut [0; 32]));
+        read != Ok(0)
     }
 }

@@ -29,7 +29,7 @@ const END_BOUND: Duration = Duration::from_secs(5);
 
 /// Decides what requests mean. Called from the reading threads, at times side by side.
 ///
-/// It must not block: what has to wait keeps the [`Reply`] and copies of what it needs, and
+/// It must not block: what has to wait keeps the [`Reply`](super::Reply) and copies of what it needs, and
 /// returns. While all readers are in here, nobody takes the requests that follow.
 pub trait Handler: Send + Sync + 'static {
     /// Takes in one request.
@@ -58,7 +58,8 @@ pub struct Negotiated {
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The mount is gone. (Without `ABORT_ERROR`, or it was aborted.)
+    /// The mount is gone. Also said of an abort where `ABORT_ERROR` was not agreed on, or where
+    /// it took an unmount by force.
     Unmounted,
     /// It was aborted; the mount may still be at its path, and answers errors.
     Aborted,

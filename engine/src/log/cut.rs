@@ -153,21 +153,38 @@ pub(super) fn remove_rubbish<D: Disk>(disk: &D, cutting: Option<&Branch>) -> io:
     Ok(())
 }
 
-/// Zeroes what follows `offset` in a file where it is not zero; returns how many bytes from
-/// `offset` up to the last one that was not zero. Not synced.
-pub(super) fn erase(file: &impl DiskFile, offset: u64, size: u64) -> io::Result<u64> {
+/// Zeroes what follows `offset` in a file; returns how many bytes from `offset` up to the last
+/// one that was not zero. Not synced.
+///
+/// The first `always_bytes` are written whatever reads back: if an attempt to zero them failed to
+/// sync, zeros read back that the disk never got. The rest is written where it is not zero.
+pub(super) fn erase(
+    file: &impl DiskFile,
+    offset: u64,
+    size: u64,
+    always_bytes: u64,
+) -> io::Result<u64> {
     let (zeros, mut block) = (vec![0; ERASE_AT_ONCE], vec![0; ERASE_AT_ONCE]);
     let (mut at, mut erased) = (offset, 0);
     while at < size {
-        let len = usize::try_from(size - at).map_or(ERASE_AT_ONCE, |left| left.min(ERASE_AT_ONCE));
+        let len = at_once(size - at);
         file.read_exact_at(&mut block[..len], at)?;
-        if let Some(last) = block[..len].iter().rposition(|byte| *byte != 0) {
-            file.write_all_at(&mut [IoSlice::new(&zeros[..=last])], at)?;
-            erased = at + last as u64 + 1 - offset;
+        let used = block[..len].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if used > 0 {
+            erased = at + used as u64 - offset;
+        }
+        let always = at_once((offset + always_bytes).saturating_sub(at)).min(len);
+        if used.max(always) > 0 {
+            file.write_all_at(&mut [IoSlice::new(&zeros[..used.max(always)])], at)?;
         }
         at += len as u64;
     }
     Ok(erased)
+}
+
+/// Bytes of the next step of something that has `left` to go.
+fn at_once(left: u64) -> usize {
+    usize::try_from(left).map_or(ERASE_AT_ONCE, |left| left.min(ERASE_AT_ONCE))
 }
 
 const ERASE_AT_ONCE: usize = 256 << 10;
@@ -252,8 +269,7 @@ impl<D: Disk> Shared<D> {
             let copy = self.disk.create(&segment_name(name, segment.first.lsn))?;
             let (mut at, size) = (0, segment.offset(*end));
             while at < size {
-                let left = usize::try_from(size - at).unwrap_or(ERASE_AT_ONCE);
-                let part = &mut block[..left.min(ERASE_AT_ONCE)];
+                let part = &mut block[..at_once(size - at)];
                 segment.file.read_exact_at(part, at)?;
                 copy.write_all_at(&mut [IoSlice::new(part)], at)?;
                 at += part.len() as u64;
@@ -274,7 +290,7 @@ impl<D: Disk> Shared<D> {
             self.disk.remove(&segment::name(segment.first.lsn))?;
         }
         let size = own.offset(own.first.lsn) + own.capacity;
-        erase(&own.file, own.offset(branch.fork.lsn), size)?;
+        erase(&own.file, own.offset(branch.fork.lsn), size, size)?;
         own.file.sync_data()?;
         self.disk.sync_dir()?;
         conclude(&self.disk, branch)

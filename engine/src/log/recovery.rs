@@ -11,13 +11,14 @@
 //! after a failed sync pages read back that the disk never got. So everything past what the
 //! control block says is durable is written again, as it was read, and synced, before the log
 //! says that it is durable. Then what follows the end is zeroed, so that no record of a history
-//! that ended here can ever be taken for one of the next.
+//! that ended here can ever be taken for one of the next. Names are believed: file systems
+//! journal them, and go read-only when that fails.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use duolog_wal::branch::BranchError;
-use duolog_wal::record::{self, BODY_MAX, RecordError};
+use duolog_wal::record::{self, BODY_MAX, HEADER_LEN, RecordError};
 use duolog_wal::segment::{SEGMENT_HEADER_LEN, SegmentError};
 use duolog_wal::{Branch, ClusterId, Cursor, HistoryEntry, Lsn, SegmentHeader, ViewNum};
 
@@ -181,8 +182,13 @@ impl<D: Disk> Log<D> {
         let own = *visited.last().expect("the first segment is visited");
         let file = &found[own].file;
         let offset = segment::offset(found[own].first, at.lsn);
+        let size = found[own].size;
+        // A tail that was forgiven, and whose erasing failed to sync, could be back another time:
+        // without a record at the end nothing of it can. Commit positions in it lie below the
+        // end. Those in a tail that was cut off need not.
+        let always_bytes = if cutting.is_some() { size } else { HEADER_LEN as u64 };
         let forgiven_bytes =
-            cut::erase(file, offset, found[own].size).map_err(at_file(&found[own].name))?;
+            cut::erase(file, offset, size, always_bytes).map_err(at_file(&found[own].name))?;
         let oldest = visited[0];
         let mut forgiven_segments = 0;
         for index in (oldest..found.len()).rev().filter(|index| !visited.contains(index)) {
@@ -237,8 +243,7 @@ fn at_file(name: &str) -> impl FnOnce(io::Error) -> OpenError {
 /// The segments in a directory, oldest first, their headers looked at.
 fn find<D: Disk>(disk: &D, cluster: ClusterId) -> Result<Vec<Found<D::File>>, OpenError> {
     let mut found = Vec::new();
-    for name in disk.list().map_err(doing("listing the directory"))? {
-        let Some(first) = segment::parse_name(&name) else { continue };
+    for (first, name) in segment::segment_files(disk).map_err(doing("listing the directory"))? {
         let open = || -> io::Result<_> {
             let file = disk.open(&name)?;
             let size = file.size_bytes()?;
@@ -261,7 +266,6 @@ fn find<D: Disk>(disk: &D, cluster: ClusterId) -> Result<Vec<Found<D::File>>, Op
         };
         found.push(Found { name, first, file, size, header });
     }
-    found.sort_unstable_by_key(|found| found.first);
     if found.is_empty() { Err(OpenError::NoLog) } else { Ok(found) }
 }
 

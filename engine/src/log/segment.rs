@@ -44,7 +44,16 @@ pub(super) fn parse_name(file: &str) -> Option<Lsn> {
     (name(first) == file).then_some(first)
 }
 
-/// The bytes of a segment's header.
+/// The files in a directory that by their names are segments of a log, oldest first.
+pub fn segment_files<D: Disk>(disk: &D) -> io::Result<Vec<(Lsn, String)>> {
+    let names = disk.list()?.into_iter();
+    let mut files: Vec<_> =
+        names.filter_map(|name| parse_name(&name).map(|first| (first, name))).collect();
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// The header of a segment that begins at `first`.
 pub(super) fn header(
     cluster: ClusterId,
     first: Cursor,

@@ -138,8 +138,8 @@ impl<D: Disk> Log<D> {
         Ok(true)
     }
 
-    /// Lets go of the segments that lie wholly below `before` and are durable. A few are kept as
-    /// spares; one that anybody still reads is not, so that the reader's bytes stay what they are.
+    /// Lets go of the segments that lie wholly below `before` and are durable, as long as the log
+    /// goes on durably in another. A few are kept as spares; one that anybody still reads is not, so that the reader's bytes stay what they are.
     ///
     /// # Errors
     /// `Poisoned` when the directory failed to sync, `Io` when a file could not be removed; the
@@ -147,7 +147,6 @@ impl<D: Disk> Log<D> {
     pub fn recycle(&self, before: Lsn) -> Result<Recycled, LogError> {
         let shared = &*self.shared;
         shared.check_poison()?;
-        let before = before.min(shared.durable());
         let mut done = Recycled::default();
         // One after the other, each durable before the next: after a power cut there is no gap.
         while let Some(old) = shared.detach_oldest(before) {
@@ -174,9 +173,11 @@ impl<D: Disk> Shared<D> {
 
     /// Takes the oldest segment out of the log if all of it lies below `before`.
     fn detach_oldest(&self, before: Lsn) -> Option<Arc<Segment<D::File>>> {
+        let durable = self.durable();
         let mut segments = self.segments.write().expect(UNBROKEN);
-        let next = segments.get(1)?;
-        (next.first.lsn <= before).then(|| segments.remove(0))
+        let next = segments.get(1)?.first.lsn;
+        // The next one's header and name were not synced unless its first record was.
+        (next <= before && next < durable).then(|| segments.remove(0))
     }
 
     /// Makes a segment that was taken out a spare, or gives it back: when there are enough, when

@@ -84,7 +84,7 @@ pub(super) fn begin(
     file_ids: u64,
 ) -> Result<(), NodeError> {
     let in_state = |source| NodeError::File { path: config.state_dir.clone(), source };
-    let has_log = disk.list().map_err(in_state)?.iter().any(|name| name.ends_with(".seg"));
+    let has_log = disk.list().map_err(in_state)?.iter().any(|name| is_segment(name));
     let (log, first) = if has_log {
         // A set-up that was interrupted left a log without records; any other is not ours to
         // begin anew.
@@ -130,6 +130,10 @@ pub(super) fn open_state(path: &Path) -> Result<DirDisk, NodeError> {
     DirDisk::open(path).map_err(failed)
 }
 
+fn is_segment(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "seg")
+}
+
 fn unique_beginning() -> Cursor {
     let time = now();
     let chain = Chain(crc32c::crc32c(&time.0.to_le_bytes()) | 1);
@@ -172,7 +176,7 @@ pub fn leave(config: NodeConfig) -> Result<(), NodeError> {
         let node = Node::open(config)?;
         // What this node has acknowledged to a primary counts, so all of its log does.
         node.lead(false)?;
-        node.stop(std::time::Duration::from_secs(3600))?;
+        node.stop(std::time::Duration::from_hours(1))?;
     }
     for directory in &directories {
         leaving::leave(directory)?;
@@ -181,7 +185,7 @@ pub fn leave(config: NodeConfig) -> Result<(), NodeError> {
     let failed = |source: io::Error| NodeError::File { path: state_dir.clone(), source };
     for name in disk.list().map_err(failed)? {
         let branch = name.starts_with("branch-");
-        if !branch && (name.ends_with(".seg") || name == "control" || name.starts_with("spare-")) {
+        if !branch && (is_segment(&name) || name == "control" || name.starts_with("spare-")) {
             disk.remove(&name).map_err(failed)?;
         }
     }

@@ -285,19 +285,25 @@ fn refuse_users(path: &Path) -> Result<(), AdoptError> {
 
 fn make_folders(adoption: &Adoption<'_>) -> Result<(), AdoptError> {
     let directory = adoption.directory;
-    let hidden = directory.hidden();
+    let (hidden, mount_point) = (directory.hidden(), &directory.mount_point);
+    let before = tree::stat(mount_point).map_err(at(mount_point))?;
     for folder in [hidden, &directory.unlinked] {
         match rustix::fs::mkdirat(CWD, folder, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(at(folder)(error)),
         }
     }
+    if directory.is_inside() {
+        // The hidden folder is no change of the directory that is adopted.
+        let mtime = lookup::Stat::new(FileId::root(0), &before).mtime;
+        set_mtime(mount_point, mtime).map_err(at(mount_point))?;
+    }
     if directory.is_inside() && !exists(&directory.data)? {
         // Under its name only when it is as it has to be.
         let new = hidden.join("data.new");
         open::delete_tree(CWD, new.as_os_str().as_encoded_bytes()).map_err(at(&new))?;
         std::fs::create_dir(&new).map_err(at(&new))?;
-        copy_attributes(&directory.mount_point, &new).map_err(at(&new))?;
+        copy_attributes(mount_point, &new).map_err(at(&new))?;
         rustix::fs::renameat(CWD, &new, CWD, &directory.data).map_err(at(&new))?;
     }
     let above = hidden.parent().unwrap_or(hidden);
@@ -354,15 +360,33 @@ fn stays(path: &Path, directory: &Directory) -> bool {
 
 /// The ids of `node` among files that an earlier call has given, by inode, and the next counter.
 fn next_after(adoption: &Adoption<'_>, found: &[Found], space: Space) -> Result<u64, AdoptError> {
-    let first = FileId::assigned(adoption.node, 0).0;
     let mut next = adoption.next_file;
     for file in found {
         if let Some(id) = id_of(adoption, file, space)? {
-            let mine = id.0 >= first && (id.0 - first).is_multiple_of(2);
-            next = if mine { next.max((id.0 - first) / 2 + 1) } else { next };
+            next = next.max(after(adoption, id));
         }
     }
     Ok(next)
+}
+
+/// The counter behind that of an id that this node gave; 0 behind any other.
+fn after(adoption: &Adoption<'_>, id: FileId) -> u64 {
+    let first = FileId::assigned(adoption.node, 0).0;
+    match id.0.checked_sub(first) {
+        Some(above) if above.is_multiple_of(2) => above / 2 + 1,
+        _ => 0,
+    }
+}
+
+/// The ids that stand in the hidden folder, by inode.
+fn notes(adoption: &Adoption<'_>) -> Result<Vec<(u64, FileId)>, AdoptError> {
+    let unlinked = &adoption.directory.unlinked;
+    let names = open::names_in(open_directory(unlinked)?.as_fd()).map_err(at(unlinked))?;
+    let note = |name: Vec<u8>| match ids::hidden(&name) {
+        Hidden::Note(id, inode) => Some((inode, id)),
+        _ => None,
+    };
+    Ok(names.into_iter().filter_map(note).collect())
 }
 
 fn id_of(
@@ -388,12 +412,9 @@ fn give_ids(adoption: &Adoption<'_>, space: Space) -> Result<AdoptReport, AdoptE
     let mut next_file = next_after(adoption, &files, space)?;
     let mut known: HashMap<u64, FileId> = HashMap::new();
     let hidden = open_directory(unlinked)?;
-    for name in open::names_in(hidden.as_fd()).map_err(at(unlinked))? {
-        if let Hidden::Note(id, inode) = ids::hidden(&name) {
-            known.insert(inode, id);
-            let counter = id.0.saturating_sub(FileId::FIRST.0) / 2;
-            next_file = next_file.max(counter + 1);
-        }
+    for (inode, id) in notes(adoption)? {
+        known.insert(inode, id);
+        next_file = next_file.max(after(adoption, id));
     }
     for file in &files {
         if let Some(id) = id_of(adoption, file, space)?.filter(|id| !id.is_root()) {
@@ -480,11 +501,10 @@ fn sync_all(path: &Path) -> Result<(), AdoptError> {
 
 /// Whether something is mounted over the mount point of an adopted directory.
 pub(super) fn is_mounted(directory: &Directory) -> io::Result<bool> {
-    const FUSE: i64 = 0x6573_5546;
+    const FUSE: rustix::fs::FsWord = 0x6573_5546;
     if directory.is_inside() {
         let dir = tree::object(&directory.mount_point)?;
-        let kind = rustix::fs::fstatfs(dir)?.f_type;
-        return Ok(i64::try_from(kind).is_ok_and(|kind| kind == FUSE));
+        return Ok(rustix::fs::fstatfs(dir)?.f_type == FUSE);
     }
     layout::is_mount_point(&directory.mount_point)
 }

@@ -340,11 +340,35 @@ const fn subject(operation: &Operation<'_>) -> Option<FileId> {
     }
 }
 
+/// fallocate(2). What the file system of this node cannot do in its own way, because that of the
+/// other node can, is done so that the contents and the size become the same.
 fn allocate(file: &File, offset: u64, len: u64, mode: u32) -> io::Result<()> {
     let flags = FallocateFlags::from_bits_retain(mode);
     match rustix::fs::fallocate(file, flags, offset, len) {
-        // Shared blocks are no matter of contents: a file system without them has none to unshare.
-        Err(Errno::OPNOTSUPP) if flags.contains(FallocateFlags::UNSHARE_RANGE) => Ok(()),
-        done => Ok(done?),
+        Err(Errno::OPNOTSUPP) => {}
+        done => return Ok(done?),
     }
+    let size = file.metadata()?.len();
+    let end = offset.saturating_add(len);
+    if flags.intersects(FallocateFlags::ZERO_RANGE | FallocateFlags::PUNCH_HOLE) {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(file, hole, offset, len) {
+            Err(Errno::OPNOTSUPP) => write_zeros(file, offset, end.min(size))?,
+            done => done?,
+        }
+    }
+    if end > size && !flags.contains(FallocateFlags::KEEP_SIZE) {
+        file.set_len(end)?;
+    }
+    Ok(())
+}
+
+fn write_zeros(file: &File, mut at: u64, end: u64) -> io::Result<()> {
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        file.write_all_at(&ZEROS[..len], at)?;
+        at += len as u64;
+    }
+    Ok(())
 }

@@ -51,10 +51,9 @@ fn used_by(process: &Path, directory: &Path) -> Option<PathBuf> {
     if let Some(path) = ["cwd", "root", "exe"].iter().find_map(|link| linked(process.join(link))) {
         return Some(path);
     }
-    if let Ok(open) = std::fs::read_dir(process.join("fd")) {
-        if let Some(path) = open.flatten().find_map(|entry| linked(entry.path())) {
-            return Some(path);
-        }
+    let open = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    if let Some(path) = open.map(|entry| entry.path()).find_map(linked) {
+        return Some(path);
     }
     let maps = std::fs::read(process.join("maps")).ok()?;
     maps.split(|byte| *byte == b'\n')

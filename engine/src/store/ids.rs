@@ -19,11 +19,13 @@
 //! rights of root their ids are names in the hidden folder, see [`note_name`].
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use duolog_wal::{Chain, ClusterId, Cursor, FileId, Lsn, Time};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
+
+use super::backing;
 
 const VERSION: u8 = 1;
 const ID_LEN: usize = 33;
@@ -149,13 +151,21 @@ pub(super) fn read(
 ) -> io::Result<Option<Vec<u8>>> {
     let mut value = [0; 64];
     let mut path = proc_path(dir).into_bytes();
-    let got = if name.is_empty() {
+    let mut got = if name.is_empty() {
         rustix::fs::getxattr(&path, attribute, &mut value)
     } else {
         path.push(b'/');
         path.extend_from_slice(name);
         rustix::fs::lgetxattr(&path, attribute, &mut value)
     };
+    if got == Err(Errno::ACCESS) {
+        let object = backing::object_at(dir, if name.is_empty() { b"." } else { name })?;
+        let path = proc_path(object.as_fd());
+        got = backing::as_writable(object.as_fd(), || {
+            rustix::fs::getxattr(&path, attribute, &mut value)
+        })
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    }
     match got {
         Ok(len) => Ok(Some(value[..len].to_vec())),
         // A longer value under our name is none of ours.
@@ -168,9 +178,7 @@ pub(super) fn read(
 /// without the right to write lends it to itself for the moment.
 pub(super) fn write(fd: BorrowedFd<'_>, attribute: &str, value: &[u8]) -> io::Result<()> {
     let path = proc_path(fd);
-    super::backing::as_writable(fd, || {
-        rustix::fs::setxattr(&path, attribute, value, XattrFlags::empty())
-    })
+    backing::as_writable(fd, || rustix::fs::setxattr(&path, attribute, value, XattrFlags::empty()))
 }
 
 /// Name in the hidden folder of a file that has no name of its own yet (`O_TMPFILE`).

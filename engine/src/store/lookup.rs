@@ -257,7 +257,7 @@ impl Store {
 pub(super) fn get_xattr(object: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
     let path = ids::proc_path(object);
     loop {
-        let len = rustix::fs::getxattr(&path, name, &mut [0; 0])?;
+        let len = rustix::fs::getxattr_query(&path, name)?;
         let mut value = vec![0; len];
         match rustix::fs::getxattr(&path, name, &mut value[..]) {
             Ok(len) => {
@@ -275,7 +275,7 @@ pub(super) fn get_xattr(object: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u
 pub(super) fn list_xattr(object: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
     let path = ids::proc_path(object);
     let mut list = loop {
-        let len = rustix::fs::listxattr(&path, &mut [0; 0])?;
+        let len = rustix::fs::listxattr_query(&path)?;
         let mut list = vec![0; len];
         match rustix::fs::listxattr(&path, &mut list[..]) {
             Ok(len) => {
@@ -306,7 +306,7 @@ pub(super) fn has_acl(object: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 fn has(object: BorrowedFd<'_>, attribute: &str) -> io::Result<bool> {
-    match rustix::fs::getxattr(ids::proc_path(object), attribute, &mut [0; 0]) {
+    match rustix::fs::getxattr_query(ids::proc_path(object), attribute) {
         Ok(_) => Ok(true),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
         Err(error) => Err(error.into()),

@@ -15,6 +15,9 @@
 //! makes every change, on the primary, on the secondary, in recovery and in replay alike; reading
 //! goes on beside it. The store never decides what is applied and never writes the log.
 //!
+//! Without the rights of root everything belongs to one user, and a directory that its owner may
+//! not enter cannot be worked in: the error says so.
+//!
 //! **Replay.** A crash leaves the metadata of some moment between the last checkpoint and the end
 //! of the log, and file contents of any mixture of moments since. Contents, owners, permissions,
 //! attributes and times are set again by the replay, whatever stood there, and the last setting
@@ -29,15 +32,18 @@
 pub mod adopt;
 mod apply;
 mod backing;
+pub mod base;
 mod busy;
 pub mod compare;
 mod escape;
 mod ids;
 mod index;
+mod install;
 mod layout;
 pub mod leave;
 mod local;
 mod lookup;
+pub mod manifest;
 mod names;
 mod open;
 mod removal;

@@ -4,6 +4,7 @@
 //! Needs root and `/dev/fuse`; without them each test says so and passes.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+mod backing;
 mod checks;
 mod passthrough;
 

@@ -32,10 +32,7 @@ fn index(lsn: Lsn) -> usize {
 
 impl Log {
     pub(crate) fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            cursors: BTreeMap::from([(0, Cursor::default())]),
-        }
+        Self { bytes: Vec::new(), cursors: BTreeMap::from([(0, Cursor::default())]) }
     }
 
     pub(crate) fn end(&self) -> Cursor {
@@ -44,8 +41,7 @@ impl Log {
 
     pub(crate) fn append(&mut self, body: &[u8]) {
         self.bytes.truncate(index(self.end().lsn));
-        self.bytes
-            .extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+        self.bytes.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
         self.bytes.extend(body);
         self.scan();
     }
@@ -72,20 +68,11 @@ impl Log {
             if body.len() < len {
                 return;
             }
-            let chain = rest[..4 + len]
-                .iter()
-                .fold(end.chain.0 ^ 0x811c_9dc5, |hash, byte| {
-                    (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-                });
+            let chain = rest[..4 + len].iter().fold(end.chain.0 ^ 0x811c_9dc5, |hash, byte| {
+                (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+            });
             let lsn = end.lsn.plus(4 + len as u64);
-            self.cursors.insert(
-                lsn.0,
-                Cursor {
-                    lsn,
-                    chain: Chain(chain),
-                    time: Time(lsn.0),
-                },
-            );
+            self.cursors.insert(lsn.0, Cursor { lsn, chain: Chain(chain), time: Time(lsn.0) });
         }
     }
 }
@@ -168,16 +155,9 @@ impl Node {
     /// Waits until the state is so.
     #[track_caller]
     pub(crate) fn wait(&self, what: &str, mut is: impl FnMut(&State) -> bool) {
-        let (state, timeout) = self
-            .0
-            .1
-            .wait_timeout_while(self.state(), SOON, |state| !is(state))
-            .unwrap();
-        assert!(
-            !timeout.timed_out(),
-            "never came about: {what}\n{}",
-            summary(&state)
-        );
+        let (state, timeout) =
+            self.0.1.wait_timeout_while(self.state(), SOON, |state| !is(state)).unwrap();
+        assert!(!timeout.timed_out(), "never came about: {what}\n{}", summary(&state));
     }
 
     /// Appends a record and wakes the link.
@@ -202,12 +182,7 @@ impl Node {
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
         let state = self.state();
-        state
-            .log
-            .cursors
-            .get(&lsn.0)
-            .copied()
-            .filter(|cursor| cursor.lsn >= state.first)
+        state.log.cursors.get(&lsn.0).copied().filter(|cursor| cursor.lsn >= state.first)
     }
 }
 
@@ -271,8 +246,7 @@ impl Source for Primary {
     }
 
     fn disconnected(&mut self, why: &LinkError) {
-        self.0
-            .change(|state| state.disconnected.push(why.to_string()));
+        self.0.change(|state| state.disconnected.push(why.to_string()));
     }
 }
 
@@ -326,9 +300,8 @@ impl Sink for Secondary {
     fn sync(&mut self) -> Result<Ack, SinkError> {
         self.0.change(|state| state.syncs_waiting += 1);
         let (_, gone) = &*self.0.0;
-        let (mut state, timeout) = gone
-            .wait_timeout_while(self.0.state(), SOON, |state| state.gate_shut)
-            .unwrap();
+        let (mut state, timeout) =
+            gone.wait_timeout_while(self.0.state(), SOON, |state| state.gate_shut).unwrap();
         assert!(!timeout.timed_out(), "the gate stayed shut");
         state.syncs_waiting -= 1;
         state.syncs += 1;
@@ -351,11 +324,7 @@ impl Sink for Secondary {
 
     fn committed(&mut self, lsn: Lsn) {
         self.0.change(|state| {
-            assert!(
-                lsn <= state.durable,
-                "told to apply {lsn} past {}",
-                state.durable
-            );
+            assert!(lsn <= state.durable, "told to apply {lsn} past {}", state.durable);
             state.committed = state.committed.max(lsn);
         });
     }
@@ -368,8 +337,7 @@ impl Sink for Secondary {
     }
 
     fn disconnected(&mut self, why: &LinkError) {
-        self.0
-            .change(|state| state.disconnected.push(why.to_string()));
+        self.0.change(|state| state.disconnected.push(why.to_string()));
     }
 }
 
@@ -441,18 +409,12 @@ impl Pair {
         let listener = duolog_transport::listen(config, Secondary(secondary.clone())).unwrap();
         let config = dial_config(listener.local_addr(), tuning);
         let dialer = duolog_transport::dial(config, Primary(primary.clone())).unwrap();
-        Self {
-            primary,
-            secondary,
-            dialer,
-            listener,
-        }
+        Self { primary, secondary, dialer, listener }
     }
 
     #[track_caller]
     pub(crate) fn acknowledged(&self, lsn: Lsn) {
-        self.primary
-            .wait("the acknowledgement", |state| state.acked >= lsn);
+        self.primary.wait("the acknowledgement", |state| state.acked >= lsn);
     }
 
     #[track_caller]
@@ -478,10 +440,7 @@ pub(crate) fn wait_stats(
         if is(&snapshot) {
             return;
         }
-        assert!(
-            Instant::now() < deadline,
-            "never came about: {what}\n{snapshot:?}"
-        );
+        assert!(Instant::now() < deadline, "never came about: {what}\n{snapshot:?}");
         std::thread::yield_now();
     }
 }

@@ -37,8 +37,7 @@ impl Proxy {
             let (state, dialer) = (state.clone(), dialer.clone());
             threads.push(std::thread::spawn(move || {
                 let from = if upwards { &near } else { &far };
-                from.set_read_timeout(Some(Duration::from_millis(20)))
-                    .unwrap();
+                from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
                 let mut packet = vec![0; 65536];
                 while !state.ended.load(Ordering::Relaxed) {
                     // A time-out, or the answer of a listener that is gone.
@@ -63,11 +62,7 @@ impl Proxy {
                 }
             }));
         }
-        Self {
-            addr,
-            state,
-            threads,
-        }
+        Self { addr, state, threads }
     }
 
     /// Loses every packet from now on, or none.

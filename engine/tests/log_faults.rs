@@ -1,0 +1,576 @@
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+//! The log where single things go wrong: what is refused names the place, what failed changed
+//! nothing, what is durable was synced. On the simulated disk.
+//!
+//! Each was seen to fail with the line that it is about taken out.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use duolog_engine::disk::sim::{Faults, Random, SimDisk};
+use duolog_engine::disk::{Disk, DiskFile};
+use duolog_engine::log::{
+    ControlFile, CutError, Log, LogError, LogOptions, OpenError, ReadError, SegmentReader,
+    branches, segment_files,
+};
+use duolog_wal::record::RecordError;
+use duolog_wal::segment::SegmentError;
+use duolog_wal::{
+    ClusterId, Control, Cursor, FileId, Lsn, NodeId, Operation, RecordStream, SegmentHeader, Time,
+    View, ViewNum,
+};
+
+const CLUSTER: ClusterId = ClusterId(0xd002);
+const SMALL: LogOptions = LogOptions { segment_bytes: 3 * 4096, spares: 2 };
+const MILLISECOND: u64 = 1_000_000;
+
+fn create(disk: &SimDisk, options: LogOptions) -> Log<SimDisk> {
+    let first = Cursor::default();
+    Log::create(disk.clone(), options, CLUSTER, first, ViewNum(0), Vec::new()).unwrap()
+}
+
+fn open(disk: &SimDisk, hint: Lsn) -> Result<Log<SimDisk>, OpenError> {
+    Log::open(disk.clone(), SMALL, CLUSTER, hint, Cursor::default()).map(|(log, _)| log)
+}
+
+fn write(data: &[u8]) -> Operation<'_> {
+    Operation::Write { id: FileId::FIRST, offset: 0, data }
+}
+
+/// Appends writes of 500 bytes, each of another value, and returns where they begin and end.
+fn fill(log: &Log<SimDisk>, writes: u8) -> Vec<Cursor> {
+    let mut cursors = vec![log.end()];
+    for value in 1..=writes {
+        log.append(&write(&[value; 500]), log.durable(), Time(1)).unwrap();
+        cursors.push(log.end());
+    }
+    cursors
+}
+
+fn raw(log: &Log<SimDisk>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    log.read_raw(log.first(), usize::MAX, &mut bytes).unwrap();
+    bytes
+}
+
+fn segments(disk: &SimDisk) -> Vec<String> {
+    segment_files(disk).unwrap().into_iter().map(|(_, name)| name).collect()
+}
+
+#[test]
+fn damage_below_the_hint_is_refused_with_its_place() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    let at = fill(&log, 10)[3];
+    let durable = log.sync().unwrap();
+    drop(log);
+    disk.flip_bit("0000000000000000.seg", 4096 + usize::try_from(at.lsn.0).unwrap() + 100);
+    let error = open(&disk, durable).unwrap_err();
+    let OpenError::Damaged { segment, offset_bytes, at: place, promised, first, source } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((segment.as_str(), *offset_bytes), ("0000000000000000.seg", 4096 + at.lsn.0));
+    assert_eq!((*place, *promised, *first), (at.lsn, durable, Lsn(0)));
+    assert!(matches!(source, RecordError::Crc { .. }));
+    for part in ["0000000000000000.seg", "restore the segment"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_hole_below_a_commit_position_is_damage_though_the_hint_is_old() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    let cursors = fill(&log, 4);
+    let durable = log.sync().unwrap();
+    // Into the next segment, which is where the claim stands.
+    fill(&log, 20);
+    log.sync().unwrap();
+    drop(log);
+    disk.flip_bit("0000000000000000.seg", 4096 + usize::try_from(cursors[2].lsn.0).unwrap());
+    let error = open(&disk, Lsn(0)).unwrap_err();
+    let OpenError::Damaged { at, promised, .. } = &error else { panic!("{error}") };
+    assert_eq!((*at, *promised), (cursors[2].lsn, durable));
+}
+
+#[test]
+fn a_hole_above_all_that_was_promised_is_a_tail_and_forgiven() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    let cursors = fill(&log, 4);
+    let durable = log.sync().unwrap();
+    let (broken, _) = (log.end(), fill(&log, 30));
+    log.sync().unwrap();
+    drop(log);
+    assert!(segments(&disk).len() > 2);
+    disk.flip_bit("0000000000000000.seg", 4096 + usize::try_from(broken.lsn.0).unwrap());
+    let log = open(&disk, durable).unwrap();
+    assert_eq!(log.end(), *cursors.last().unwrap());
+    assert_eq!(segments(&disk).len(), 1);
+    fill(&log, 30);
+    log.sync().unwrap();
+    disk.cut_power();
+    assert_eq!(open(&disk, log.durable()).unwrap().end(), log.end());
+}
+
+#[test]
+fn segments_that_lack_are_named() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    fill(&log, 30);
+    log.sync().unwrap();
+    fill(&log, 30);
+    let durable = log.sync().unwrap();
+    drop(log);
+    let names = segments(&disk);
+    let whole = SimDisk::image(&disk, 1);
+
+    disk.remove(&names[1]).unwrap();
+    let error = open(&disk, durable).unwrap_err();
+    assert!(matches!(&error, OpenError::Missing { segment, .. } if *segment == names[1]));
+    // The records behind the gap say that it had been durable, even if the hint does not.
+    assert!(matches!(open(&disk, Lsn(0)), Err(OpenError::Missing { .. })));
+
+    let disk = SimDisk::image(&whole, 1);
+    disk.remove(&names[0]).unwrap();
+    assert!(matches!(open(&disk, durable), Err(OpenError::Missing { .. })));
+
+    let disk = SimDisk::image(&whole, 1);
+    for name in &names {
+        disk.remove(name).unwrap();
+    }
+    assert!(matches!(open(&disk, durable), Err(OpenError::NoLog)));
+
+    for index in [0, 1] {
+        let disk = SimDisk::image(&whole, 1);
+        disk.flip_bit(&names[index], 70);
+        let error = open(&disk, durable).unwrap_err();
+        assert!(matches!(&error, OpenError::Header { segment, .. } if *segment == names[index]));
+    }
+}
+
+#[test]
+fn what_is_foreign_or_newer_is_refused_and_left_alone() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    fill(&log, 3);
+    log.sync().unwrap();
+    drop(log);
+    let other = Log::open(disk.clone(), SMALL, ClusterId(9), Lsn(0), Cursor::default());
+    assert!(matches!(other, Err(OpenError::Foreign { found: CLUSTER, .. })));
+
+    let name = &segments(&disk)[0];
+    let mut header = vec![0; 4096];
+    let file = disk.open(name).unwrap();
+    file.read_exact_at(&mut header, 0).unwrap();
+    header[8] = 2;
+    let crc = crc32c::crc32c(&header[..4092]).to_le_bytes();
+    header[4092..].copy_from_slice(&crc);
+    file.write_all_at(&mut [std::io::IoSlice::new(&header)], 0).unwrap();
+    let error = open(&disk, Lsn(0)).unwrap_err();
+    let OpenError::Header { source, .. } = &error else { panic!("{error}") };
+    assert_eq!(*source, SegmentError::Version { found: 2 });
+}
+
+#[test]
+fn a_checkpoint_of_another_history_is_refused() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    let cursors = fill(&log, 30);
+    let durable = log.sync().unwrap();
+    drop(log);
+    let begin = |checkpoint| Log::open(disk.clone(), SMALL, CLUSTER, durable, checkpoint);
+    assert!(begin(cursors[20]).is_ok());
+    let wrong = Cursor { chain: cursors[3].chain, ..cursors[20] };
+    assert!(matches!(begin(wrong), Err(OpenError::Checkpoint { .. })));
+    let between = Cursor { lsn: Lsn(cursors[20].lsn.0 + 1), ..cursors[20] };
+    assert!(matches!(begin(between), Err(OpenError::Checkpoint { .. })));
+}
+
+#[test]
+fn what_an_older_lap_left_is_never_read() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    for _ in 0..20 {
+        fill(&log, 17);
+        let durable = log.sync().unwrap();
+        log.recycle(durable).unwrap();
+        assert!(disk.list().unwrap().len() <= 4, "{:?}", disk.list());
+        // Its last segment was used before, and is not full.
+        let image = disk.image(3);
+        let at = log.cursor_at(log.first()).unwrap().unwrap();
+        let (opened, _) = Log::open(image, SMALL, CLUSTER, durable, at).unwrap();
+        assert_eq!((opened.end(), raw(&opened)), (log.end(), raw(&log)));
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_until_a_restart() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    fill(&log, 3);
+    let durable = log.sync().unwrap();
+    fill(&log, 3);
+    disk.set_faults(Faults { failed_sync: 1, ..Faults::default() });
+    assert!(matches!(log.sync(), Err(LogError::Poisoned { at }) if at == durable));
+    disk.set_faults(Faults::default());
+    for _ in 0..2 {
+        assert!(matches!(log.sync(), Err(LogError::Poisoned { .. })));
+        let end = log.end();
+        let refused = log.append(&write(b"x"), durable, Time(1));
+        assert!(matches!(refused, Err(LogError::Poisoned { .. })));
+        assert!(matches!(log.append_records(b"x"), Err(LogError::Poisoned { .. })));
+        assert!(matches!(log.prepare(), Err(LogError::Poisoned { .. })));
+        assert!(matches!(log.recycle(durable), Err(LogError::Poisoned { .. })));
+        assert!(matches!(log.cut(Cursor::default(), "b"), Err(CutError::Log(_))));
+        assert_eq!((log.end(), log.durable()), (end, durable));
+    }
+    // What was appended reads back after a start, and then it is durable.
+    let end = log.end();
+    disk.kill();
+    let log = open(&disk, durable).unwrap();
+    assert_eq!((log.end(), log.durable()), (end, end.lsn));
+    disk.cut_power();
+    assert_eq!(open(&disk, end.lsn).unwrap().end(), end);
+}
+
+#[test]
+fn without_room_the_log_ends_where_it_ended_and_goes_on_with_room() {
+    for seed in 0..100 {
+        let disk = SimDisk::new(seed);
+        let log = create(&disk, SMALL);
+        let mut random = Random::new(seed);
+        for value in 1..60 {
+            let full = random.once_in(2);
+            disk.set_faults(Faults { no_room: u32::from(full), ..Faults::default() });
+            let before = log.end();
+            match log.append(&write(&[value; 900]), log.durable(), Time(1)) {
+                Ok(_) => assert!(!full),
+                Err(LogError::NoRoom { at }) => {
+                    assert!(full);
+                    assert_eq!((at, log.end()), (before.lsn, before));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        disk.set_faults(Faults::default());
+        let durable = log.sync().unwrap();
+        let image = disk.image(seed);
+        assert_eq!(raw(&open(&image, durable).unwrap()), raw(&log));
+        // Half made spares are gone.
+        assert!(disk.list().unwrap().iter().all(|name| !name.contains(".tmp")));
+    }
+}
+
+/// The part of a record that is not written may be the zeros that stood there.
+#[test]
+fn a_refused_record_does_not_stand_where_the_next_segment_goes_on() {
+    for seed in 0..300 {
+        let disk = SimDisk::new(seed);
+        let log = create(&disk, SMALL);
+        let end = *fill(&log, 10).last().unwrap();
+        disk.set_faults(Faults { failed_write: 1, ..Faults::default() });
+        let refused = Operation::Truncate { id: FileId::FIRST, size: 0 };
+        assert!(matches!(log.append(&refused, Lsn(0), Time(0)), Err(LogError::Io { .. })));
+        disk.set_faults(Faults::default());
+        log.append(&write(&[9; 7000]), Lsn(0), Time(1)).unwrap();
+        assert_eq!(segments(&disk).len(), 2);
+        let file = disk.open("0000000000000000.seg").unwrap();
+        let mut reader = SegmentReader::load(&file).unwrap();
+        while reader.next_record().is_ok() {}
+        assert_eq!(reader.cursor(), end, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_control_block_is_read_back_whatever_was_torn() {
+    for seed in 0..400 {
+        let disk = SimDisk::new(seed);
+        let mut random = Random::new(seed);
+        let mut file = ControlFile::create(&disk, control()).unwrap();
+        let mut acknowledged = 0;
+        for value in 1..30 {
+            disk.set_faults(Faults { failed_sync: 4, ..Faults::default() });
+            let updated = file.update(|control| control.file_ids = value);
+            if updated.is_ok() {
+                acknowledged = value;
+            }
+            assert_eq!(file.get().file_ids, acknowledged);
+            disk.set_faults(Faults::default());
+            if updated.is_err() || random.once_in(4) {
+                if random.once_in(2) {
+                    disk.kill();
+                } else {
+                    disk.cut_power();
+                }
+                file = ControlFile::load(&disk).unwrap().unwrap();
+                let read = file.get().file_ids;
+                assert!((acknowledged..=value).contains(&read), "seed {seed}");
+                acknowledged = read;
+            }
+        }
+    }
+    let disk = SimDisk::new(0);
+    assert!(ControlFile::load(&disk).unwrap().is_none());
+}
+
+/// A cut whose erasing failed to sync reads back erased and is not.
+#[test]
+fn a_cut_holds_though_its_syncs_fail() {
+    let mut finished = 0;
+    for seed in 0..400 {
+        let disk = SimDisk::new(seed);
+        let log = create(&disk, SMALL);
+        let cursors = fill(&log, 30);
+        // Claims in the tail that lie above the cut: an operator forced it.
+        log.sync().unwrap();
+        let cursors = [cursors, fill(&log, 30)].concat();
+        log.sync().unwrap();
+        let (at, tail) = (cursors[usize::try_from(seed).unwrap() % 20], raw(&log));
+        disk.set_faults(Faults { failed_sync: 4, ..Faults::default() });
+        let cut = log.cut(at, "old");
+        drop(log);
+        disk.kill();
+        let mut hint = at.lsn;
+        let mut started = open(&disk, hint);
+        while started.is_err() {
+            disk.kill();
+            started = open(&disk, hint);
+        }
+        disk.set_faults(Faults::default());
+        let log = started.unwrap();
+        let happened = log.end() == at;
+        assert!(happened || cut.is_err());
+        finished += usize::from(happened && cut.is_err());
+        if happened {
+            fill(&log, 1);
+            hint = log.sync().unwrap();
+        }
+        let end = log.end();
+        disk.cut_power();
+        assert_eq!(open(&disk, hint).unwrap().end(), end, "seed {seed}");
+        let kept = branches(&disk).unwrap();
+        assert_eq!(kept.len(), usize::from(happened));
+        if let [branch] = &kept[..] {
+            let file = disk.open(&branch.segments[0]).unwrap();
+            let mut reader = SegmentReader::load(&file).unwrap();
+            let mut bytes = Vec::new();
+            file.read_whole(&mut bytes).unwrap();
+            while reader.next_record().is_ok() {}
+            let first = usize::try_from(reader.header().first.lsn.0).unwrap();
+            assert!(tail[first..].starts_with(&bytes[4096..]));
+            assert!(reader.cursor().lsn > at.lsn);
+        }
+    }
+    assert!(finished > 10);
+}
+
+#[test]
+fn what_lies_beyond_the_log_is_an_error_not_a_guess() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    let cursors = fill(&log, 40);
+    let durable = log.sync().unwrap();
+    log.recycle(cursors[30].lsn).unwrap();
+    let first = log.first();
+    assert!(first > Lsn(0) && first <= cursors[30].lsn);
+    let mut out = Vec::new();
+    let gone = log.read_raw(Lsn(0), 10, &mut out);
+    assert!(matches!(gone, Err(ReadError::Gone { at: Lsn(0), first: f }) if f == first));
+    let beyond = log.read_raw(Lsn(durable.0 + 1), 10, &mut out);
+    assert!(matches!(beyond, Err(ReadError::Beyond { .. })));
+    assert_eq!(log.cursor_at(Lsn(0)).unwrap(), None);
+    assert_eq!(log.cursor_at(Lsn(durable.0 + 1)).unwrap(), None);
+    assert_eq!(log.cursor_at(Lsn(cursors[35].lsn.0 + 1)).unwrap(), None);
+    assert_eq!(log.cursor_at(cursors[35].lsn).unwrap(), Some(cursors[35]));
+    let other = log.cut(Cursor { chain: cursors[0].chain, ..cursors[35] }, "b");
+    assert!(matches!(other, Err(CutError::NoSuchPlace { .. })));
+    assert!(matches!(log.cut(cursors[35], "../b"), Err(CutError::Name { .. })));
+}
+
+#[test]
+fn a_reader_gives_whole_records_up_to_its_limit() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    let cursors = fill(&log, 40);
+    for mut reader in [log.reader(cursors[0]), log.trusted_reader(cursors[0])] {
+        for pair in cursors.windows(2) {
+            // The first write has a mark before it.
+            let limit = Lsn(pair[1].lsn.0 - 1);
+            while reader.next(limit).unwrap().is_some() {}
+            assert!(reader.cursor().lsn < pair[1].lsn);
+            let record = reader.next(pair[1].lsn).unwrap().unwrap();
+            assert_eq!(record.end, pair[1]);
+            let operation = Operation::decode(&record).unwrap();
+            assert!(matches!(operation, Operation::Write { data, .. } if data.len() == 500));
+        }
+        assert_eq!(reader.next(Lsn(u64::MAX)).unwrap(), None);
+    }
+}
+
+#[test]
+fn a_secondary_holds_the_same_bytes_and_refuses_others() {
+    let (here, there) = (SimDisk::new(1), SimDisk::new(2));
+    let log = create(&here, SMALL);
+    let copy = create(&there, LogOptions { segment_bytes: 5 * 4096, spares: 0 });
+    for round in 0..20 {
+        let view = View { num: ViewNum(round), ..control().conf };
+        log.append(&Operation::View(view), log.durable(), Time(round)).unwrap();
+        fill(&log, 20);
+        let mut bytes = Vec::new();
+        log.read_raw(copy.end_lsn(), usize::MAX, &mut bytes).unwrap();
+        let mut wrong = bytes.clone();
+        let last = wrong.len() - 1;
+        wrong[last] ^= 1;
+        let (before, mut stream) = (copy.end(), RecordStream::new(copy.end()));
+        stream.push(&bytes);
+        stream.next_record().unwrap();
+        assert!(matches!(copy.append_records(&wrong[100..]), Err(LogError::Foreign { .. })));
+        assert!(matches!(copy.append_records(&bytes[..10]), Err(LogError::Foreign { .. })));
+        assert_eq!(copy.end(), before);
+        assert_eq!(copy.append_records(&bytes).unwrap(), log.end());
+        copy.sync().unwrap();
+        log.sync().unwrap();
+    }
+    assert_eq!((raw(&copy), copy.history(), copy.view()), (raw(&log), log.history(), log.view()));
+    there.cut_power();
+    let (copy, recovered) = Log::open(
+        there,
+        LogOptions { segment_bytes: 5 * 4096, spares: 0 },
+        CLUSTER,
+        Lsn(0),
+        Cursor::default(),
+    )
+    .unwrap();
+    assert_eq!((raw(&copy), recovered.history), (raw(&log), log.history()));
+}
+
+#[test]
+fn a_mark_goes_before_a_write_each_100_ms_and_before_other_operations_always() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, LogOptions::default());
+    let marks = |operation: &Operation<'_>, now: u64| {
+        let before = log.end();
+        let appended = log.append(operation, Lsn(0), Time(now)).unwrap();
+        assert_eq!(appended.time, log.end().time);
+        let marked = appended.start > before.lsn;
+        (marked, log.end().time.0)
+    };
+    let truncate = Operation::Truncate { id: FileId::FIRST, size: 1 };
+    let view = Operation::View(control().conf);
+    let start = 1_000 * MILLISECOND;
+    assert_eq!(marks(&view, start), (false, 0));
+    assert_eq!(marks(&write(b"a"), start), (true, start));
+    assert_eq!(marks(&write(b"a"), start + 99 * MILLISECOND), (false, start));
+    assert_eq!(marks(&truncate, start), (false, start));
+    assert_eq!(marks(&truncate, start + 1), (true, start + 1000));
+    assert_eq!(marks(&write(b"a"), start + 100 * MILLISECOND), (false, start + 1000));
+    let last = start + 102 * MILLISECOND;
+    assert_eq!(marks(&write(b"a"), last), (true, last));
+    // The clock goes back: the log's time does not.
+    assert_eq!(marks(&truncate, 5), (false, start + 102 * MILLISECOND));
+    let mark = Operation::Mark { time: Time(5) };
+    assert_eq!(marks(&mark, 5), (false, start + 102 * MILLISECOND + 1000));
+    log.sync().unwrap();
+    // The first write after a start has a mark, whatever the clock says.
+    let (log, _) =
+        Log::open(disk, LogOptions::default(), CLUSTER, Lsn(0), Cursor::default()).unwrap();
+    let before = log.end();
+    let appended = log.append(&write(b"a"), Lsn(0), Time(5)).unwrap();
+    assert_eq!((appended.start, appended.time.0), (before.lsn.plus(40), before.time.0 + 1000));
+}
+
+/// Threads append and sync while the power of a copy of the disk is cut again and again.
+#[test]
+fn what_a_thread_was_told_is_durable_is_on_the_disk() {
+    let disk = SimDisk::new(7);
+    let options = LogOptions { segment_bytes: 4 * 4096, spares: 2 };
+    let log = create(&disk, options);
+    let (told, allowed, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let _stops = StopsThreads(&stop);
+        for thread in 1..=4_u8 {
+            let (log, told, allowed, stop) = (log.clone(), &told, &allowed, &stop);
+            scope.spawn(move || {
+                let _stops = StopsThreads(stop);
+                while !stop.load(Ordering::Relaxed) {
+                    if log.end_lsn().0 > allowed.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                        continue;
+                    }
+                    let appended = log.append(&write(&[thread; 300]), log.durable(), Time(1));
+                    let durable = log.sync().unwrap();
+                    assert!(durable >= appended.unwrap().end && log.durable() >= durable);
+                    told.fetch_max(durable.0, Ordering::SeqCst);
+                    log.prepare().unwrap();
+                }
+            });
+        }
+        for seed in 0..60 {
+            let last = told.load(Ordering::SeqCst);
+            // They go on while the image is taken.
+            allowed.store(last + 6000, Ordering::Relaxed);
+            while told.load(Ordering::SeqCst) < last + 3000 {
+                assert!(!stop.load(Ordering::Relaxed), "a thread panicked");
+                std::thread::yield_now();
+            }
+            let last = Lsn(told.load(Ordering::SeqCst));
+            let image = disk.image(seed);
+            let (copy, _) = Log::open(image, options, CLUSTER, last, Cursor::default())
+                .unwrap_or_else(|error| panic!("image {seed}: {error}"));
+            assert!(copy.end().lsn >= last);
+            let there = raw(&copy);
+            let mut here = Vec::new();
+            log.read_raw(Lsn(0), there.len(), &mut here).unwrap();
+            assert!(here == there);
+        }
+    });
+}
+
+/// Whichever thread panics, the others end too.
+struct StopsThreads<'a>(&'a AtomicBool);
+
+impl Drop for StopsThreads<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_log_is_not_begun_over_another() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    fill(&log, 3);
+    let again =
+        Log::create(disk.clone(), SMALL, CLUSTER, Cursor::default(), ViewNum(0), Vec::new());
+    assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    let file = disk.open(&segments(&disk)[0]).unwrap();
+    let mut header = vec![0; 4096];
+    file.read_exact_at(&mut header, 0).unwrap();
+    assert_eq!(SegmentHeader::decode(&header).unwrap().cluster, CLUSTER);
+}
+
+fn control() -> Control {
+    let conf = View {
+        num: ViewNum(1),
+        primary: NodeId::Node1,
+        pair: true,
+        witness: 0,
+        origin: NodeId::Node1,
+        forced: false,
+    };
+    Control {
+        cluster: CLUSTER,
+        node: NodeId::Node1,
+        sequence: 1,
+        incarnation: 1,
+        hi: ViewNum(1),
+        conf,
+        pend: None,
+        checkpoint: Cursor::default(),
+        durable: Lsn(0),
+        file_ids: 0,
+        stopped_cleanly: false,
+        fold: None,
+    }
+}

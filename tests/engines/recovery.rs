@@ -1,0 +1,1 @@
+//! A base copy taken in service, and the log replayed on it to random moments.
