@@ -31,10 +31,7 @@ const KIND_DATA: u8 = 1;
 const KIND_COMMIT: u8 = 2;
 const FLAG_ZSTD: u8 = 1;
 
-const _: () = assert!(
-    WIRE_MAX <= 1 << 20,
-    "a frame's lengths fit 32 bits with room to spare"
-);
+const _: () = assert!(WIRE_MAX <= 1 << 20, "a frame's lengths fit 32 bits with room to spare");
 
 /// What stands before a frame's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,11 +133,7 @@ impl Header {
         if lsn.0.checked_add(u64::from(four(8))).is_none() {
             return Err(FrameError::Position(lsn));
         }
-        Ok(Self {
-            lsn,
-            committed: Lsn(eight(24)),
-            content,
-        })
+        Ok(Self { lsn, committed: Lsn(eight(24)), content })
     }
 }
 
@@ -161,9 +154,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     };
     let header = Header::decode(head)?;
     let wire_len = header.content.wire_len();
-    Ok(rest
-        .get(..wire_len)
-        .map(|wire| (Frame { header, wire }, HEADER_LEN + wire_len)))
+    Ok(rest.get(..wire_len).map(|wire| (Frame { header, wire }, HEADER_LEN + wire_len)))
 }
 
 /// Why what came on the log stream is refused. The connection ends with it.
@@ -215,23 +206,12 @@ mod tests {
     use super::*;
 
     const HEADERS: [Header; 3] = [
-        Header {
-            lsn: Lsn(7),
-            committed: Lsn(9),
-            content: Content::Commit,
-        },
-        Header {
-            lsn: Lsn(0x0102_0304_0506),
-            committed: Lsn(0),
-            content: Content::Raw(RAW_MAX),
-        },
+        Header { lsn: Lsn(7), committed: Lsn(9), content: Content::Commit },
+        Header { lsn: Lsn(0x0102_0304_0506), committed: Lsn(0), content: Content::Raw(RAW_MAX) },
         Header {
             lsn: Lsn(1),
             committed: Lsn(u64::MAX),
-            content: Content::Zstd {
-                raw_len: 5,
-                wire_len: WIRE_MAX,
-            },
+            content: Content::Zstd { raw_len: 5, wire_len: WIRE_MAX },
         },
     ];
 
@@ -257,20 +237,11 @@ mod tests {
         assert!(matches!(refused(0, 0), FrameError::Magic(_)));
         assert_eq!(refused(4, 0), FrameError::Kind(0));
         assert_eq!(refused(4, 3), FrameError::Kind(3));
-        assert!(
-            matches!(refused(4, 2), FrameError::Lengths { .. }),
-            "a commit frame has no bytes"
-        );
+        assert!(matches!(refused(4, 2), FrameError::Lengths { .. }), "a commit frame has no bytes");
         assert_eq!(refused(5, 2), FrameError::Reserved);
         assert_eq!(refused(6, 1), FrameError::Reserved);
-        assert!(
-            matches!(refused(8, 1), FrameError::Lengths { .. }),
-            "raw_len past the limit"
-        );
-        assert!(
-            matches!(refused(15, 0xff), FrameError::Lengths { .. }),
-            "wire_len past the limit"
-        );
+        assert!(matches!(refused(8, 1), FrameError::Lengths { .. }), "raw_len past the limit");
+        assert!(matches!(refused(15, 0xff), FrameError::Lengths { .. }), "wire_len past the limit");
         for (raw_len, wire_len, flags) in [
             (65_537, 65_537, 0_u8),
             (0, 0, 0),
@@ -285,35 +256,22 @@ mod tests {
             bytes[8..12].copy_from_slice(&u32::to_le_bytes(raw_len));
             bytes[12..16].copy_from_slice(&u32::to_le_bytes(wire_len));
             let refused = Header::decode(&bytes);
-            assert!(
-                matches!(refused, Err(FrameError::Lengths { .. })),
-                "{raw_len} in {wire_len}"
-            );
+            assert!(matches!(refused, Err(FrameError::Lengths { .. })), "{raw_len} in {wire_len}");
         }
         let mut end = HEADERS[1];
         end.lsn = Lsn(u64::MAX - 1);
-        assert_eq!(
-            Header::decode(&end.encode()),
-            Err(FrameError::Position(end.lsn))
-        );
+        assert_eq!(Header::decode(&end.encode()), Err(FrameError::Position(end.lsn)));
     }
 
     #[test]
     fn a_frame_is_read_only_when_it_is_whole() {
-        let header = Header {
-            lsn: Lsn(3),
-            committed: Lsn(1),
-            content: Content::Raw(4),
-        };
+        let header = Header { lsn: Lsn(3), committed: Lsn(1), content: Content::Raw(4) };
         let mut bytes = header.encode().to_vec();
         bytes.extend(b"logs and the next frame");
         for len in 0..HEADER_LEN + 4 {
             assert_eq!(decode(&bytes[..len]), Ok(None), "{len} bytes");
         }
         let (frame, len) = decode(&bytes).unwrap().unwrap();
-        assert_eq!(
-            (frame.header, frame.wire, len),
-            (header, &b"logs"[..], HEADER_LEN + 4)
-        );
+        assert_eq!((frame.header, frame.wire, len), (header, &b"logs"[..], HEADER_LEN + 4));
     }
 }

@@ -60,9 +60,7 @@ impl ServerCertVerifier for Naive {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -72,10 +70,7 @@ fn certified(identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDe
     let (certificate, key) = (directory.path().join("c"), directory.path().join("k"));
     identity.store(&certificate, &key).unwrap();
     let certificate = CertificateDer::from_pem_file(certificate).unwrap();
-    (
-        vec![certificate],
-        PrivateKeyDer::from_pem_file(key).unwrap(),
-    )
+    (vec![certificate], PrivateKeyDer::from_pem_file(key).unwrap())
 }
 
 fn client() -> quinn::ClientConfig {
@@ -110,10 +105,7 @@ fn endpoint(server: Option<quinn::ServerConfig>) -> Endpoint {
 }
 
 fn hello(node: &Node, end: Cursor) -> Message {
-    Message::Hello(Hello {
-        end,
-        ..node.state().hello.clone()
-    })
+    Message::Hello(Hello { end, ..node.state().hello.clone() })
 }
 
 async fn read(recv: &mut quinn::RecvStream) -> Message {
@@ -140,9 +132,7 @@ async fn attack(connection: &Connection, attack: &Attack) -> ConnectionError {
     send.write_all(&attack.control).await.unwrap();
     if !attack.stream.is_empty() {
         assert!(matches!(read(&mut recv).await, Message::Hello(_)));
-        send.write_all(&control::encode(&Message::Start))
-            .await
-            .unwrap();
+        send.write_all(&control::encode(&Message::Start)).await.unwrap();
         assert!(matches!(read(&mut recv).await, Message::Ready { .. }));
         let mut log = connection.open_uni().await.unwrap();
         // The other end may close before all of it is taken.
@@ -155,20 +145,10 @@ async fn attack(connection: &Connection, attack: &Attack) -> ConnectionError {
 fn attacks(primary: &Node) -> Vec<Attack> {
     let good = control::encode(&hello(primary, Cursor::default()));
     let log = |frames: &[&[u8]]| [&[1][..], &frames.concat()].concat();
-    let header = |content| {
-        Header {
-            lsn: Lsn::ZERO,
-            committed: Lsn::ZERO,
-            content,
-        }
-        .encode()
-    };
+    let header = |content| Header { lsn: Lsn::ZERO, committed: Lsn::ZERO, content }.encode();
     let mut long = header(Content::Raw(1));
     long[8..16].fill(0xff);
-    let zstd = header(Content::Zstd {
-        raw_len: 1 << 16,
-        wire_len: 1000,
-    });
+    let zstd = header(Content::Zstd { raw_len: 1 << 16, wire_len: 1000 });
     let attack = |name, control: &[u8], stream: Vec<u8>, cause| Attack {
         name,
         control: control.to_vec(),
@@ -176,18 +156,8 @@ fn attacks(primary: &Node) -> Vec<Attack> {
         cause,
     };
     vec![
-        attack(
-            "a length of 4 GiB",
-            &[0xff; 8],
-            vec![],
-            "a control message of 4294967295 bytes",
-        ),
-        attack(
-            "another version",
-            &[2, 0, 0, 0, 9, 0],
-            vec![],
-            "control messages of version 9",
-        ),
+        attack("a length of 4 GiB", &[0xff; 8], vec![], "a control message of 4294967295 bytes"),
+        attack("another version", &[2, 0, 0, 0, 9, 0], vec![], "control messages of version 9"),
         attack(
             "noise",
             &[6, 0, 0, 0, 1, 77, 3, 4, 5, 6],
@@ -200,70 +170,37 @@ fn attacks(primary: &Node) -> Vec<Attack> {
             vec![],
             "the peer should have sent its Hello",
         ),
-        attack(
-            "a stream of another kind",
-            &good,
-            vec![9],
-            "a stream of kind 9",
-        ),
-        attack(
-            "noise as log",
-            &good,
-            log(&[&noise(1, 5000)]),
-            "no frame begins with",
-        ),
-        attack(
-            "a frame of 4 GiB",
-            &good,
-            log(&[&long]),
-            "a frame of 4294967295 bytes",
-        ),
-        attack(
-            "noise as zstd",
-            &good,
-            log(&[&zstd, &noise(2, 1000)]),
-            "do not decompress",
-        ),
+        attack("a stream of another kind", &good, vec![9], "a stream of kind 9"),
+        attack("noise as log", &good, log(&[&noise(1, 5000)]), "no frame begins with"),
+        attack("a frame of 4 GiB", &good, log(&[&long]), "a frame of 4294967295 bytes"),
+        attack("noise as zstd", &good, log(&[&zstd, &noise(2, 1000)]), "do not decompress"),
     ]
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 #[track_caller]
 fn says(link: &Link, name: &str, cause: &str) {
     wait_stats(link, &format!("{name}: {cause}"), |stats| {
-        stats
-            .last_error
-            .as_ref()
-            .is_some_and(|why| why.contains(cause))
+        stats.last_error.as_ref().is_some_and(|why| why.contains(cause))
     });
 }
 
 #[test]
 fn a_hostile_primary_is_closed_on_and_the_next_one_gets_in() {
     let (primary, secondary) = Pair::nodes();
-    let listener = listen(
-        listen_config(loopback(0), &quick()),
-        Secondary(secondary.clone()),
-    )
-    .unwrap();
+    let listener =
+        listen(listen_config(loopback(0), &quick()), Secondary(secondary.clone())).unwrap();
     let addr = listener.local_addr();
     runtime().block_on(async {
         let endpoint = endpoint(None);
         for case in attacks(&primary) {
-            let connection = endpoint
-                .connect_with(client(), addr, "anything")
-                .unwrap()
-                .await
-                .unwrap();
-            let closed = tokio::time::timeout(pair::SOON, attack(&connection, &case))
-                .await
-                .unwrap();
+            let connection =
+                endpoint.connect_with(client(), addr, "anything").unwrap().await.unwrap();
+            let closed =
+                tokio::time::timeout(pair::SOON, attack(&connection, &case)).await.unwrap();
             let ConnectionError::ApplicationClosed(close) = closed else {
                 panic!("{}: {closed}", case.name)
             };
@@ -271,11 +208,7 @@ fn a_hostile_primary_is_closed_on_and_the_next_one_gets_in() {
             says(&listener, case.name, case.cause);
         }
         // One that says nothing at all is in nobody's way.
-        let silent = endpoint
-            .connect_with(client(), addr, "anything")
-            .unwrap()
-            .await
-            .unwrap();
+        let silent = endpoint.connect_with(client(), addr, "anything").unwrap().await.unwrap();
         let dialer = dial(dial_config(addr, &quick()), Primary(primary.clone())).unwrap();
         let end = primary.append(b"good", &dialer.waker());
         primary.wait("the acknowledgement", |state| state.acked == end);
@@ -313,45 +246,17 @@ fn a_hostile_secondary_is_closed_on_and_nothing_is_believed() {
     primary.change(|state| state.log.append(b"one record"));
     let end = primary.state().log.end();
     let good = control::encode(&hello(&secondary, Cursor::default()));
-    let ready = control::encode(&Message::Ready {
-        at: Cursor::default(),
-    });
-    let ack = |durable: u64| {
-        Ack {
-            durable: Lsn(durable),
-            ..primary_ack()
-        }
-        .encode()
-    };
+    let ready = control::encode(&Message::Ready { at: Cursor::default() });
+    let ack = |durable: u64| Ack { durable: Lsn(durable), ..primary_ack() }.encode();
     let acks = |acks: &[[u8; 48]]| [&[2][..], &acks.concat()].concat();
     let cases: [Impostor<'_>; 7] = [
-        (
-            &[0xff; 8],
-            &[],
-            vec![],
-            "a control message of 4294967295 bytes",
-        ),
+        (&[0xff; 8], &[], vec![], "a control message of 4294967295 bytes"),
         (&ready, &[], vec![], "the peer should have sent its Hello"),
-        (
-            &good,
-            &control::encode(&Message::Ready { at: end }),
-            vec![],
-            "Ready at a position",
-        ),
+        (&good, &control::encode(&Message::Ready { at: end }), vec![], "Ready at a position"),
         (&good, &ready, vec![1], "a stream of kind 1"),
         (&good, &ready, acks(&[[7; 48]]), "is no acknowledgement"),
-        (
-            &good,
-            &ready,
-            acks(&[ack(0), ack(15)]),
-            "acknowledged 0/0000000F, but was sent no more",
-        ),
-        (
-            &good,
-            &ready,
-            acks(&[ack(u64::MAX)]),
-            "but was sent no more",
-        ),
+        (&good, &ready, acks(&[ack(0), ack(15)]), "acknowledged 0/0000000F, but was sent no more"),
+        (&good, &ready, acks(&[ack(u64::MAX)]), "but was sent no more"),
     ];
     runtime().block_on(async {
         for (first, second, acks, cause) in cases {
@@ -359,9 +264,7 @@ fn a_hostile_secondary_is_closed_on_and_nothing_is_believed() {
             let addr = endpoint.local_addr().unwrap();
             let dialer = dial(dial_config(addr, &quick()), Primary(primary.clone())).unwrap();
             let run = impostor(&endpoint, first, second, &acks);
-            tokio::time::timeout(Duration::from_secs(10), run)
-                .await
-                .unwrap();
+            tokio::time::timeout(Duration::from_secs(10), run).await.unwrap();
             says(&dialer, "a hostile secondary", cause);
             assert_eq!(primary.state().acked, Lsn::ZERO, "{cause}");
             dialer.stop().unwrap();
@@ -370,8 +273,5 @@ fn a_hostile_secondary_is_closed_on_and_nothing_is_believed() {
 }
 
 fn primary_ack() -> Ack {
-    Ack {
-        view: duolog_wal::ViewNum(3),
-        ..Ack::default()
-    }
+    Ack { view: duolog_wal::ViewNum(3), ..Ack::default() }
 }
