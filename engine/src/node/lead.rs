@@ -69,6 +69,11 @@ impl Node {
             };
             let capture = Capture::new(Arc::clone(self), index);
             mounts.push(Session::mount(&options, capture)?);
+            // Until the kernel has asked once, it takes the directory for root's, and refuses its
+            // owner what only an owner may.
+            if let Err(error) = std::fs::metadata(&directory.mount_point) {
+                tracing::warn!(%error, "a new mount does not answer");
+            }
             tracing::info!(path = %directory.mount_point.display(), "mounted");
         }
         Ok(())
