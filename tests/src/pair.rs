@@ -14,6 +14,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use duolog_engine::store::compare::{Except, trees};
+use duolog_engine::store::{self, LocalRules, Preset};
+
 use crate::node::{Common, Node, Role, Status, duolog};
 use crate::process::{User, run};
 use crate::scratch::Scratch;
@@ -200,16 +203,39 @@ impl Pair {
 
     /// After a clean stop of both: the copies of each directory are equal, files that are kept
     /// locally aside.
-    pub fn compare(&self) {}
+    ///
+    /// # Panics
+    /// With what differs: names, contents, owners, modes, times, extended attributes.
+    pub fn compare(&self) {
+        let Some(nodes) = &self.nodes else { return };
+        for directory in &self.directories {
+            let preset = match directory.preset {
+                "postgresql" => Preset::Postgresql,
+                "mariadb" => Preset::Mariadb,
+                "sqlite" => Preset::Sqlite,
+                _ => Preset::None,
+            };
+            let local = LocalRules::new(preset, &[]).unwrap();
+            let backing = |node: &Node| {
+                store::Directory::of(&node.directory(directory.name), local.clone()).unwrap().data
+            };
+            let except = Except { local: Some(&local), owners: false };
+            let differences = trees(&backing(&nodes[0]), &backing(&nodes[1]), except).unwrap();
+            let lines: Vec<_> = differences.iter().map(ToString::to_string).collect();
+            assert!(lines.is_empty(), "{} differs:\n{}", directory.name, lines.join("\n"));
+        }
+    }
 
     /// After a clean stop of both: each becomes a plain directory again. Returns their homes.
     pub fn leave(&self) -> Vec<PathBuf> {
-        let mut homes = Vec::new();
-        for node in self.nodes.iter().flatten() {
-            node.command(&["leave"]);
-            homes.push(node.home().to_owned());
+        if self.is_plain() {
+            return vec![self.scratch.path().join(format!("node{}", self.serves + 1))];
         }
-        homes
+        let leave = |node: &Node| {
+            node.command(&["leave"]);
+            node.home().to_owned()
+        };
+        self.nodes.iter().flatten().map(leave).collect()
     }
 
     /// The node serves without a second copy. It must not run.
