@@ -174,6 +174,13 @@ fn kills_at_random_moments_lose_nothing_and_show_nothing_that_is_lost_later() {
         }
         server = Server::start(&site, &outside);
         check(&server, &journal);
+        if round == 3 {
+            server.stop();
+            pair.stop();
+            pair.compare();
+            pair.start_again();
+            server = Server::start(&site, &outside);
+        }
     }
     server.stop();
     check_pages(&site);

@@ -82,11 +82,16 @@ impl Pair {
     /// A pair that serves on node1, its directories empty.
     pub fn start(name: &str, directories: &[Directory]) -> Self {
         let mut pair = Self::new(name, directories);
-        for node in pair.nodes.iter().flatten() {
+        pair.start_empty();
+        pair
+    }
+
+    /// Makes the empty directories replicated ones, and starts both nodes.
+    pub fn start_empty(&mut self) {
+        for node in self.nodes.iter().flatten() {
             node.command(&["adopt"]);
         }
-        pair.start_both();
-        pair
+        self.start_both();
     }
 
     /// Sets further lines of the table `[log]`; before the nodes are started.
@@ -187,6 +192,11 @@ impl Pair {
         }
     }
 
+    /// After a clean stop of both: the nodes are started as they were.
+    pub fn start_again(&mut self) {
+        self.start_both();
+    }
+
     /// After a clean stop of both: the nodes are started with their parts changed.
     pub fn swap(&mut self) {
         let other = 1 - self.serves;
@@ -199,6 +209,15 @@ impl Pair {
         self.configure(&roles);
         self.lead(other);
         self.start_both();
+    }
+
+    /// Takes a base copy from the node that serves, while it does. Returns where it is.
+    pub fn base(&self) -> PathBuf {
+        let base = self.scratch.path().join("base");
+        if let Some(nodes) = &self.nodes {
+            nodes[self.serves].command(&["log", "base", base.to_str().unwrap()]);
+        }
+        base
     }
 
     /// After a clean stop of both: the copies of each directory are equal, files that are kept
@@ -251,13 +270,14 @@ impl Pair {
     /// A data directory that was filled before, in node1, becomes a replicated one: node1 is
     /// adopted and serves alone, a base copy of it is the beginning of node2.
     pub fn start_with_content(&mut self) {
-        let base = self.scratch.path().join("base");
         self.configure(&[Role::Alone, Role::Second]);
         if let Some(node) = self.node(1) {
             node.command(&["adopt"]);
             node.start();
             node.wait_alone();
-            node.command(&["log", "base", base.to_str().unwrap()]);
+        }
+        let base = self.base();
+        if let Some(node) = self.node(1) {
             node.stop();
         }
         self.configure(&[Role::Prim, Role::Second]);
