@@ -13,6 +13,7 @@ use duolog_wal::{ClusterId, Cursor, FileId, NodeId};
 use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::backing::Kept;
 use super::ids::{Hidden, Space};
 use super::index::{Index, Kind, Place};
 use super::{Applying, Directory, Root, Store, backing, ids};
@@ -118,8 +119,8 @@ impl Store {
             xattrs: walk.xattrs,
             roots,
             index: RwLock::new(walk.index),
-            files: Mutex::default(),
-            dirs: Mutex::default(),
+            files: Mutex::new(Kept::new(backing::KEPT_FILES)),
+            dirs: Mutex::new(Kept::new(backing::KEPT_DIRS)),
             times: super::Times::default(),
             holds: Mutex::default(),
             applying: Mutex::new(Applying { applied: None, marks }),

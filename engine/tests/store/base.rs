@@ -73,6 +73,7 @@ fn a_base_that_was_copied_beside_apply_and_carried_away_is_replayed_to_the_same_
         assert_eq!(installed.manifest.consistent_from, log.cursors[during].lsn.0);
         let store = open(&installed.directories).unwrap();
         assert_eq!(store.strangers(), Vec::<std::path::PathBuf>::new(), "seed {seed}");
+        assert_eq!(store.marks(), [log.cursors[at]]);
         // In two runs: the second goes on where the first came to.
         let pause = during + usize::try_from(random.below((count - during) as u64 + 1)).unwrap();
         apply(&store, &log, at, pause);

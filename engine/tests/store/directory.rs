@@ -97,6 +97,24 @@ fn a_removed_file_that_a_crash_left_behind_is_gone_at_the_next_start_and_an_unna
 }
 
 #[test]
+fn what_a_crash_left_half_made_is_gone_at_the_next_start() {
+    let site = Site::new();
+    let (store, mut clock) = (site.open(), Clock::default());
+    clock.apply(&store, &create(b"a", id(0), 0o100_600));
+    drop(store);
+    // A file on its way to its name, one on its way out, an id without a file.
+    let hidden = &site.directory.unlinked;
+    std::fs::create_dir_all(hidden.join("new/401/inner")).unwrap();
+    std::fs::write(hidden.join("new/402"), "").unwrap();
+    std::fs::hard_link(site.data().join("a"), hidden.join("400.gone")).unwrap();
+    std::fs::write(hidden.join("77.403.id"), "").unwrap();
+    let store = site.open();
+    assert_eq!(std::fs::read_dir(hidden).unwrap().count(), 0);
+    assert_eq!(store.stat(id(0)).unwrap().nlink, 1);
+    clock.apply(&store, &create(b"b", FileId(0x402), 0o100_600));
+}
+
+#[test]
 fn a_new_file_inherits_the_acl_of_its_directory() {
     // Version 2; user::rwx, user:7:rwx, group::r-x, mask::rwx, other::---
     let acl: Vec<u8> = [
