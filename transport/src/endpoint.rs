@@ -37,21 +37,14 @@ fn grow_buffers(socket: &socket2::Socket, bytes: usize) {
     let received = forced || socket.set_recv_buffer_size(bytes).is_ok();
     let sent = socket.set_send_buffer_size(bytes).is_ok();
     if !forced {
-        tracing::debug!(
-            received,
-            sent,
-            "the socket's buffers end at net.core.rmem_max"
-        );
+        tracing::debug!(received, sent, "the socket's buffers end at net.core.rmem_max");
     }
 }
 
 /// A UDP socket with large buffers, as far as the system grants them.
 pub(crate) fn socket(bind: SocketAddr, tuning: &Tuning) -> io::Result<UdpSocket> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(bind),
-        socket2::Type::DGRAM,
-        None,
-    )?;
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(bind), socket2::Type::DGRAM, None)?;
     grow_buffers(&socket, tuning.socket_buffer_bytes);
     socket.bind(&bind.into())?;
     Ok(socket.into())
@@ -66,9 +59,7 @@ pub(crate) fn endpoint(
 ) -> io::Result<quinn::Endpoint> {
     let mut config = EndpointConfig::new(Arc::new(ResetKey::of(identity)));
     config.cid_generator(|| Box::new(RandomIds));
-    config
-        .max_udp_payload_size(tuning.mtu_bytes.max(MTU_PROBED + 20))
-        .map_err(io::Error::other)?;
+    config.max_udp_payload_size(tuning.mtu_bytes.max(MTU_PROBED + 20)).map_err(io::Error::other)?;
     quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
 }
 
@@ -95,16 +86,11 @@ pub(crate) fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
         .enable_segmentation_offload(true);
     if tuning.mtu_bytes > MTU_PROBED {
         // Pinned to what the operator verified: a smaller one would never be found missing.
-        config
-            .min_mtu(tuning.mtu_bytes)
-            .initial_mtu(tuning.mtu_bytes)
-            .mtu_discovery_config(None);
+        config.min_mtu(tuning.mtu_bytes).initial_mtu(tuning.mtu_bytes).mtu_discovery_config(None);
     } else {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(tuning.mtu_bytes);
-        config
-            .initial_mtu(MTU_MIN)
-            .mtu_discovery_config(Some(discovery));
+        config.initial_mtu(MTU_MIN).mtu_discovery_config(Some(discovery));
     }
     Arc::new(config)
 }
@@ -124,9 +110,7 @@ impl ResetKey {
 
 impl HmacKey for ResetKey {
     fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
-        let suite = TLS13_AES_128_GCM_SHA256
-            .tls13()
-            .expect("a suite of TLS 1.3");
+        let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("a suite of TLS 1.3");
         let tag = suite.hkdf_provider.hmac_sign(&self.0, data);
         signature_out.copy_from_slice(tag.as_ref());
     }
@@ -139,11 +123,7 @@ impl HmacKey for ResetKey {
         let mut expected = [0; 32];
         self.sign(data, &mut expected);
         let same = signature.len() == expected.len()
-            && expected
-                .iter()
-                .zip(signature)
-                .fold(0, |seen, (a, b)| seen | (a ^ b))
-                == 0;
+            && expected.iter().zip(signature).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0;
         same.then_some(()).ok_or(crypto::CryptoError)
     }
 }

@@ -18,10 +18,7 @@ use pair::{
 #[test]
 fn shipping_goes_on_after_many_connections_that_failed() {
     for compression in [Compression::Off, Compression::Adaptive, Compression::Always] {
-        let pair = Pair::start(&Tuning {
-            compression,
-            ..quick()
-        });
+        let pair = Pair::start(&Tuning { compression, ..quick() });
         let waker = pair.dialer.waker();
         let mut end = Lsn::ZERO;
         for round in 0..25_u64 {
@@ -33,27 +30,17 @@ fn shipping_goes_on_after_many_connections_that_failed() {
                 let len = usize::try_from((round * 7919 + i * 104_729) % 30_000).unwrap();
                 end = pair.primary.append(&page(round * 100 + i, len), &waker);
             }
-            pair.secondary
-                .wait("a receive that fails", |state| state.fail_receives == 0);
+            pair.secondary.wait("a receive that fails", |state| state.fail_receives == 0);
         }
         pair.acknowledged(end);
-        assert_eq!(
-            pair.primary.state().log.bytes,
-            pair.secondary.state().log.bytes
-        );
+        assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
         let connections = pair.primary.state().connected.clone();
         assert!(connections.len() > 20, "{} connections", connections.len());
-        assert!(
-            connections.windows(2).all(|two| two[0].lsn <= two[1].lsn),
-            "{connections:?}"
-        );
+        assert!(connections.windows(2).all(|two| two[0].lsn <= two[1].lsn), "{connections:?}");
         let stats = pair.dialer.snapshot();
         assert_eq!(stats.reconnects, connections.len() as u64 - 1);
         let why = stats.last_error.unwrap();
-        assert!(
-            why.contains("its log failed") && why.contains("no room for the log"),
-            "{why}"
-        );
+        assert!(why.contains("its log failed") && why.contains("no room for the log"), "{why}");
         pair.stop();
     }
 }
@@ -63,11 +50,8 @@ fn shipping_goes_on_after_many_connections_that_failed() {
 #[test]
 fn shipping_goes_on_after_the_wire_was_cut() {
     let (primary, secondary) = Pair::nodes();
-    let listener = listen(
-        listen_config(loopback(0), &quick()),
-        Secondary(secondary.clone()),
-    )
-    .unwrap();
+    let listener =
+        listen(listen_config(loopback(0), &quick()), Secondary(secondary.clone())).unwrap();
     let proxy = Proxy::to(listener.local_addr());
     let dialer = dial(dial_config(proxy.addr, &quick()), Primary(primary.clone())).unwrap();
     let waker = dialer.waker();
@@ -89,13 +73,7 @@ fn shipping_goes_on_after_the_wire_was_cut() {
         primary.wait("the acknowledgement", |state| state.acked == end);
     }
     let state = primary.state();
-    assert!(
-        state
-            .disconnected
-            .iter()
-            .all(|why| why == "the connection was lost"),
-        "{state:?}"
-    );
+    assert!(state.disconnected.iter().all(|why| why == "the connection was lost"), "{state:?}");
     assert_eq!(state.log.bytes, secondary.state().log.bytes);
     drop(state);
     dialer.stop().unwrap();
@@ -106,17 +84,10 @@ fn shipping_goes_on_after_the_wire_was_cut() {
 /// connection with a reset, so the primary need not wait for its idle time-out.
 #[test]
 fn a_restarted_secondary_is_found_long_before_the_idle_timeout() {
-    let tuning = Tuning {
-        keep_alive_ms: 50,
-        idle_ms: 60_000,
-        ..quick()
-    };
+    let tuning = Tuning { keep_alive_ms: 50, idle_ms: 60_000, ..quick() };
     let (primary, secondary) = Pair::nodes();
-    let listener = listen(
-        listen_config(loopback(0), &tuning),
-        Secondary(secondary.clone()),
-    )
-    .unwrap();
+    let listener =
+        listen(listen_config(loopback(0), &tuning), Secondary(secondary.clone())).unwrap();
     let addr = listener.local_addr();
     let proxy = Proxy::to(addr);
     let dialer = dial(dial_config(proxy.addr, &tuning), Primary(primary.clone())).unwrap();
@@ -130,11 +101,7 @@ fn a_restarted_secondary_is_found_long_before_the_idle_timeout() {
     let before = Instant::now();
     let second = primary.append(b"after", &dialer.waker());
     primary.wait("the acknowledgement", |state| state.acked == second);
-    assert!(
-        before.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        before.elapsed()
-    );
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
     assert_eq!(primary.state().connected.len(), 2);
     dialer.stop().unwrap();
     listener.stop().unwrap();
@@ -144,17 +111,11 @@ fn a_restarted_secondary_is_found_long_before_the_idle_timeout() {
 #[test]
 fn the_primary_dials_until_somebody_answers() {
     let (primary, secondary) = Pair::nodes();
-    let free = std::net::UdpSocket::bind(loopback(0))
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = std::net::UdpSocket::bind(loopback(0)).unwrap().local_addr().unwrap();
     let dialer = dial(dial_config(free, &quick()), Primary(primary.clone())).unwrap();
     let mut end = primary.append(b"nobody there", &dialer.waker());
     wait_stats(&dialer, "that nobody answers", |stats| {
-        stats
-            .last_error
-            .as_ref()
-            .is_some_and(|why| why.contains("no answer from"))
+        stats.last_error.as_ref().is_some_and(|why| why.contains("no answer from"))
     });
     for round in 0..5 {
         let listener = listen(listen_config(free, &quick()), Secondary(secondary.clone())).unwrap();
@@ -168,40 +129,19 @@ fn the_primary_dials_until_somebody_answers() {
 /// A primary that was started anew while its former connection still stands gets in at once.
 #[test]
 fn a_newer_connection_takes_the_place_of_an_older_one() {
-    let tuning = Tuning {
-        idle_ms: 60_000,
-        refused_retry_ms: 60_000,
-        ..quick()
-    };
-    let Pair {
-        primary,
-        secondary,
-        dialer: old,
-        listener,
-    } = Pair::start(&tuning);
+    let tuning = Tuning { idle_ms: 60_000, refused_retry_ms: 60_000, ..quick() };
+    let Pair { primary, secondary, dialer: old, listener } = Pair::start(&tuning);
     let first = primary.append(b"one", &old.waker());
     primary.wait("the acknowledgement", |state| state.acked == first);
     let (again, _) = Pair::nodes();
     again.change(|state| state.log = primary.state().log.clone());
-    let new = dial(
-        dial_config(listener.local_addr(), &tuning),
-        Primary(again.clone()),
-    )
-    .unwrap();
+    let new = dial(dial_config(listener.local_addr(), &tuning), Primary(again.clone())).unwrap();
     let second = again.append(b"two", &new.waker());
     again.wait("the acknowledgement", |state| state.acked == second);
-    primary.wait("the end of the old connection", |state| {
-        !state.disconnected.is_empty()
-    });
+    primary.wait("the end of the old connection", |state| !state.disconnected.is_empty());
     let why = primary.state().disconnected[0].clone();
-    assert!(
-        why.contains("another process with our certificate"),
-        "{why}"
-    );
-    assert_eq!(
-        secondary.state().disconnected,
-        ["the peer has connected anew"]
-    );
+    assert!(why.contains("another process with our certificate"), "{why}");
+    assert_eq!(secondary.state().disconnected, ["the peer has connected anew"]);
     old.stop().unwrap();
     new.stop().unwrap();
     listener.stop().unwrap();

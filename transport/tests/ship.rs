@@ -10,10 +10,7 @@ use pair::{Node, Pair, noise, page, wait_stats};
 
 fn tuning(compression: Compression) -> Tuning {
     // Idle time-outs have no place where a slow machine would make them fire.
-    Tuning {
-        compression,
-        ..Tuning::default()
-    }
+    Tuning { compression, ..Tuning::default() }
 }
 
 /// Every byte arrives once and in order, and is acknowledged to the last record, whatever the
@@ -26,21 +23,14 @@ fn what_is_appended_arrives_and_is_acknowledged() {
         let mut end = Lsn::ZERO;
         for i in 0..200_u64 {
             let len = [0, 1, 100, 8192, 65_536, 200_000][usize::try_from(i % 6).unwrap()];
-            let body = if i % 4 == 0 {
-                noise(i, len)
-            } else {
-                page(i, len)
-            };
+            let body = if i % 4 == 0 { noise(i, len) } else { page(i, len) };
             end = pair.primary.append(&body, &waker);
             if i % 50 == 0 {
                 pair.acknowledged(end);
             }
         }
         pair.acknowledged(end);
-        assert_eq!(
-            pair.primary.state().log.bytes,
-            pair.secondary.state().log.bytes
-        );
+        assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
         let shipped = pair.dialer.snapshot();
         assert_eq!(shipped.raw_bytes, end.0);
         assert!(shipped.connected && shipped.reconnects == 0, "{shipped:?}");
@@ -55,15 +45,11 @@ fn what_is_appended_arrives_and_is_acknowledged() {
                 assert!(shipped.wire_bytes < shipped.raw_bytes / 2, "{shipped:?}");
             }
         }
-        wait_stats(
-            &pair.listener,
-            "the same counters on both ends",
-            |received| {
-                received.raw_bytes == shipped.raw_bytes
-                    && received.frames == shipped.frames
-                    && received.wire_bytes == shipped.wire_bytes
-            },
-        );
+        wait_stats(&pair.listener, "the same counters on both ends", |received| {
+            received.raw_bytes == shipped.raw_bytes
+                && received.frames == shipped.frames
+                && received.wire_bytes == shipped.wire_bytes
+        });
         pair.stop();
     }
 }
@@ -96,10 +82,7 @@ fn every_thread_that_appends_is_acknowledged() {
             });
         }
     });
-    assert_eq!(
-        pair.primary.state().log.bytes,
-        pair.secondary.state().log.bytes
-    );
+    assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
     pair.stop();
 }
 
@@ -118,15 +101,13 @@ fn a_commit_is_announced_without_further_bytes() {
         let end = pair.primary.append(&noise(i, 1000), &waker);
         pair.acknowledged(end);
         commit(&pair.primary, end, &pair);
-        pair.secondary
-            .wait("the commit position", |state| state.committed == end);
+        pair.secondary.wait("the commit position", |state| state.committed == end);
     }
     // Far ahead of what was ever shipped: the secondary is told only what it has.
     let end = pair.primary.state().log.end().lsn;
     commit(&pair.primary, end.plus(1_000_000), &pair);
     let end = pair.primary.append(b"last", &waker);
-    pair.secondary
-        .wait("the last commit position", |state| state.committed == end);
+    pair.secondary.wait("the last commit position", |state| state.committed == end);
     pair.stop();
 }
 
@@ -142,14 +123,10 @@ fn commits_without_bytes_are_not_announced_one_by_one() {
         commit(&pair.primary, Lsn(lsn), &pair);
         std::thread::yield_now();
     }
-    pair.secondary
-        .wait("the commit position", |state| state.committed == end);
+    pair.secondary.wait("the commit position", |state| state.committed == end);
     let frames = pair.dialer.snapshot().frames - before.1;
     let allowed = 2 + before.0.elapsed().as_millis() / 20;
-    assert!(
-        u128::from(frames) <= allowed,
-        "{frames} frames, {allowed} allowed"
-    );
+    assert!(u128::from(frames) <= allowed, "{frames} frames, {allowed} allowed");
     pair.stop();
 }
 
@@ -162,10 +139,7 @@ fn what_was_applied_is_told_while_nothing_is_shipped() {
     pair.acknowledged(end);
     let acks = pair.primary.state().acks;
     pair.secondary.change(|state| state.committed = end);
-    pair.primary
-        .wait("an acknowledgement with the new position", |state| {
-            state.acks > acks
-        });
+    pair.primary.wait("an acknowledgement with the new position", |state| state.acks > acks);
     pair.stop();
 }
 
@@ -174,41 +148,21 @@ fn what_was_applied_is_told_while_nothing_is_shipped() {
 fn a_stopped_link_says_so_to_the_peer() {
     let pair = Pair::start(&tuning(Compression::Off));
     pair.acknowledged(pair.primary.append(b"one", &pair.dialer.waker()));
-    let Pair {
-        primary,
-        secondary,
-        dialer,
-        listener,
-    } = pair;
+    let Pair { primary, secondary, dialer, listener } = pair;
     dialer.stop().unwrap();
-    secondary.wait("the end of the connection", |state| {
-        !state.disconnected.is_empty()
-    });
+    secondary.wait("the end of the connection", |state| !state.disconnected.is_empty());
     let why = secondary.state().disconnected.clone();
-    assert!(
-        why[0].contains("closed by the peer, because it was stopped"),
-        "{why:?}"
-    );
+    assert!(why[0].contains("closed by the peer, because it was stopped"), "{why:?}");
     assert_eq!(primary.state().disconnected, ["the link was stopped"]);
     listener.stop().unwrap();
 
     let pair = Pair::start(&tuning(Compression::Off));
     pair.acknowledged(pair.primary.append(b"one", &pair.dialer.waker()));
-    let Pair {
-        primary,
-        dialer,
-        listener,
-        ..
-    } = pair;
+    let Pair { primary, dialer, listener, .. } = pair;
     listener.stop().unwrap();
-    primary.wait("the end of the connection", |state| {
-        !state.disconnected.is_empty()
-    });
+    primary.wait("the end of the connection", |state| !state.disconnected.is_empty());
     let why = primary.state().disconnected.clone();
-    assert!(
-        why[0].contains("closed by the peer, because it was stopped"),
-        "{why:?}"
-    );
+    assert!(why[0].contains("closed by the peer, because it was stopped"), "{why:?}");
     dialer.stop().unwrap();
 }
 
@@ -218,10 +172,7 @@ fn a_stopped_link_says_so_to_the_peer() {
 fn no_more_than_the_window_is_sent_and_not_acknowledged() {
     for compression in [Compression::Off, Compression::Always] {
         let window_bytes = 2 << 20;
-        let pair = Pair::start(&Tuning {
-            window_bytes,
-            ..tuning(compression)
-        });
+        let pair = Pair::start(&Tuning { window_bytes, ..tuning(compression) });
         let waker = pair.dialer.waker();
         pair.acknowledged(pair.primary.append(b"connected", &waker));
         pair.secondary.change(|state| state.gate_shut = true);
@@ -231,20 +182,13 @@ fn no_more_than_the_window_is_sent_and_not_acknowledged() {
         }
         // All but a frame: QUIC's own window, which counts headers too, may be full before.
         let nearly = window_bytes - (64 << 10);
-        pair.primary
-            .wait("a full window", |state| state.unacked_max >= nearly);
+        pair.primary.wait("a full window", |state| state.unacked_max >= nearly);
         pair.secondary.change(|state| state.gate_shut = false);
         pair.acknowledged(end);
         let unacked_max = pair.primary.state().unacked_max;
-        assert!(
-            unacked_max <= window_bytes,
-            "{unacked_max} bytes were sent without an answer"
-        );
+        assert!(unacked_max <= window_bytes, "{unacked_max} bytes were sent without an answer");
         assert!(pair.secondary.state().received_max <= (1 << 20) + (64 << 10));
-        assert_eq!(
-            pair.primary.state().log.bytes,
-            pair.secondary.state().log.bytes
-        );
+        assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
         pair.stop();
     }
 }
@@ -257,25 +201,19 @@ fn one_sync_covers_what_gathered_during_the_last() {
     pair.acknowledged(pair.primary.append(b"connected", &waker));
     pair.secondary.change(|state| state.gate_shut = true);
     pair.primary.append(b"first", &waker);
-    pair.secondary
-        .wait("a sync that waits", |state| state.syncs_waiting > 0);
+    pair.secondary.wait("a sync that waits", |state| state.syncs_waiting > 0);
     let before = (pair.secondary.state().syncs, pair.dialer.snapshot().frames);
     let mut end = Lsn::ZERO;
     for i in 0..100 {
         end = pair.primary.append(&noise(i, 500), &waker);
-        wait_stats(&pair.dialer, "a frame of its own", |stats| {
-            stats.raw_bytes == end.0
-        });
+        wait_stats(&pair.dialer, "a frame of its own", |stats| stats.raw_bytes == end.0);
     }
     assert_eq!(pair.dialer.snapshot().frames - before.1, 100);
     pair.secondary.change(|state| state.gate_shut = false);
     pair.acknowledged(end);
     let syncs = pair.secondary.state().syncs - before.0;
     // One if all of it came out of the socket at once.
-    assert!(
-        syncs <= 30,
-        "{syncs} syncs for a hundred frames that were there"
-    );
+    assert!(syncs <= 30, "{syncs} syncs for a hundred frames that were there");
     pair.stop();
 }
 
