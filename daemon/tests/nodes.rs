@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fsync;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
@@ -260,13 +261,13 @@ fn a_commit_waits_for_a_lost_peer_and_is_done_when_it_is_back() {
     });
     let file = fs::File::create(one.data().join("file")).unwrap();
     (&file).write_all(b"on both").unwrap();
-    file.sync_all().unwrap();
+    fsync(&file).unwrap();
 
     assert_eq!(second.end(Signal::KILL), None);
     (&file).write_all(b", and again").unwrap();
     let (done, heard) = mpsc::channel();
     let commit = std::thread::spawn(move || {
-        let synced = file.sync_all();
+        let synced = fsync(&file);
         done.send(()).unwrap();
         synced
     });
