@@ -1,2 +1,67 @@
-//! The binary `duolog`.
-fn main() {}
+//! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
+//! exit code: 0 done, 1 failed, 2 the command line is wrong.
+
+mod cli;
+mod config;
+mod control;
+mod demo;
+mod keygen;
+mod link;
+mod logging;
+mod mounts;
+mod notify;
+mod run;
+mod setup;
+mod shell;
+mod standing;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use config::Config;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::begin(cli.log_json);
+    match perform(cli.command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("duolog: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether what was asked for was achieved; an error says why not and what to do.
+fn perform(command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Run(options) => run::run(&options)?,
+        Command::Adopt(options) => setup::adopt(&options)?,
+        Command::Leave(options) => setup::leave(&options)?,
+        Command::Status(options) => show_status(&options)?,
+        Command::Keygen(options) => keygen::run(&options)?,
+        Command::Demo(options) => return demo::run(&options),
+        Command::DemoWriter(options) => demo::write(&options)?,
+    }
+    Ok(true)
+}
+
+fn show_status(options: &cli::Status) -> anyhow::Result<()> {
+    let socket = match (&options.socket, &options.config) {
+        (Some(socket), _) => socket.clone(),
+        (None, Some(file)) => Config::load(file)?.control_socket,
+        (None, None) => PathBuf::from(control::DEFAULT_SOCKET),
+    };
+    let status = control::status(&socket)?;
+    if options.json {
+        println!("{}", serde_json::to_string(&status)?);
+    } else {
+        print!("{}", status.table());
+    }
+    Ok(())
+}

@@ -1,4 +1,8 @@
 //! The engine: a data directory whose every change stands in a write-ahead log first.
 
+pub mod capture;
 pub mod disk;
+pub mod fuse;
 pub mod log;
+pub mod node;
+pub mod store;

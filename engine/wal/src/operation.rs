@@ -13,7 +13,7 @@
 //!   34  link          id 8, parent 8, name
 //!   35  rename        id 8, replaced 8 (0: none), parent 8, new parent 8, flags u32, name, new name
 //!   36  remove        parent 8, id 8, name (unlink and rmdir)
-//!   37  unnamed       id 8, mode u32, uid u32, gid u32 (O_TMPFILE)
+//!   37  unnamed       parent 8, id 8, mode u32, uid u32, gid u32 (O_TMPFILE in that directory)
 //!   38  drop          id 8 (an unnamed file was closed without a name)
 //!   48  attributes    id 8, valid u32, mode u32, uid u32, gid u32, atime 12, mtime 12 (seconds i64, nanoseconds u32)
 //!   49  set xattr     id 8, flags u32, name, then the value
@@ -114,8 +114,9 @@ pub enum Operation<'a> {
     },
     /// A name of a file, or an empty directory, goes.
     Remove { parent: FileId, id: FileId, name: &'a [u8] },
-    /// A file without a name appears.
-    Unnamed { id: FileId, mode: u32, uid: u32, gid: u32 },
+    /// A file without a name appears. The directory says on which file system it lives and
+    /// which ACL it inherits.
+    Unnamed { parent: FileId, id: FileId, mode: u32, uid: u32, gid: u32 },
     /// A file without a name is gone.
     Drop { id: FileId },
     /// Owner, permissions or times are set.
@@ -246,7 +247,8 @@ impl<'a> Operation<'a> {
                 fields.put_u64(id.0);
                 fields.put_short(name);
             }
-            Self::Unnamed { id, mode, uid, gid } => {
+            Self::Unnamed { parent, id, mode, uid, gid } => {
+                fields.put_u64(parent.0);
                 fields.put_u64(id.0);
                 fields.put_u32(mode);
                 fields.put_u32(uid);
@@ -326,9 +328,13 @@ impl<'a> Operation<'a> {
                     new_name: name(f)?,
                 },
                 kind::REMOVE => Self::Remove { parent: id(f)?, id: id(f)?, name: name(f)? },
-                kind::UNNAMED => {
-                    Self::Unnamed { id: id(f)?, mode: f.u32()?, uid: f.u32()?, gid: f.u32()? }
-                }
+                kind::UNNAMED => Self::Unnamed {
+                    parent: id(f)?,
+                    id: id(f)?,
+                    mode: f.u32()?,
+                    uid: f.u32()?,
+                    gid: f.u32()?,
+                },
                 kind::DROP => Self::Drop { id: id(f)? },
                 kind::ATTRIBUTES => {
                     Self::SetAttributes { id: id(f)?, attributes: Attributes::read(f)? }
@@ -519,7 +525,7 @@ mod tests {
                 new_name: b"c",
             },
             Operation::Remove { parent, id, name: b"c" },
-            Operation::Unnamed { id, mode: 0o100_600, uid: 1, gid: 2 },
+            Operation::Unnamed { parent, id, mode: 0o100_600, uid: 1, gid: 2 },
             Operation::Drop { id },
             Operation::SetAttributes { id, attributes },
             Operation::SetXattr { id, flags: 1, name: b"user.x", value: b"" },

@@ -64,6 +64,18 @@ impl RecordStream {
     }
 }
 
+impl RecordStream {
+    /// The bytes of all whole records, verified; empty when more bytes are needed.
+    ///
+    /// # Errors
+    /// The bytes are not the records that belong there; the stream is then of no further use.
+    pub fn take_records(&mut self) -> Result<&[u8], RecordError> {
+        let from = self.taken;
+        while self.next_record()?.is_some() {}
+        Ok(&self.bytes[from..self.taken])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +102,13 @@ mod tests {
             }
             assert_eq!((bodies, stream.cursor()), (vec![0, 1, 100, 5000], at), "frames of {size}");
             assert_eq!(stream.buffered(), 0);
+
+            let (mut stream, mut copy) = (RecordStream::new(Cursor::default()), Vec::new());
+            for frame in log.chunks(size) {
+                stream.push(frame);
+                copy.extend_from_slice(stream.take_records().unwrap());
+            }
+            assert_eq!((copy, stream.cursor()), (log.clone(), at), "frames of {size}");
         }
     }
 }

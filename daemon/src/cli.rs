@@ -1,0 +1,197 @@
+//! The command line: what can be asked of `duolog`, and nothing of how it is done.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed, the reason and what to do are on standard error; 2 the command line
+is wrong.
+DUOLOG_LOG sets what is logged on standard error, for instance DUOLOG_LOG=debug or
+DUOLOG_LOG=info,duolog_transport=debug.";
+
+/// Keeps a SQL server running through the loss of a computer, without losing a commit.
+#[derive(Debug, Parser)]
+#[command(name = "duolog", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Log lines as JSON, one object each.
+    #[arg(long, global = true)]
+    pub log_json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run this node until SIGTERM or SIGINT stops it cleanly; a second signal ends it at once.
+    Run(Run),
+    /// Show how the node on this computer stands.
+    Status(Status),
+    /// Make a node's certificate and key, or the id of a new pair.
+    Keygen(Keygen),
+    /// Make the configured directories replicated ones; nothing may have a file in them open.
+    Adopt(Adopt),
+    /// Turn the replicated directories back into plain ones; the node must not run.
+    Leave(OfConfig),
+    /// Show that no commit is lost: two nodes on this computer, one of them killed under load.
+    Demo(Demo),
+    /// The demo's writer, a process of its own because the kill takes its directory away.
+    #[command(hide = true)]
+    DemoWriter(DemoWriter),
+}
+
+/// A node, by its configuration.
+#[derive(Args, Debug)]
+pub(crate) struct OfConfig {
+    /// The node's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `duolog run`.
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// Which node.
+    #[command(flatten)]
+    pub node: OfConfig,
+    /// Stop cleanly when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
+}
+
+/// `duolog status`.
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// As one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the node listens [default: /run/duolog/1.sock].
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    pub socket: Option<PathBuf>,
+    /// The node's configuration, which names its socket.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `duolog keygen`.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Keygen {
+    /// Directory for NAME.crt and NAME.key, which must not exist yet.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Name in the certificate and of its files.
+    #[arg(long, default_value = "node", requires = "out")]
+    pub name: String,
+    /// Print the id of a new pair.
+    #[arg(long)]
+    pub cluster: bool,
+}
+
+/// `duolog adopt`.
+#[derive(Args, Debug)]
+pub(crate) struct Adopt {
+    /// Which node.
+    #[command(flatten)]
+    pub node: OfConfig,
+    /// Adopt copies of a base (see `duolog log base`) as the beginning of this node's log.
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+}
+
+/// The engines that the demo can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// `SQLite`, inside of duolog: nothing to install.
+    Sqlite,
+    /// `PostgreSQL`, as installed on this computer.
+    Postgresql,
+}
+
+/// When the demo kills node1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KillAfter {
+    /// At a random moment, after the least number of commits.
+    Random,
+    /// Once so many commits were acknowledged.
+    Rows(u64),
+}
+
+/// `duolog demo`.
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    /// The SQL engine that writes.
+    #[arg(long, value_enum, default_value = "sqlite")]
+    pub engine: Engine,
+    /// End with one line of JSON; everything else goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+    /// How long the writers write at most, unless 500 commits need longer.
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+    /// When node1 is killed: after ROWS acknowledged commits (at least 500), or at random.
+    #[arg(long, value_name = "ROWS|random", default_value = "random", value_parser = kill_after)]
+    pub kill_after: KillAfter,
+    /// For the rows and the random moment [default: another one each time].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How many writers commit at the same time [default: 1 (sqlite), 4 (postgresql)].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub writers: Option<u16>,
+    /// Where the demo makes its directory [default: TMPDIR].
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the directory there at the end, for a look.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `duolog demo-writer`.
+#[derive(Args, Debug)]
+pub(crate) struct DemoWriter {
+    /// The SQL engine.
+    #[arg(long, value_enum)]
+    pub engine: Engine,
+    /// `SQLite`: the database file. `PostgreSQL`: the directory of the server's socket.
+    #[arg(long)]
+    pub target: PathBuf,
+    /// Where every acknowledged commit is written down.
+    #[arg(long)]
+    pub journal: PathBuf,
+    /// For the rows.
+    #[arg(long)]
+    pub seed: u64,
+    /// How many threads commit.
+    #[arg(long)]
+    pub writers: u16,
+}
+
+fn kill_after(text: &str) -> Result<KillAfter, String> {
+    if text == "random" {
+        return Ok(KillAfter::Random);
+    }
+    match text.parse() {
+        Ok(rows) if rows >= crate::demo::LEAST_COMMITS => Ok(KillAfter::Rows(rows)),
+        _ => Err(format!("write \"random\" or a number from {}", crate::demo::LEAST_COMMITS)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_demo_never_kills_before_it_has_its_least_number_of_commits() {
+        assert_eq!(kill_after("500"), Ok(KillAfter::Rows(500)));
+        assert_eq!(kill_after("random"), Ok(KillAfter::Random));
+        assert!(kill_after("499").is_err());
+    }
+}

@@ -1,0 +1,301 @@
+//! How the commands talk to the node that runs on this computer: a unix socket, one line of JSON
+//! for the question and one for the answer.
+//!
+//! ```text
+//! {"ask":"status"}            ->  {"status":{...}}
+//! anything else               ->  {"refused":"what was wrong with it"}
+//! ```
+//! Who may ask is a matter of the socket's permissions (mode 0660, group `duolog` where there is
+//! one). Secrets never cross it.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::status::Status;
+
+/// The longest question that is read.
+const QUESTION_MAX_BYTES: u64 = 64 * 1024;
+/// A question that is not whole by then, or an answer that is not taken, is given up.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Where a node listens unless it is configured otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/duolog/1.sock";
+
+/// What a command asks the node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Question {
+    /// How it stands.
+    Status,
+}
+
+/// What the node answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// How it stands.
+    Status(Box<Status>),
+    /// The question was not understood or cannot be granted.
+    Refused(String),
+}
+
+/// Why the socket cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    /// A node with the same socket runs.
+    #[error("another node already listens on {}; stop it, or give this one a control_socket of its own", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something that is not a socket is in the way.
+    #[error("{} is in the way and is not a socket; remove it, or configure another control_socket", path.display())]
+    NotASocket {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot listen on the control socket {}; check that its directory can be written", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a node could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// Nobody listens.
+    #[error("no node runs here: nothing listens on {}; start it with duolog run --config FILE, or name its socket with --socket or --config", path.display())]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The caller may not ask.
+    #[error("may not use {}; become root or a member of the socket's group", path.display())]
+    NotAllowed {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection failed.
+    #[error("asking the node on {}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The answer is of another version.
+    #[error("the node on {} answered what this duolog does not understand; use the duolog that it runs with", path.display())]
+    NotUnderstood {
+        /// The socket.
+        path: PathBuf,
+        /// What was wrong with the answer.
+        source: serde_json::Error,
+    },
+    /// The node will not.
+    #[error("the node refused: {0}")]
+    Refused(String),
+}
+
+/// The socket, open; removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Opens the socket. One that nobody listens on any more, as a crash leaves it, is replaced.
+    ///
+    /// Within a tokio runtime. The process's umask decides about the moment before the mode is
+    /// set, so call this before it is cleared.
+    pub(crate) fn open(path: &Path) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Io { path: path.to_owned(), source };
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(failed)?;
+        }
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+            Ok(there) if !there.file_type().is_socket() => {
+                return Err(ListenError::NotASocket { path: path.to_owned() });
+            }
+            Ok(_) => match StdStream::connect(path) {
+                Ok(_) => return Err(ListenError::Taken { path: path.to_owned() }),
+                Err(_) => fs::remove_file(path).map_err(failed)?,
+            },
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        if let Some(group) = group("duolog")
+            && let Err(error) = std::os::unix::fs::chown(path, None, Some(group))
+        {
+            tracing::warn!(%error, "the control socket stays with its owner's group");
+        }
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers until the future is dropped. Each caller is served by itself: a slow one holds
+    /// nobody up.
+    pub(crate) async fn serve(&self, answer: Arc<dyn Fn(Question) -> Answer + Send + Sync>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let answer = answer.clone();
+                    tokio::spawn(async move {
+                        let served = tokio::time::timeout(TIMEOUT, serve_one(stream, answer)).await;
+                        if let Ok(Err(error)) = served {
+                            tracing::debug!(%error, "a caller on the control socket went away");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket does not accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the control socket was gone");
+        }
+    }
+}
+
+async fn serve_one(
+    mut stream: UnixStream,
+    answer: Arc<dyn Fn(Question) -> Answer + Send + Sync>,
+) -> io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut line = Vec::new();
+    tokio::io::BufReader::new(read.take(QUESTION_MAX_BYTES)).read_until(b'\n', &mut line).await?;
+    let said = match serde_json::from_slice(&line) {
+        Ok(question) => answer(question),
+        Err(error) => Answer::Refused(format!("the question is not understood: {error}")),
+    };
+    let mut text = serde_json::to_vec(&said)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+/// Asks the node that listens on `path`.
+///
+/// # Errors
+/// Names what to do when nobody listens or the caller may not ask.
+pub(crate) fn ask(path: &Path, question: &Question) -> Result<Answer, AskError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            AskError::NotRunning { path: path.to_owned() }
+        }
+        io::ErrorKind::PermissionDenied => AskError::NotAllowed { path: path.to_owned() },
+        _ => AskError::Io { path: path.to_owned(), source },
+    };
+    let mut stream = StdStream::connect(path).map_err(failed)?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
+    stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
+    let mut text = serde_json::to_vec(question).map_err(|error| failed(error.into()))?;
+    text.push(b'\n');
+    stream.write_all(&text).map_err(failed)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).map_err(failed)?;
+    match serde_json::from_str(&line) {
+        Ok(Answer::Refused(why)) => Err(AskError::Refused(why)),
+        Ok(answer) => Ok(answer),
+        Err(source) => Err(AskError::NotUnderstood { path: path.to_owned(), source }),
+    }
+}
+
+/// Asks how the node stands that listens on `path`.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) fn status(path: &Path) -> Result<Status, AskError> {
+    match ask(path, &Question::Status)? {
+        Answer::Status(status) => Ok(*status),
+        Answer::Refused(why) => Err(AskError::Refused(why)),
+    }
+}
+
+/// The number of a group, from the file that local groups are in.
+fn group(name: &str) -> Option<u32> {
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_question_is_answered_and_nonsense_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sub/control.sock");
+        let runtime = runtime();
+        let listener = {
+            let _within = runtime.enter();
+            Listener::open(&path).unwrap()
+        };
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        std::thread::spawn(move || {
+            let answer = Arc::new(|_| Answer::Refused("not today".into()));
+            runtime.block_on(listener.serve(answer));
+        });
+        let refused = ask(&path, &Question::Status).unwrap_err();
+        assert!(matches!(refused, AskError::Refused(why) if why == "not today"));
+
+        let mut stream = StdStream::connect(&path).unwrap();
+        stream.write_all(b"{\"ask\":\"the way\"}\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        assert!(line.contains("not understood"), "{line}");
+    }
+
+    #[test]
+    fn a_node_that_does_not_run_is_named_with_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("nobody.sock");
+        let error = ask(&path, &Question::Status).unwrap_err();
+        assert!(error.to_string().contains("start it with duolog run"), "{error}");
+        // A crash leaves the socket behind; nobody listens on it.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(matches!(ask(&path, &Question::Status), Err(AskError::NotRunning { .. })));
+    }
+
+    #[test]
+    fn a_socket_in_use_is_never_taken_over_and_a_dead_one_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let runtime = runtime();
+        let _within = runtime.enter();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let first = Listener::open(&path).unwrap();
+        assert!(matches!(Listener::open(&path), Err(ListenError::Taken { .. })));
+        drop(first);
+        assert!(!path.exists());
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(Listener::open(&path), Err(ListenError::NotASocket { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+}

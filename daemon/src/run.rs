@@ -1,0 +1,116 @@
+//! `duolog run`: the process around a node. Limits, control socket, signals and the exit; what the
+//! node does in between is the shell's.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use anyhow::Context;
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::cli::Run;
+use crate::config::Config;
+use crate::control::{Answer, Listener, Question};
+use crate::mounts;
+use crate::shell::{Event, Shell};
+
+/// Runs the node until it was stopped or failed.
+pub(crate) fn run(options: &Run) -> anyhow::Result<()> {
+    let config = Config::load(&options.node.config)?;
+    if options.with_parent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
+            .context("cannot bind this node's life to its parent's")?;
+    }
+    prepare_process();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot wait for events")?;
+    runtime.block_on(supervise(config, options.with_parent))
+}
+
+async fn supervise(config: Config, with_parent: bool) -> anyhow::Result<()> {
+    // Nobody else may connect in the moment before the socket has its mode.
+    rustix::process::umask(Mode::from_raw_mode(0o117));
+    let control = Listener::open(&config.control_socket)?;
+    // Files that the SQL server makes get the mode that it asks for: its own umask is applied by
+    // the kernel before the request comes here.
+    rustix::process::umask(Mode::empty());
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
+
+    let directories: Vec<_> =
+        config.directories.iter().map(|directory| directory.path.clone()).collect();
+    let shell = Arc::new(Shell::new(config));
+    let (say, events) = channel();
+    let (end, mut ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("duolog-shell".into())
+        .spawn({
+            let (shell, say) = (shell.clone(), say.clone());
+            // The receiver is dropped only when the process ends at once.
+            move || end.send(shell.live(&say, &events)).ok()
+        })
+        .context("cannot start a thread")?;
+    let answer = Arc::new(move |question: Question| match question {
+        Question::Status => Answer::Status(Box::new(shell.status())),
+    });
+    let mut stopping = false;
+    loop {
+        let mut once_more = true;
+        tokio::select! {
+            result = &mut ended => return result.context("the node's thread ended by a panic")?,
+            () = control.serve(answer.clone()) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            // From a parent that ended, which the kernel says once for each of its threads.
+            _ = hangup.recv(), if with_parent => once_more = false,
+        }
+        if stopping {
+            if !once_more {
+                continue;
+            }
+            tracing::warn!("stopped at once by a second signal; the next start recovers the log");
+            for directory in &directories {
+                mounts::abort_below(directory);
+            }
+            drop(control);
+            std::process::exit(1);
+        }
+        stopping = true;
+        tracing::info!("stopping; a second signal ends this node at once");
+        // The shell may have failed at this moment; then its end is next.
+        say.send(Event::Stop).ok();
+    }
+}
+
+/// What the process needs of the system, as far as it is granted.
+fn prepare_process() {
+    let files = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: files.maximum.or(Some(1 << 20)), maximum: files.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "the number of open files stays limited to {:?}", files.current);
+    }
+    // Memory that this process waits for must not depend on pages that only this process can
+    // write. Needs CAP_SYS_RESOURCE.
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::info!(%error, "not marked as an I/O flusher: keep memory free for this node");
+    }
+    if let Err(error) = lock_memory() {
+        tracing::info!(%error, "memory is not locked: this node may be paged out");
+    }
+}
+
+/// Keeps what the process uses in memory. With a limit later allocations would fail at it, so
+/// only where there is none.
+fn lock_memory() -> io::Result<()> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    let unlimited = Rlimit { current: None, maximum: None };
+    setrlimit(Resource::Memlock, unlimited)?;
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! How a node stands, as operators and scripts read it: the words of the product, and no others.
+//!
+//! This is the form that `duolog status --json` prints and that the control socket carries.
+//! Fields are added over time and never change their meaning.
+
+use std::fmt::{self, Write};
+use std::path::PathBuf;
+
+use duolog_wal::Lsn;
+use serde::{Deserialize, Serialize};
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum State {
+    /// The SQL server runs here, and every commit is on both nodes.
+    Prim,
+    /// Receives the log.
+    Second,
+    /// The SQL server runs here without a second copy.
+    Alone,
+    /// Stopped; no redundancy.
+    Stop,
+    /// Starting, or waiting for something that its sentence names.
+    Wait,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Prim => "PRIM",
+            Self::Second => "SECOND",
+            Self::Alone => "ALONE",
+            Self::Stop => "STOP",
+            Self::Wait => "WAIT",
+        })
+    }
+}
+
+/// How the second copy stands to the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum DataSync {
+    /// Both nodes hold every commit.
+    #[serde(rename = "uptodate")]
+    Uptodate,
+    /// The second copy lacks something.
+    #[serde(rename = "not uptodate")]
+    NotUptodate,
+    /// The nodes do not reach each other.
+    #[serde(rename = "connection error")]
+    ConnectionError,
+    /// There is no second node.
+    #[serde(rename = "not configured")]
+    NotConfigured,
+}
+
+impl fmt::Display for DataSync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Uptodate => "uptodate",
+            Self::NotUptodate => "not uptodate",
+            Self::ConnectionError => "connection error",
+            Self::NotConfigured => "not configured",
+        })
+    }
+}
+
+/// Positions in the log, each the first byte not covered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Positions {
+    /// Oldest byte that is still there.
+    pub first: u64,
+    /// End of the log.
+    pub end: u64,
+    /// On this node's disk.
+    pub durable: u64,
+    /// On the peer's disk; on a SECOND: said to the primary. Nothing without a peer.
+    pub acknowledged: Option<u64>,
+    /// On every disk that a commit waits for.
+    pub committed: u64,
+    /// In the backing directory.
+    pub applied: u64,
+    /// Synced in the backing directory: a recovery begins here.
+    pub checkpoint: u64,
+}
+
+/// The link to the other node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    /// Its address.
+    pub address: String,
+    /// Whether the nodes are connected.
+    pub connected: bool,
+    /// Connections after the first.
+    pub reconnects: u64,
+    /// Log bytes shipped (on a SECOND: received) since this node was started.
+    pub shipped_bytes: u64,
+    /// The same as they crossed the wire, frames and compression included.
+    pub wire_bytes: u64,
+    /// How many log bytes went into one byte on the wire; nothing before the first.
+    pub compression_ratio: Option<f64>,
+    /// Smoothed round trip of the network, without any disk, in microseconds.
+    pub round_trip_us: u64,
+    /// Why the last connection ended, or none came about.
+    pub last_error: Option<String>,
+}
+
+/// A replicated directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Directory {
+    /// Where the SQL server sees it.
+    pub path: PathBuf,
+    /// Which files in it are kept locally, by engine.
+    pub preset: String,
+    /// Whether it is mounted there now.
+    pub mounted: bool,
+}
+
+/// How a node stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Version of the duolog that runs.
+    pub version: String,
+    /// The pair, 32 hex digits.
+    pub cluster: String,
+    /// 1 or 2.
+    pub node: u8,
+    /// Number of the view.
+    pub view: u64,
+    /// How many times the node was started.
+    pub incarnation: u64,
+    /// What it is.
+    pub state: State,
+    /// What that means now, in one sentence.
+    pub sentence: String,
+    /// How the second copy stands.
+    pub data_sync: DataSync,
+    /// Where the log stands.
+    pub log: Positions,
+    /// Log bytes that the second copy lacks (on a SECOND: that are not applied).
+    pub lag_bytes: u64,
+    /// The link, when there is a peer.
+    pub peer: Option<Peer>,
+    /// The replicated directories.
+    pub directories: Vec<Directory>,
+}
+
+impl Status {
+    /// As a table for people. Ends with a line feed.
+    pub(crate) fn table(&self) -> String {
+        let mut out = String::new();
+        let mut row = |name: &str, value: String| {
+            // Writing to a String does not fail.
+            writeln!(out, "{name:<22} {value}").ok();
+        };
+        row("Node", format!("node{} of {}", self.node, self.cluster));
+        row("State", format!("{}: {}", self.state, self.sentence));
+        row("Data synchronisation", self.data_sync.to_string());
+        if let Some(peer) = &self.peer {
+            let reach = if peer.connected { "connected" } else { "not connected" };
+            let trip = format!(", round trip {} us", peer.round_trip_us);
+            let trip = if peer.connected { &trip } else { "" };
+            row("Peer", format!("{}, {reach}{trip}", peer.address));
+            if let (false, Some(error)) = (peer.connected, &peer.last_error) {
+                row("", format!("last: {error}"));
+            }
+            let ratio = peer.compression_ratio.map(|ratio| format!(" (1 : {ratio:.1})"));
+            let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
+            let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
+            row("Shipped", line);
+        }
+        row("Lag", bytes(self.lag_bytes));
+        let at = |lsn: u64| Lsn(lsn).to_string();
+        row("Log end", at(self.log.end));
+        row("  durable here", at(self.log.durable));
+        if let Some(acknowledged) = self.log.acknowledged {
+            row("  acknowledged", at(acknowledged));
+        }
+        row("  committed", at(self.log.committed));
+        row("  applied", at(self.log.applied));
+        row("  checkpoint", at(self.log.checkpoint));
+        row("  kept from", at(self.log.first));
+        for directory in &self.directories {
+            let mounted = if directory.mounted { "mounted" } else { "not mounted" };
+            let line = format!("{} ({}), {mounted}", directory.path.display(), directory.preset);
+            row("Directory", line);
+        }
+        row("View", format!("{}, incarnation {}", self.view, self.incarnation));
+        row("Version", self.version.clone());
+        out
+    }
+}
+
+/// A number of bytes for people: at most four digits and a unit.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut scale = 1_u64;
+    let mut unit = 0;
+    while unit + 1 < UNITS.len() && count / scale >= 10_000 {
+        scale <<= 10;
+        unit += 1;
+    }
+    if unit == 0 {
+        return format!("{count} B");
+    }
+    let tenths = u128::from(count) * 10 / u128::from(scale);
+    if tenths < 1000 {
+        format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    } else {
+        format!("{} {}", tenths / 10, UNITS[unit])
+    }
+}
+
+/// How many times `whole` goes into `part`, for a ratio that people read; nothing for zero.
+pub(crate) fn ratio(whole: u64, part: u64) -> Option<f64> {
+    if part == 0 {
+        return None;
+    }
+    let thousandths = u128::from(whole) * 1000 / u128::from(part);
+    Some(f64::from(u32::try_from(thousandths).unwrap_or(u32::MAX)) / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prim() -> Status {
+        Status {
+            version: "0.1.0".into(),
+            cluster: "0123456789abcdef0123456789abcdef".into(),
+            node: 1,
+            view: 7,
+            incarnation: 3,
+            state: State::Prim,
+            sentence: "every commit is on both nodes".into(),
+            data_sync: DataSync::Uptodate,
+            log: Positions {
+                first: 0,
+                end: 0x1_0000_0010,
+                durable: 0x1_0000_0010,
+                acknowledged: Some(0x1_0000_0000),
+                committed: 0x1_0000_0000,
+                applied: 0xff,
+                checkpoint: 0x10,
+            },
+            lag_bytes: 16,
+            peer: Some(Peer {
+                address: "10.0.0.2:7433".into(),
+                connected: true,
+                reconnects: 0,
+                shipped_bytes: 123_456_789,
+                wire_bytes: 12_345_678,
+                compression_ratio: ratio(123_456_789, 12_345_678),
+                round_trip_us: 73,
+                last_error: None,
+            }),
+            directories: vec![Directory {
+                path: "/var/lib/postgresql/15/main".into(),
+                preset: "postgresql".into(),
+                mounted: true,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_table_says_what_an_operator_asks_for() {
+        let table = prim().table();
+        for line in [
+            "State                  PRIM: every commit is on both nodes",
+            "Data synchronisation   uptodate",
+            "Peer                   10.0.0.2:7433, connected, round trip 73 us",
+            "Shipped                117 MiB as 11.7 MiB on the wire (1 : 10.0)",
+            "Lag                    16 B",
+            "Log end                1/00000010",
+            "  acknowledged         1/00000000",
+            "Directory              /var/lib/postgresql/15/main (postgresql), mounted",
+        ] {
+            assert!(table.lines().any(|have| have == line), "{line:?} is not in\n{table}");
+        }
+    }
+
+    #[test]
+    fn a_lost_peer_is_shown_with_its_reason() {
+        let mut status = prim();
+        let peer = status.peer.as_mut().unwrap();
+        peer.connected = false;
+        peer.last_error = Some("timed out".into());
+        let table = status.table();
+        assert!(table.contains("not connected\n") && table.contains("last: timed out"), "{table}");
+    }
+
+    /// Scripts depend on these names.
+    #[test]
+    fn the_json_uses_the_operators_words() {
+        let json = serde_json::to_value(prim()).unwrap();
+        assert_eq!(json["state"], "PRIM");
+        assert_eq!(json["data_sync"], "uptodate");
+        assert_eq!(json["log"]["acknowledged"], 0x1_0000_0000_u64);
+        assert_eq!(json["peer"]["wire_bytes"], 12_345_678);
+        let back: Status = serde_json::from_value(json).unwrap();
+        assert_eq!(back, prim());
+    }
+
+    #[test]
+    fn bytes_are_short_and_never_rounded_up() {
+        let shown = [0, 9999, 10_000, 1 << 20, 123_456_789, u64::MAX].map(bytes);
+        let expected = ["0 B", "9999 B", "9.7 KiB", "1024 KiB", "117 MiB", "16383 PiB"];
+        assert_eq!(shown, expected);
+    }
+}

@@ -1,0 +1,109 @@
+//! The binary as its users meet it: what it prints, what it refuses, its exit codes.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn duolog(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duolog"));
+    command.args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2_and_the_version_is_0() {
+    assert_eq!(duolog(&["no-such-thing"]).status.code(), Some(2));
+    assert_eq!(duolog(&["keygen"]).status.code(), Some(2));
+    assert_eq!(duolog(&["demo", "--kill-after", "10"]).status.code(), Some(2));
+    let version = duolog(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(said(&version).0.trim(), concat!("duolog ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_status_of_a_node_that_does_not_run_says_how_to_start_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("none.sock");
+    let output = duolog(&["status", "--json", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let (out, errors) = said(&output);
+    assert!(out.is_empty(), "{out}");
+    assert!(errors.contains("no node runs here") && errors.contains("duolog run"), "{errors}");
+}
+
+#[test]
+fn keygen_prints_what_goes_into_the_configurations() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().to_str().unwrap();
+    let made = duolog(&["keygen", "--cluster", "--out", out, "--name", "node1"]);
+    let (text, errors) = said(&made);
+    assert_eq!(made.status.code(), Some(0), "{errors}");
+    assert!(text.lines().any(|line| line.starts_with("cluster id") && line.len() == 12 + 32));
+    assert!(text.contains("sha256:") && directory.path().join("node1.key").exists(), "{text}");
+    let again = duolog(&["keygen", "--out", out, "--name", "node1"]);
+    assert_eq!(again.status.code(), Some(1), "a key was overwritten");
+}
+
+#[test]
+fn every_fault_of_a_configuration_is_said_with_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("duolog.toml");
+    std::fs::write(&file, "[cluster]\nid = \"1\"\n[node]\nrole = \"boss\"\n").unwrap();
+    let output = duolog(&["run", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = said(&output).1;
+    for part in ["line 2: cluster.id", "line 3: node.number", "line 4: node.role", "directory:"] {
+        assert!(errors.contains(part), "{part} is not in {errors}");
+    }
+}
+
+/// The demo's writer on a plain directory: killed at any moment, its journal holds no commit that
+/// the database lacks.
+#[test]
+fn a_killed_writer_has_journalled_only_what_the_database_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, journal) =
+        (directory.path().join("demo.sqlite"), directory.path().join("journal"));
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; CREATE TABLE commits (writer, number, payload, checksum, \
+             PRIMARY KEY (writer, number))",
+        )
+        .unwrap();
+    let mut writer = Command::new(env!("CARGO_BIN_EXE_duolog"))
+        .args(["demo-writer", "--engine=sqlite", "--seed=1", "--writers=2", "--target"])
+        .arg(&database)
+        .arg("--journal")
+        .arg(&journal)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let entries = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len() / 16);
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while entries(&journal) < 50 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    let bytes = std::fs::read(&journal).unwrap();
+    assert!(bytes.len() >= 50 * 16, "the writer wrote {} bytes", bytes.len());
+    let mut missing = 0;
+    for entry in bytes.as_chunks::<16>().0 {
+        let writer = u16::from_le_bytes([entry[0], entry[1]]);
+        let number = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let found = connection.query_row(
+            "SELECT count(*) FROM commits WHERE writer = ?1 AND number = ?2",
+            (writer, number),
+            |row| row.get::<_, u32>(0),
+        );
+        missing += u32::from(found.unwrap() != 1);
+    }
+    assert_eq!(missing, 0);
+}

@@ -1,0 +1,389 @@
+//! One node: its log, its store, and the threads that carry records from one to the other.
+//!
+//! ```text
+//! capture --append--> log --(sync thread: fdatasync)--> durable --(apply thread)--> store
+//!                      |                                    |
+//!                      +--read_raw--> link --> peer's disk -+--> committed --> answers fsyncs
+//! ```
+//!
+//! The node decides nothing about roles: it leads or follows as it is told, and it knows no
+//! network. Threads: `duolog-sync` makes the log durable, `duolog-apply` is the only one that
+//! changes the backing directories (but for files kept locally), `duolog-checkpoint` syncs them
+//! and recycles segments. They live from `open` to `stop`, or until the node fails.
+
+mod adopt;
+mod apply;
+mod base;
+
+mod checkpoint;
+mod error;
+mod file_ids;
+mod follow;
+mod lead;
+mod overlay;
+mod progress;
+mod status;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, View};
+
+pub use self::adopt::{Adopted, adopt, adopt_base, leave};
+pub use self::base::{BaseReport, Pin};
+pub use self::error::NodeError;
+use self::file_ids::FileIds;
+pub(crate) use self::overlay::{Content, Overlay, Pending};
+pub(crate) use self::progress::{Progress, Stage};
+pub use self::status::NodeStatus;
+use crate::disk::{DirDisk, Disk};
+use crate::fuse::Session;
+use crate::log::{Appended, ControlFile, Log, LogError, LogOptions};
+use crate::store::{Directory, Store};
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The pair.
+    pub cluster: ClusterId,
+    /// Which of the two computers this is.
+    pub node: NodeId,
+    /// Where the control block, the log and the branches are kept.
+    pub state_dir: PathBuf,
+    /// The replicated directories, in an order that never changes.
+    pub directories: Vec<Directory>,
+    /// Segments.
+    pub log: LogOptions,
+    /// A checkpoint is made when that many bytes were applied since the last one.
+    pub checkpoint_bytes: u64,
+    /// New writes wait while more than that is not yet on both disks, or not yet applied.
+    pub unacknowledged_max_bytes: u64,
+    /// Log kept for recovery beyond what the node itself needs.
+    pub recovery_window_bytes: u64,
+    /// Threads that read requests of one mount, 1 or 2.
+    pub reader_threads: u8,
+    /// Optional features of the kernel's FUSE to do without; for tests.
+    pub masked_fuse_flags: u64,
+    /// Mounts honour suid bits and device files; for POSIX test suites.
+    pub suid_and_devices: bool,
+}
+
+impl NodeConfig {
+    /// A configuration with the defaults of everything that has one.
+    pub fn new(
+        cluster: ClusterId,
+        node: NodeId,
+        state_dir: PathBuf,
+        directories: Vec<Directory>,
+    ) -> Self {
+        Self {
+            cluster,
+            node,
+            state_dir,
+            directories,
+            log: LogOptions::default(),
+            checkpoint_bytes: 256 << 20,
+            unacknowledged_max_bytes: 64 << 20,
+            recovery_window_bytes: 0,
+            reader_threads: 2,
+            masked_fuse_flags: 0,
+            suid_and_devices: false,
+        }
+    }
+}
+
+type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// A node that is open.
+pub struct Node {
+    pub(crate) config: NodeConfig,
+    pub(crate) control: Arc<ControlFile>,
+    pub(crate) log: Log<DirDisk>,
+    pub(crate) store: Store,
+    pub(crate) overlay: Overlay,
+    pub(crate) progress: Progress,
+    pub(crate) ids: FileIds,
+    incarnation: u64,
+    /// Called when there is more to ship or the commit position moved.
+    wake: OnceLock<Wake>,
+    /// On a secondary: what the primary sent and is not a whole record yet.
+    received: Mutex<Option<RecordStream>>,
+    peer_connected: AtomicBool,
+    peer_free_bytes: AtomicU64,
+    /// Where the apply thread is; held while it applies a record.
+    applying: Mutex<Cursor>,
+    /// Positions from which on the log must be kept, for whoever reads it.
+    pins: Mutex<BTreeMap<u64, Lsn>>,
+    mounts: Mutex<Vec<Session>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("node", &self.config.node)
+            .field("end", &self.log.end())
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Opens the node: reads the control block, recovers the log, brings the directories to
+    /// what the log says is committed, and starts the threads. It then neither leads nor
+    /// follows.
+    pub fn open(config: NodeConfig) -> Result<Arc<Self>, NodeError> {
+        let disk = match DirDisk::open(&config.state_dir) {
+            Ok(disk) => disk,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(NodeError::NotAdopted { path: config.state_dir });
+            }
+            Err(source) => return Err(NodeError::File { path: config.state_dir, source }),
+        };
+        let Some(control) = ControlFile::load(&disk)? else {
+            return Err(NodeError::NotAdopted { path: config.state_dir });
+        };
+        let control = Arc::new(control);
+        let known = control.get();
+        if (known.cluster, known.node) != (config.cluster, config.node) {
+            return Err(NodeError::Foreign {
+                path: config.state_dir,
+                cluster: config.cluster,
+                found: known.cluster,
+                node: config.node,
+                found_node: known.node,
+            });
+        }
+        let (log, recovered) =
+            Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        let committed = committed_claim(&log, known.checkpoint)?;
+        tracing::info!(
+            end = %recovered.end.lsn,
+            forgiven_bytes = recovered.forgiven_bytes,
+            rewritten_bytes = recovered.rewritten_bytes,
+            replay_bytes = committed.since(known.checkpoint.lsn),
+            "the log is recovered"
+        );
+        let store = Store::open(&config.directories, config.cluster, config.node)?;
+        for path in store.strangers() {
+            tracing::warn!(
+                path = %path.display(),
+                "this was put into the directory behind Duolog's back: it is neither shown nor \
+                 replicated; move it away and copy it back through the mount"
+            );
+        }
+        control.update(|control| {
+            control.incarnation += 1;
+            control.stopped_cleanly = false;
+            control.durable = recovered.end.lsn;
+        })?;
+        let node = Arc::new(Self {
+            incarnation: control.get().incarnation,
+            ids: FileIds::new(config.node, Arc::clone(&control)),
+            control,
+            store,
+            overlay: Overlay::default(),
+            progress: Progress::new(recovered.end.lsn, committed, known.checkpoint),
+            wake: OnceLock::new(),
+            received: Mutex::new(None),
+            peer_connected: AtomicBool::new(false),
+            peer_free_bytes: AtomicU64::new(u64::MAX),
+            applying: Mutex::new(known.checkpoint),
+            pins: Mutex::new(BTreeMap::new()),
+            mounts: Mutex::new(Vec::new()),
+            threads: Mutex::new(Vec::new()),
+            log,
+            config,
+        });
+        // Until the node is told to lead or follow, no more than what is known to be committed.
+        node.progress.follow();
+        node.start("duolog-sync", Node::sync_loop);
+        node.start("duolog-apply", Node::apply_loop);
+        node.start("duolog-checkpoint", Node::checkpoint_loop);
+        node.progress
+            .wait(Stage::Applied, committed.min(recovered.end.lsn), Duration::MAX / 4)
+            .map_err(|_| node.failure_or_stopped())?;
+        Ok(node)
+    }
+
+    fn start(self: &Arc<Self>, name: &str, body: impl FnOnce(&Self) + Send + 'static) {
+        let node = Arc::clone(self);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || body(&node))
+            .expect("the system has room for a few threads");
+        self.threads.lock().expect(POISON).push(thread);
+    }
+
+    /// Sets what is called, from any thread, when there is more to ship or the commit position
+    /// moved. It must be cheap and must not call back. Only the first one counts.
+    pub fn on_progress(&self, wake: Wake) {
+        if self.wake.set(wake).is_err() {
+            tracing::warn!("a node reports its progress to one link only");
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+    }
+
+    /// Appends an operation to the log; a reply may be given once it is in the log's file.
+    pub(crate) fn append(&self, operation: &Operation<'_>) -> Result<Appended, LogError> {
+        let appended = self.log.append(operation, self.progress.committed(), now())?;
+        // Nobody asked for these to be durable, but apply and the bound on what is not yet on
+        // both disks wait for them.
+        if appended.end.since(self.progress.durable()) > SYNC_EAGERLY_BYTES {
+            self.progress.want(appended.end);
+        }
+        self.wake();
+        Ok(appended)
+    }
+
+    fn sync_loop(&self) {
+        while self.progress.next_sync().is_some() {
+            match self.log.sync() {
+                Ok(durable) => {
+                    self.progress.advance_durable(durable);
+                    self.wake();
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the log cannot be synced: this node stops");
+                    self.progress.fail(error.into());
+                }
+            }
+        }
+    }
+
+    /// End of the log.
+    pub fn end(&self) -> Cursor {
+        self.log.end()
+    }
+
+    /// First position that the log still holds.
+    pub fn first(&self) -> Lsn {
+        self.log.first()
+    }
+
+    /// What this node has on disk.
+    pub fn durable(&self) -> Lsn {
+        self.progress.durable()
+    }
+
+    /// What every member has on disk.
+    pub fn committed(&self) -> Lsn {
+        self.progress.committed()
+    }
+
+    /// What is in the backing directories.
+    pub fn applied(&self) -> Lsn {
+        self.progress.applied()
+    }
+
+    /// The view last known to be chosen.
+    pub fn view(&self) -> View {
+        self.control.get().conf
+    }
+
+    /// How often this node was started.
+    pub const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The configuration that the node was opened with.
+    pub const fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// The cursor at `lsn`, if a record begins there and the log still holds it.
+    pub fn cursor_at(&self, lsn: Lsn) -> Result<Option<Cursor>, NodeError> {
+        Ok(self.log.cursor_at(lsn)?)
+    }
+
+    /// Where the newest views in the log began, newest first: two histories part there or at an
+    /// end. As far as the log still holds them, and at most four: each costs a look into a
+    /// segment.
+    pub fn starts(&self) -> Vec<Cursor> {
+        let starts = self.log.history().into_iter().rev().take(4);
+        starts.filter_map(|entry| self.log.cursor_at(entry.start).ok().flatten()).collect()
+    }
+
+    /// Appends at most `max_bytes` of the log from `from` on to `out`.
+    pub fn read_raw(
+        &self,
+        from: Lsn,
+        max_bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), NodeError> {
+        Ok(self.log.read_raw(from, max_bytes, out)?)
+    }
+
+    /// Bytes free for the log, and for the directories the smallest; zero where a file system
+    /// does not say.
+    pub fn free_bytes(&self) -> (u64, u64) {
+        let store = self.store.space().map_or(0, |space| space.available_bytes);
+        (self.log.disk().free_bytes().unwrap_or(0), store)
+    }
+
+    /// What the peer said that its directories have room for, in bytes.
+    pub(crate) fn peer_free(&self) -> u64 {
+        self.peer_free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The failure that ended the node, waited for at most `limit`.
+    pub fn wait_failure(&self, limit: Duration) -> Option<Arc<NodeError>> {
+        self.progress.wait_failure(limit)
+    }
+
+    /// Ends the threads. What is in the log stays; nothing waits for anything.
+    fn end_threads(&self) {
+        self.progress.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().expect(POISON));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the node panicked");
+            }
+        }
+    }
+
+    fn failure_or_stopped(&self) -> NodeError {
+        // The error itself is shared with everyone who waited; here it is told in full once.
+        self.progress.failure().map_or(NodeError::Stopped, NodeError::Failed)
+    }
+}
+
+/// The highest commit position that records from `checkpoint` on name: what this node knows, from
+/// itself or its primary, to have been on every member's disk.
+fn committed_claim(log: &Log<DirDisk>, checkpoint: Cursor) -> Result<Lsn, NodeError> {
+    let mut committed = checkpoint.lsn;
+    let mut reader = log.trusted_reader(checkpoint);
+    let end = log.end_lsn();
+    while let Some(record) = reader.next(end)? {
+        committed = committed.max(record.committed);
+    }
+    Ok(committed.min(end))
+}
+
+/// A flush is asked for by whoever needs one; past this much it is started unasked.
+const SYNC_EAGERLY_BYTES: u64 = 4 << 20;
+
+const POISON: &str = "no thread panics while it holds this";
+
+/// The wall clock, as a label for records.
+pub(crate) fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.progress.stop();
+    }
+}

@@ -1,0 +1,489 @@
+//! How far the log has come at each stage, and who waits for it.
+//!
+//! Every position is the first byte *not* covered, and none ever moves back:
+//!
+//! ```text
+//! applied <= durable <= end of the log            on a primary
+//! applied <= min(durable, announced)              on a secondary
+//! committed = durable                             with one member
+//! committed = min(durable, acknowledged)          with two
+//! ```
+//!
+//! It knows no file and no socket; the threads that move a position run the waiters that it
+//! releases, with no lock held.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use duolog_wal::{Cursor, Lsn};
+
+use super::NodeError;
+
+/// What happens when a position is reached, or when it never will be.
+pub(crate) type Waiter = Box<dyn FnOnce(Result<(), Arc<NodeError>>) + Send>;
+
+/// What a waiter waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Durable on this node.
+    Durable,
+    /// Durable on every member.
+    Committed,
+    /// In the backing directory.
+    Applied,
+    /// In the peer's backing directory, as far as it said.
+    PeerApplied,
+}
+
+/// How long applying waits for more while nobody waits for it.
+const GATHER: Duration = Duration::from_millis(5);
+/// Bytes of log that are enough to begin with.
+const GATHER_BYTES: u64 = 256 << 10;
+
+const STAGES: [Stage; 4] = [Stage::Durable, Stage::Committed, Stage::Applied, Stage::PeerApplied];
+
+#[derive(Default)]
+struct State {
+    durable: Lsn,
+    /// What the peer has on disk, if it is a member.
+    acknowledged: Option<Lsn>,
+    /// On a secondary: what the primary says is committed.
+    announced: Option<Lsn>,
+    committed: Lsn,
+    applied: Cursor,
+    peer_applied: Lsn,
+    /// Somebody waits for the log to be durable up to here.
+    wanted: Lsn,
+    /// Threads that wait for a position, whichever.
+    blocked: usize,
+    stopped: bool,
+    failure: Option<Arc<NodeError>>,
+    waiters: [BTreeMap<(Lsn, u64), Waiter>; 4],
+    next_waiter: u64,
+}
+
+/// The positions of one node and those who wait for them.
+#[derive(Default)]
+pub(crate) struct Progress {
+    state: Mutex<State>,
+    /// Something to sync.
+    wanted: Condvar,
+    /// Something to apply.
+    appliable: Condvar,
+    /// Any position moved, or the node failed. For waits that are short: each commit wakes them.
+    moved: Condvar,
+    /// The node stopped or failed.
+    over: Condvar,
+    // Copies for those who only look.
+    durable: AtomicU64,
+    committed: AtomicU64,
+    applied: AtomicU64,
+}
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Progress")
+            .field("durable", &self.durable())
+            .field("committed", &self.committed())
+            .field("applied", &self.applied())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Progress {
+    /// The positions of a node whose log is durable up to `durable` and applied up to `applied`.
+    pub(crate) fn new(durable: Lsn, committed: Lsn, applied: Cursor) -> Self {
+        let progress = Self::default();
+        {
+            let mut state = progress.lock();
+            state.durable = durable;
+            state.committed = committed;
+            state.applied = applied;
+            progress.publish(&state);
+        }
+        progress
+    }
+
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn committed(&self) -> Lsn {
+        Lsn(self.committed.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn applied(&self) -> Lsn {
+        Lsn(self.applied.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn applied_cursor(&self) -> Cursor {
+        self.lock().applied
+    }
+
+    pub(crate) fn acknowledged(&self) -> Option<Lsn> {
+        self.lock().acknowledged
+    }
+
+    pub(crate) fn peer_applied(&self) -> Lsn {
+        self.lock().peer_applied
+    }
+
+    /// Whether this node leads, and whether the peer's disk counts then.
+    pub(crate) fn leads(&self) -> Option<bool> {
+        let state = self.lock();
+        state.announced.is_none().then_some(state.acknowledged.is_some())
+    }
+
+    /// Whether the node stopped or failed.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.stopped || state.failure.is_some()
+    }
+
+    /// The log was cut at `end`, above everything committed and applied.
+    pub(crate) fn cut(&self, end: Lsn) {
+        self.change(|state| {
+            assert!(state.committed <= end && state.applied.lsn <= end, "a promise was cut");
+            state.durable = state.durable.min(end);
+            state.wanted = state.wanted.min(end);
+        });
+    }
+
+    pub(crate) fn failure(&self) -> Option<Arc<NodeError>> {
+        self.lock().failure.clone()
+    }
+
+    /// From here on this node leads: with `pair` a commit needs the peer's acknowledgement too.
+    pub(crate) fn lead(&self, pair: bool) {
+        self.change(|state| {
+            state.announced = None;
+            state.acknowledged = pair.then_some(Lsn::ZERO);
+        });
+    }
+
+    /// From here on this node follows, and applies no further than it is told.
+    pub(crate) fn follow(&self) {
+        self.change(|state| state.announced = Some(state.committed));
+    }
+
+    pub(crate) fn advance_durable(&self, durable: Lsn) {
+        self.change(|state| state.durable = state.durable.max(durable));
+    }
+
+    /// The peer has the log on disk up to `durable`, and in its directories up to `applied`.
+    pub(crate) fn advance_acknowledged(&self, durable: Lsn, applied: Lsn) {
+        self.change(|state| {
+            if let Some(acknowledged) = &mut state.acknowledged {
+                *acknowledged = durable.max(*acknowledged);
+                state.peer_applied = applied.max(state.peer_applied);
+            }
+        });
+    }
+
+    /// The primary says that everything below is committed.
+    pub(crate) fn announce(&self, committed: Lsn) {
+        self.change(|state| {
+            if let Some(announced) = &mut state.announced {
+                *announced = committed.max(*announced);
+            }
+        });
+    }
+
+    pub(crate) fn advance_applied(&self, applied: Cursor) {
+        self.change(|state| {
+            assert!(applied.lsn >= state.applied.lsn, "what was applied came apart");
+            state.applied = applied;
+        });
+    }
+
+    /// The node can go no further: everyone who waits is told why, now and later.
+    pub(crate) fn fail(&self, error: NodeError) {
+        let error = Arc::new(error);
+        let mut waiters = Vec::new();
+        {
+            let mut state = self.lock();
+            if state.failure.is_some() {
+                return;
+            }
+            state.failure = Some(Arc::clone(&error));
+            for stage in &mut state.waiters {
+                waiters.extend(std::mem::take(stage).into_values());
+            }
+        }
+        self.wanted.notify_all();
+        self.appliable.notify_all();
+        self.moved.notify_all();
+        self.over.notify_all();
+        for waiter in waiters {
+            waiter(Err(Arc::clone(&error)));
+        }
+    }
+
+    /// Ends the threads that wait for work; positions and waiters stay.
+    pub(crate) fn stop(&self) {
+        self.lock().stopped = true;
+        self.wanted.notify_all();
+        self.appliable.notify_all();
+        self.moved.notify_all();
+        self.over.notify_all();
+    }
+
+    /// Asks for the log to be made durable up to `lsn`.
+    pub(crate) fn want(&self, lsn: Lsn) {
+        let mut state = self.lock();
+        if lsn > state.wanted {
+            state.wanted = lsn;
+            drop(state);
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Runs `waiter` once `stage` has reached `lsn`: at once, in this thread, if it has.
+    pub(crate) fn when(&self, stage: Stage, lsn: Lsn, waiter: Waiter) {
+        let result = {
+            let mut state = self.lock();
+            if state.at(stage) >= lsn {
+                Ok(())
+            } else if let Some(failure) = &state.failure {
+                Err(Arc::clone(failure))
+            } else {
+                let number = state.next_waiter;
+                state.next_waiter += 1;
+                state.waiters[stage as usize].insert((lsn, number), waiter);
+                if stage == Stage::Applied {
+                    self.appliable.notify_one();
+                }
+                return;
+            }
+        };
+        waiter(result);
+    }
+
+    /// Waits until `stage` has reached `lsn`; `Ok(false)` when `limit` passed first.
+    pub(crate) fn wait(
+        &self,
+        stage: Stage,
+        lsn: Lsn,
+        limit: Duration,
+    ) -> Result<bool, Arc<NodeError>> {
+        let end = Instant::now() + limit;
+        let mut state = self.lock();
+        state.blocked += 1;
+        self.appliable.notify_one();
+        let result = loop {
+            if state.at(stage) >= lsn {
+                break Ok(true);
+            }
+            if let Some(failure) = &state.failure {
+                break Err(Arc::clone(failure));
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break Ok(false);
+            }
+            state = self.moved.wait_timeout(state, left).expect(POISON).0;
+        };
+        state.blocked -= 1;
+        result
+    }
+
+    /// For the thread that syncs: waits until somebody wants more than is durable. `None` when
+    /// the node stopped or failed.
+    pub(crate) fn next_sync(&self) -> Option<Lsn> {
+        let mut state = self.lock();
+        loop {
+            if state.stopped || state.failure.is_some() {
+                return None;
+            }
+            if state.wanted > state.durable {
+                return Some(state.wanted);
+            }
+            state = self.wanted.wait(state).expect(POISON);
+        }
+    }
+
+    /// For the thread that applies: waits until records past `applied` may be applied and says
+    /// up to where. `None` when the node stopped or failed.
+    ///
+    /// Commits do not wait for it, so while nobody does it waits a little for more: a thread
+    /// that woke for each commit would cost the commit's threads their time.
+    pub(crate) fn next_apply(&self) -> Option<Lsn> {
+        let mut state = self.lock();
+        let mut gathering: Option<Instant> = None;
+        loop {
+            if state.stopped || state.failure.is_some() {
+                return None;
+            }
+            let (limit, applied) = (state.appliable(), state.applied.lsn);
+            if limit <= applied {
+                state = self.appliable.wait(state).expect(POISON);
+                continue;
+            }
+            let until = *gathering.get_or_insert_with(|| Instant::now() + GATHER);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.apply_is_due() {
+                return Some(limit);
+            }
+            state = self.appliable.wait_timeout(state, left).expect(POISON).0;
+        }
+    }
+
+    /// Waits for the node to fail or stop; `None` when `limit` passed first or it stopped.
+    pub(crate) fn wait_failure(&self, limit: Duration) -> Option<Arc<NodeError>> {
+        let end = Instant::now() + limit;
+        let mut state = self.lock();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if state.failure.is_some() || state.stopped || left.is_zero() {
+                return state.failure.clone();
+            }
+            state = self.over.wait_timeout(state, left).expect(POISON).0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(POISON)
+    }
+
+    fn publish(&self, state: &State) {
+        self.durable.store(state.durable.0, Ordering::Release);
+        self.committed.store(state.committed.0, Ordering::Release);
+        self.applied.store(state.applied.lsn.0, Ordering::Release);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut waiters = Vec::new();
+        {
+            let mut state = self.lock();
+            let was_idle = state.appliable() <= state.applied.lsn;
+            change(&mut state);
+            state.commit();
+            // A failed node keeps its positions for those who look, and releases nobody.
+            if state.failure.is_none() {
+                for stage in STAGES {
+                    let reached = state.at(stage);
+                    let list = &mut state.waiters[stage as usize];
+                    while let Some(first) = list.first_entry()
+                        && first.key().0 <= reached
+                    {
+                        waiters.push(first.remove());
+                    }
+                }
+            }
+            self.publish(&state);
+            let is_idle = state.appliable() <= state.applied.lsn;
+            if !is_idle && (was_idle || state.apply_is_due()) {
+                self.appliable.notify_one();
+            }
+            self.moved.notify_all();
+        }
+        for waiter in waiters {
+            waiter(Ok(()));
+        }
+    }
+}
+
+const POISON: &str = "no thread panics while it moves a position";
+
+impl State {
+    const fn at(&self, stage: Stage) -> Lsn {
+        match stage {
+            Stage::Durable => self.durable,
+            Stage::Committed => self.committed,
+            Stage::Applied => self.applied.lsn,
+            Stage::PeerApplied => self.peer_applied,
+        }
+    }
+
+    /// Whether applying should not wait for more: somebody waits for it, or there is enough.
+    fn apply_is_due(&self) -> bool {
+        let somebody = !self.waiters[Stage::Applied as usize].is_empty() || self.blocked > 0;
+        somebody || self.appliable().since(self.applied.lsn) >= GATHER_BYTES
+    }
+
+    fn appliable(&self) -> Lsn {
+        self.announced.map_or(self.durable, |announced| announced.min(self.durable))
+    }
+
+    fn commit(&mut self) {
+        let reached = match (self.announced, self.acknowledged) {
+            (Some(announced), _) => announced.min(self.durable),
+            (None, Some(acknowledged)) => acknowledged.min(self.durable),
+            (None, None) => self.durable,
+        };
+        // A reply cannot be recalled, so this never moves back, whoever joins or leaves.
+        self.committed = self.committed.max(reached);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn cursor(lsn: u64) -> Cursor {
+        Cursor { lsn: Lsn(lsn), ..Cursor::default() }
+    }
+
+    #[test]
+    fn a_commit_needs_both_disks() {
+        let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
+        progress.lead(true);
+        let (told, heard) = mpsc::channel();
+        progress.when(
+            Stage::Committed,
+            Lsn(20),
+            Box::new(move |result| told.send(result.is_ok()).unwrap()),
+        );
+        progress.advance_acknowledged(Lsn(30), Lsn(0));
+        assert!(heard.try_recv().is_err(), "the peer alone does not make a commit");
+        progress.advance_durable(Lsn(19));
+        assert!(heard.try_recv().is_err(), "one byte is missing here");
+        progress.advance_durable(Lsn(20));
+        assert_eq!(heard.try_recv(), Ok(true));
+        progress.advance_durable(Lsn(99));
+        assert_eq!(progress.committed(), Lsn(30), "this node alone does not make a commit");
+    }
+
+    #[test]
+    fn an_acknowledgement_of_the_past_moves_nothing_back() {
+        let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
+        progress.lead(true);
+        progress.advance_acknowledged(Lsn(5), Lsn(0));
+        assert_eq!(progress.committed(), Lsn(10));
+    }
+
+    #[test]
+    fn a_secondary_applies_no_further_than_it_is_told() {
+        let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
+        progress.follow();
+        progress.advance_durable(Lsn(50));
+        progress.announce(Lsn(20));
+        assert_eq!(progress.next_apply(), Some(Lsn(20)));
+        progress.advance_applied(cursor(20));
+        progress.announce(Lsn(90));
+        assert_eq!(progress.next_apply(), Some(Lsn(50)));
+    }
+
+    #[test]
+    fn whoever_waits_is_told_of_a_failure() {
+        let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
+        let (told, heard) = mpsc::channel();
+        for lsn in [Lsn(11), Lsn(12)] {
+            let told = told.clone();
+            progress.when(
+                Stage::Durable,
+                lsn,
+                Box::new(move |result| told.send(result.is_err()).unwrap()),
+            );
+        }
+        progress.fail(NodeError::Stopped);
+        assert_eq!((heard.recv(), heard.recv()), (Ok(true), Ok(true)));
+        assert!(progress.wait(Stage::Durable, Lsn(11), Duration::from_secs(9)).is_err());
+        assert_eq!(progress.next_sync(), None);
+        progress.advance_durable(Lsn(99));
+        assert!(progress.wait(Stage::Durable, Lsn(11), Duration::ZERO).is_ok());
+    }
+}

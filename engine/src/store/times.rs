@@ -1,0 +1,71 @@
+//! Times of access and modification, as the log has them and the backing files not yet.
+//!
+//! Each write makes the backing file system note its own time; that of the log is kept here and
+//! set once, before a checkpoint or anything else that reads the files, not after every write.
+//! After a crash the replay from the checkpoint notes all of them again.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use duolog_wal::{FileId, FileTime};
+
+use super::lookup::Stat;
+use super::{Applying, Store};
+
+/// So many files may have times to be set before `apply` sets them.
+pub(super) const MOST: usize = 4096;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Stamp {
+    atime: Option<FileTime>,
+    mtime: Option<FileTime>,
+}
+
+/// The times that are still to be set, by id.
+#[derive(Debug, Default)]
+pub(super) struct Times(Mutex<HashMap<FileId, Stamp>>);
+
+impl Times {
+    /// Notes times; `None` leaves one as it is.
+    pub(super) fn note(&self, id: FileId, atime: Option<FileTime>, mtime: Option<FileTime>) {
+        let mut stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = stamps.entry(id).or_default();
+        stamp.atime = atime.or(stamp.atime);
+        stamp.mtime = mtime.or(stamp.mtime);
+    }
+
+    pub(super) fn forget(&self, id: FileId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Puts the times that are noted in place of those of the backing file.
+    pub(super) fn show(&self, stat: &mut Stat) {
+        let stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stamp) = stamps.get(&stat.id) {
+            stat.atime = stamp.atime.unwrap_or(stat.atime);
+            stat.mtime = stamp.mtime.unwrap_or(stat.mtime);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Store {
+    /// Sets all noted times. Nothing is applied meanwhile, which `_applying` proves: a time that
+    /// is set here is not overtaken by a write whose time was noted before.
+    pub(super) fn set_times(&self, _applying: &mut Applying) -> io::Result<()> {
+        let index = self.index();
+        let stamps = self.times.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (id, stamp) in stamps {
+            // What was removed meanwhile has no times.
+            if index.node(id).is_some() {
+                self.location(&index, id)?.set_times(stamp.atime, stamp.mtime)?;
+            }
+            self.times.forget(id);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,241 @@
+//! Two nodes joined in one process, without a network: a mount on the first, the log copied to
+//! the second byte by byte. Needs root and /dev/fuse.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(clippy::disallowed_methods, reason = "a test uses the mount as an SQL server does")]
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use duolog_engine::node::{self, Node, NodeConfig};
+use duolog_engine::store::{Directory, LocalRules, Preset};
+use duolog_wal::{ClusterId, Lsn, NodeId};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+fn config(root: &Path, id: NodeId) -> NodeConfig {
+    let rules = LocalRules::new(Preset::Sqlite, &["local*".to_owned()]).unwrap();
+    let directory = Directory::of(&root.join("data"), rules).unwrap();
+    let mut config = NodeConfig::new(ClusterId(7), id, root.join("state"), vec![directory]);
+    config.log.segment_bytes = 4 << 20;
+    config.checkpoint_bytes = 8 << 20;
+    config
+}
+
+/// Copies the log from one node to the other and the acknowledgements back, until dropped.
+struct Wire {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Wire {
+    fn new(from: &Arc<Node>, to: &Arc<Node>) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (from, to, stop) = (Arc::clone(from), Arc::clone(to), Arc::clone(&over));
+        let (ring, rung) = std::sync::mpsc::channel();
+        let ring = Mutex::new(ring);
+        from.on_progress(Box::new(move || ring.lock().unwrap().send(()).unwrap_or(())));
+        let thread = std::thread::spawn(move || {
+            from.peer_connected(true);
+            to.begin_receiving();
+            let mut at = to.end().lsn;
+            while !stop.load(Ordering::Relaxed) {
+                let end = from.end().lsn;
+                if at < end {
+                    let mut bytes = Vec::new();
+                    from.read_raw(at, 64 << 10, &mut bytes).unwrap();
+                    to.receive(at, &bytes).unwrap();
+                    at = at.plus(bytes.len() as u64);
+                }
+                let durable = to.sync_received().unwrap();
+                from.peer_durable(durable, to.applied(), u64::MAX).unwrap();
+                to.announce_committed(from.committed());
+                if at == end {
+                    rung.recv_timeout(Duration::from_millis(2)).ok();
+                }
+            }
+        });
+        Self { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+struct Pair {
+    first: Arc<Node>,
+    second: Arc<Node>,
+    wire: Option<Wire>,
+    mount: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, id) in [("one", NodeId::Node1), ("two", NodeId::Node2)] {
+            let root = dir.path().join(name);
+            fs::create_dir_all(&root).unwrap();
+            node::adopt(&config(&root, id)).unwrap();
+        }
+        Self::start(dir)
+    }
+
+    fn start(dir: tempfile::TempDir) -> Self {
+        let open = |name, id| Node::open(config(&dir.path().join(name), id)).unwrap();
+        let (first, second) = (open("one", NodeId::Node1), open("two", NodeId::Node2));
+        second.follow();
+        let wire = Some(Wire::new(&first, &second));
+        first.lead(true).unwrap();
+        assert!(first.wait_ready(BOUND).unwrap());
+        first.mount().unwrap();
+        let mount = dir.path().join("one/data");
+        Self { first, second, wire, mount, dir }
+    }
+
+    fn stop(mut self) -> tempfile::TempDir {
+        self.first.stop(BOUND).unwrap();
+        self.wire.take();
+        self.second.stop(BOUND).unwrap();
+        self.dir
+    }
+}
+
+fn tree(root: &Path) -> Vec<(PathBuf, u32, u64, i64, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.path().symlink_metadata().unwrap();
+            let content = if meta.is_file() { fs::read(entry.path()).unwrap() } else { Vec::new() };
+            if meta.is_dir() {
+                open.push(entry.path());
+            }
+            let path = entry.path().strip_prefix(root).unwrap().to_owned();
+            let time = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+            found.push((path, meta.mode(), meta.size(), time, content));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_is_done_in_the_mount_is_on_both_nodes() {
+    let pair = Pair::new();
+    let at = |name: &str| pair.mount.join(name);
+
+    fs::create_dir(at("d")).unwrap();
+    let mut file =
+        fs::File::options().create_new(true).read(true).write(true).open(at("d/f")).unwrap();
+    file.write_all(&vec![7; 100_000]).unwrap();
+    file.sync_all().unwrap();
+    file.write_all_at(b"again", 50_000).unwrap();
+    let mut all = Vec::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_end(&mut all).unwrap();
+    assert_eq!((all.len(), &all[50_000..50_005]), (100_000, &b"again"[..]));
+    file.set_len(60_000).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o640)).unwrap();
+    fs::rename(at("d/f"), at("g")).unwrap();
+    fs::hard_link(at("g"), at("h")).unwrap();
+    std::os::unix::fs::symlink("g", at("link")).unwrap();
+    assert_eq!(fs::read(at("link")).unwrap().len(), 60_000);
+    assert_eq!(fs::metadata(at("h")).unwrap().nlink(), 2);
+    fs::write(at("gone"), b"x").unwrap();
+    let open = fs::File::open(at("gone")).unwrap();
+    fs::remove_file(at("gone")).unwrap();
+    let mut left = [0; 1];
+    open.read_exact_at(&mut left, 0).unwrap();
+    assert_eq!(&left, b"x");
+    fs::write(at("local.pid"), b"here only").unwrap();
+    assert_eq!(fs::read(at("local.pid")).unwrap(), b"here only");
+    drop((file, open));
+    let names: Vec<_> =
+        fs::read_dir(&pair.mount).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 5, "{names:?}");
+
+    let dir = pair.stop();
+    let (one, two) =
+        (dir.path().join("one/.data.duolog/data"), dir.path().join("two/.data.duolog/data"));
+    let (mut one, two) = (tree(&one), tree(&two));
+    one.retain(|entry| entry.0 != Path::new("local.pid"));
+    assert_eq!(one.len(), 4);
+    for (a, b) in one.iter().zip(&two) {
+        assert_eq!((&a.0, a.1, a.2, a.3), (&b.0, b.1, b.2, b.3));
+        assert!(a.4 == b.4, "{:?}", a.0);
+    }
+    assert_eq!(one.len(), two.len());
+
+    // And again, on what is there.
+    let pair = Pair::start(dir);
+    assert_eq!(fs::read(pair.mount.join("h")).unwrap().len(), 60_000);
+    assert!(!pair.mount.join("local.pid").exists(), "local files begin anew");
+    pair.stop();
+}
+
+#[test]
+fn an_fsync_waits_for_the_second_node() {
+    let mut pair = Pair::new();
+    let file = fs::File::create(pair.mount.join("f")).unwrap();
+    pair.wire.take();
+    file.write_all_at(b"data", 0).unwrap();
+    let end = pair.first.end().lsn;
+    let done = std::thread::spawn(move || file.sync_all().unwrap());
+    // The sync has been asked for and is durable here once the log is.
+    while pair.first.durable() < end {
+        std::thread::yield_now();
+    }
+    assert!(!done.is_finished() && pair.first.committed() < end);
+    pair.wire = Some(Wire::new(&pair.first, &pair.second));
+    done.join().unwrap();
+    assert!(pair.second.durable() >= end && pair.first.committed() >= end);
+    assert_ne!(end, Lsn::ZERO);
+    pair.stop();
+}
+
+/// A file that grows never looks shorter than it was: the kernel would cut it there, and a server
+/// that asks for the end would write over what it has.
+#[test]
+fn a_growing_file_never_looks_shorter_than_it_was() {
+    let pair = Pair::new();
+    let path = pair.mount.join("grows");
+    let file = fs::File::create(&path).unwrap();
+    let over = AtomicBool::new(false);
+    let written = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let file = fs::File::open(&path).unwrap();
+            while !over.load(Ordering::Acquire) {
+                let least = written.load(Ordering::Acquire);
+                let size = file.metadata().unwrap().size();
+                if size < least {
+                    return Some((size, least));
+                }
+            }
+            None
+        });
+        for block in 0..4000 {
+            file.write_all_at(&[7; 512], block * 512).unwrap();
+            written.store((block + 1) * 512, Ordering::Release);
+            if block % 16 == 0 {
+                file.sync_data().unwrap();
+            }
+        }
+        over.store(true, Ordering::Release);
+        assert_eq!(looks.join().unwrap(), None, "size seen and size written before");
+    });
+    pair.stop();
+}

@@ -1,0 +1,255 @@
+//! One `duolog` process: its configuration, its life, and what a kill leaves of it.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use crate::mounts;
+use crate::process::{Process, command, run, try_run};
+use crate::wait;
+
+/// How long a command of `duolog` may take.
+const COMMAND_LIMIT: Duration = Duration::from_mins(2);
+/// How long a node may need to serve, recovery and the peer's catching up included.
+const START_LIMIT: Duration = Duration::from_mins(2);
+/// How long a clean stop may take.
+const STOP_LIMIT: Duration = Duration::from_mins(1);
+
+/// The binary: `DUOLOG_BIN`, or the one that was built beside this test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("DUOLOG_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().with_file_name("duolog");
+    assert!(path.exists(), "{} is missing: build it with cargo build -p duolog", path.display());
+    path
+}
+
+/// A command of the binary.
+pub fn duolog(arguments: &[&str]) -> Command {
+    let mut command = command(binary());
+    command.args(arguments);
+    command
+}
+
+/// What `duolog status --json` says, as far as tests ask.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    /// `PRIM`, `SECOND`, `ALONE`, `STOP` or `WAIT`.
+    pub state: String,
+    /// What that means now.
+    pub sentence: String,
+    /// `uptodate`, `not uptodate`, `connection error` or `not configured`.
+    pub data_sync: String,
+    /// Where the log stands.
+    pub log: Positions,
+    /// The replicated directories.
+    pub directories: Vec<Directory>,
+}
+
+/// Positions in the log, each the first byte not covered.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Positions {
+    /// End of the log.
+    pub end: u64,
+    /// On every disk that a commit waits for.
+    pub committed: u64,
+    /// In the backing directory.
+    pub applied: u64,
+}
+
+/// A replicated directory, as the status tells of it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Directory {
+    /// Whether it is mounted now.
+    pub mounted: bool,
+}
+
+/// The part of a configuration that is equal on both nodes.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// The pair, 32 hex digits.
+    pub cluster: String,
+    /// The table `[log]`, lines of TOML.
+    pub log: String,
+}
+
+/// What a node is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The SQL server runs here, a commit waits for the peer.
+    Prim,
+    /// Receives the log.
+    Second,
+    /// The SQL server runs here, and there is no peer.
+    Alone,
+}
+
+/// A node in a directory of its own.
+#[derive(Debug)]
+pub struct Node {
+    number: u8,
+    home: PathBuf,
+    listen: SocketAddr,
+    fingerprint: String,
+    process: Option<Process>,
+}
+
+impl Node {
+    /// A node with a new identity below `parent`. It has no configuration yet.
+    pub fn new(parent: &Path, number: u8) -> Self {
+        let home = parent.join(format!("node{number}"));
+        fs::create_dir(&home).unwrap();
+        let name = format!("node{number}");
+        let out = home.to_str().unwrap();
+        let said = run(duolog(&["keygen", "--out", out, "--name", &name]), COMMAND_LIMIT);
+        let fingerprint = said.split_whitespace().find(|word| word.starts_with("sha256:"));
+        let fingerprint = fingerprint.expect("keygen prints the fingerprint").to_owned();
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listen = free.local_addr().unwrap();
+        Self { number, home, listen, fingerprint, process: None }
+    }
+
+    /// All that is its own lies in here: configuration, log and directories.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// One of its replicated directories.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.home.join("duolog.toml")
+    }
+
+    /// Where its control block and its log are.
+    pub fn state_dir(&self) -> PathBuf {
+        self.home.join("state")
+    }
+
+    /// Writes its configuration; `directories` are names and presets.
+    pub fn configure(
+        &self,
+        common: &Common,
+        role: &Role,
+        peer: &Self,
+        directories: &[(&str, &str)],
+    ) {
+        let Self { number, home, listen, .. } = self;
+        let (home, log) = (home.display(), &common.log);
+        let role_name = if *role == Role::Second { "second" } else { "prim" };
+        let mut text = format!(
+            "[cluster]\nid = \"{}\"\n\n\
+             [node]\nnumber = {number}\nrole = \"{role_name}\"\nstate_dir = \"{home}/state\"\n\
+             control_socket = \"{home}/control.sock\"\nlisten = \"{listen}\"\n\
+             certificate = \"node{number}.crt\"\nkey = \"node{number}.key\"\n\n",
+            common.cluster
+        );
+        if *role != Role::Alone {
+            let (address, fingerprint) = (peer.listen, &peer.fingerprint);
+            write!(text, "[peer]\naddress = \"{address}\"\nfingerprint = \"{fingerprint}\"\n\n")
+                .unwrap();
+        }
+        for (name, preset) in directories {
+            write!(text, "[[directory]]\npath = \"{home}/{name}\"\npreset = \"{preset}\"\n\n")
+                .unwrap();
+        }
+        write!(text, "[log]\n{log}").unwrap();
+        fs::write(self.config(), text).unwrap();
+    }
+
+    /// Runs a command of the binary that takes this node's configuration.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut command = duolog(arguments);
+        command.arg("--config").arg(self.config());
+        run(command, COMMAND_LIMIT)
+    }
+
+    /// Starts it and does not wait for anything.
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "node{} runs already", self.number);
+        let mut command = duolog(&["run", "--config"]);
+        command.arg(self.config());
+        let said = self.home.join("said");
+        self.process = Some(Process::start(&format!("node{}", self.number), command, &said));
+    }
+
+    /// How it stands, if it answers.
+    pub fn status(&self) -> Option<Status> {
+        let mut command = duolog(&["status", "--json", "--config"]);
+        command.arg(self.config());
+        let (status, said) = try_run(command, COMMAND_LIMIT);
+        let json = said.lines().find(|line| line.starts_with('{'));
+        status.success().then(|| serde_json::from_str(json.unwrap()).unwrap())
+    }
+
+    /// Waits until its status is as asked for.
+    ///
+    /// # Panics
+    /// When it ends, or is not in time.
+    pub fn wait(&mut self, what: &str, good: impl Fn(&Status) -> bool) -> Status {
+        let mut last = None;
+        let found = wait::within(START_LIMIT, || {
+            self.process.as_mut().expect("it was started").assert_runs();
+            last = self.status();
+            last.clone().filter(&good)
+        });
+        let number = self.number;
+        found.unwrap_or_else(|| {
+            let said = self.process.as_ref().unwrap().said();
+            panic!("node{number} is not {what} in time; last: {last:?}; it said:\n{said}")
+        })
+    }
+
+    /// Waits until the SQL server may start here: with a peer that has everything.
+    pub fn wait_prim(&mut self) -> Status {
+        self.wait("PRIM", |status| {
+            let mounted = status.directories.iter().all(|directory| directory.mounted);
+            status.state == "PRIM" && status.data_sync == "uptodate" && mounted
+        })
+    }
+
+    /// Waits until the SQL server may start here, without a second copy.
+    pub fn wait_alone(&mut self) -> Status {
+        self.wait("ALONE", |status| {
+            status.state == "ALONE" && status.directories.iter().all(|it| it.mounted)
+        })
+    }
+
+    /// Stops it cleanly.
+    pub fn stop(&mut self) {
+        let process = self.process.take().expect("it was started");
+        process.stop(Signal::TERM, STOP_LIMIT);
+        let left = mounts::below(&self.home);
+        assert!(left.is_empty(), "node{} left its mounts: {left:?}", self.number);
+    }
+
+    /// Kills it, and takes its mounts away from whoever uses them.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+        for mount in mounts::below(&self.home) {
+            mount.take_away();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.as_ref().filter(|_| std::thread::panicking()) {
+            eprintln!("node{} said at last:\n{}", self.number, process.said());
+        }
+        self.kill();
+    }
+}

@@ -1,0 +1,47 @@
+//! What the primary ships from. The daemon implements it over the engine's log.
+
+use std::io;
+
+use duolog_wal::{Cursor, Lsn};
+
+use crate::ack::Ack;
+use crate::error::LinkError;
+use crate::handshake::Hello;
+
+/// The primary's log, as its link sees it.
+///
+/// All methods are called from the link's thread, and the link waits while they run: they are
+/// part of a commit's latency. Whoever moves `end` or `committed` calls
+/// [`Waker::wake`](crate::Waker::wake) afterwards.
+pub trait Source: Send + 'static {
+    /// Who this node is and where its log stands. Asked at the beginning of each connection.
+    fn hello(&self) -> Hello;
+
+    /// The cursor at that position, when a record begins or the log ends there and the log still
+    /// knows; `None` when it was recycled, lies inside a record or past the end.
+    fn cursor_at(&self, lsn: Lsn) -> Option<Cursor>;
+
+    /// First byte that cannot be read yet. Never moves back while a connection lives.
+    fn end(&self) -> Lsn;
+
+    /// Appends 1 to `max` bytes of log from `from` to `buf`, never past [`end`](Self::end); may
+    /// end inside a record. Called with `from < end` only.
+    ///
+    /// # Errors
+    /// End the connection; it is tried again after `refused_retry_ms`.
+    fn read(&mut self, from: Lsn, max: usize, buf: &mut Vec<u8>) -> io::Result<()>;
+
+    /// First byte that is not committed. Never moves back.
+    fn committed(&self) -> Lsn;
+
+    /// The newest of the acknowledgements that came in. Within a connection `durable` never
+    /// moves back and is never past what was sent.
+    fn acknowledged(&mut self, ack: Ack);
+
+    /// A secondary whose log is a prefix of ours up to `from` is connected, and shipping begins
+    /// there. An acknowledgement of `from` or less follows at once.
+    fn connected(&mut self, peer: &Hello, from: Cursor);
+
+    /// The connection has ended: acknowledgements stop until the next `connected`.
+    fn disconnected(&mut self, why: &LinkError);
+}

@@ -1,0 +1,468 @@
+//! Two ends with logs in memory, and what they were told, to wait for with a bound.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod proxy;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use duolog_transport::{
+    Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
+    Tuning, Waker,
+};
+use duolog_wal::{Chain, ClusterId, Cursor, Lsn, NodeId, Time, ViewNum};
+
+/// How long a test waits for what must happen.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A log in memory. A record is its length (4 bytes) and so many bytes; the chain is FNV-1a.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) cursors: BTreeMap<u64, Cursor>,
+}
+
+fn index(lsn: Lsn) -> usize {
+    usize::try_from(lsn.0).unwrap()
+}
+
+impl Log {
+    pub(crate) fn new() -> Self {
+        Self { bytes: Vec::new(), cursors: BTreeMap::from([(0, Cursor::default())]) }
+    }
+
+    pub(crate) fn end(&self) -> Cursor {
+        *self.cursors.last_key_value().unwrap().1
+    }
+
+    pub(crate) fn append(&mut self, body: &[u8]) {
+        self.bytes.truncate(index(self.end().lsn));
+        self.bytes.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+        self.bytes.extend(body);
+        self.scan();
+    }
+
+    /// Takes in raw bytes at the end of the raw bytes.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+        self.scan();
+    }
+
+    pub(crate) fn cut(&mut self, at: Lsn) {
+        self.bytes.truncate(index(at));
+        self.cursors.retain(|lsn, _| *lsn <= at.0);
+    }
+
+    fn scan(&mut self) {
+        loop {
+            let end = self.end();
+            let rest = &self.bytes[index(end.lsn)..];
+            let Some((len, body)) = rest.split_first_chunk::<4>() else {
+                return;
+            };
+            let len = u32::from_le_bytes(*len) as usize;
+            if body.len() < len {
+                return;
+            }
+            let chain = rest[..4 + len].iter().fold(end.chain.0 ^ 0x811c_9dc5, |hash, byte| {
+                (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+            });
+            let lsn = end.lsn.plus(4 + len as u64);
+            self.cursors.insert(lsn.0, Cursor { lsn, chain: Chain(chain), time: Time(lsn.0) });
+        }
+    }
+}
+
+/// One node: its log and everything that its link told it.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) hello: Hello,
+    pub(crate) log: Log,
+    pub(crate) committed: Lsn,
+    pub(crate) durable: Lsn,
+    pub(crate) first: Lsn,
+    pub(crate) connected: Vec<Cursor>,
+    pub(crate) disconnected: Vec<String>,
+    /// Primary: the last acknowledgement, how many there were, and the most that was read and
+    /// not acknowledged.
+    pub(crate) acked: Lsn,
+    pub(crate) acks: u64,
+    pub(crate) unacked_max: u64,
+    /// Secondary: what was cut; whether syncs wait; how many receives are to fail; the largest
+    /// receive.
+    pub(crate) cuts: Vec<Cursor>,
+    pub(crate) gate_shut: bool,
+    pub(crate) syncs_waiting: u64,
+    pub(crate) refuse_cut: bool,
+    pub(crate) fail_receives: u64,
+    pub(crate) syncs: u64,
+    pub(crate) received_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Node(Arc<(Mutex<State>, Condvar)>);
+
+impl Node {
+    pub(crate) fn new(node: NodeId) -> Self {
+        let hello = Hello {
+            format_version: 1,
+            cluster: ClusterId(0x00c0_ffee),
+            node,
+            incarnation: 1,
+            view: ViewNum(3),
+            end: Cursor::default(),
+            durable: Lsn::ZERO,
+            first: Lsn::ZERO,
+            starts: Vec::new(),
+        };
+        let state = State {
+            hello,
+            log: Log::new(),
+            committed: Lsn::ZERO,
+            durable: Lsn::ZERO,
+            first: Lsn::ZERO,
+            connected: Vec::new(),
+            disconnected: Vec::new(),
+            acked: Lsn::ZERO,
+            acks: 0,
+            unacked_max: 0,
+            cuts: Vec::new(),
+            gate_shut: false,
+            syncs_waiting: 0,
+            refuse_cut: false,
+            fail_receives: 0,
+            syncs: 0,
+            received_max: 0,
+        };
+        Self(Arc::new((Mutex::new(state), Condvar::new())))
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap()
+    }
+
+    /// Changes the state and lets everybody look.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.state());
+        self.0.1.notify_all();
+        changed
+    }
+
+    /// Waits until the state is so.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, mut is: impl FnMut(&State) -> bool) {
+        let (state, timeout) =
+            self.0.1.wait_timeout_while(self.state(), SOON, |state| !is(state)).unwrap();
+        assert!(!timeout.timed_out(), "never came about: {what}\n{}", summary(&state));
+    }
+
+    /// Appends a record and wakes the link.
+    pub(crate) fn append(&self, body: &[u8], waker: &Waker) -> Lsn {
+        let end = self.change(|state| {
+            state.log.append(body);
+            state.log.end().lsn
+        });
+        waker.wake();
+        end
+    }
+
+    fn hello(&self) -> Hello {
+        let state = self.state();
+        Hello {
+            end: state.log.end(),
+            durable: state.durable,
+            first: state.first,
+            ..state.hello.clone()
+        }
+    }
+
+    fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
+        let state = self.state();
+        state.log.cursors.get(&lsn.0).copied().filter(|cursor| cursor.lsn >= state.first)
+    }
+}
+
+fn summary(state: &State) -> String {
+    format!(
+        "end {}, {} raw bytes, acked {}, durable {}, committed {}, connected {:?}, disconnected {:?}",
+        state.log.end().lsn,
+        state.log.bytes.len(),
+        state.acked,
+        state.durable,
+        state.committed,
+        state.connected,
+        state.disconnected,
+    )
+}
+
+/// A node as primary.
+pub(crate) struct Primary(pub Node);
+
+impl Source for Primary {
+    fn hello(&self) -> Hello {
+        self.0.hello()
+    }
+
+    fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
+        self.0.cursor_at(lsn)
+    }
+
+    fn end(&self) -> Lsn {
+        self.0.state().log.end().lsn
+    }
+
+    fn read(&mut self, from: Lsn, max: usize, buf: &mut Vec<u8>) -> io::Result<()> {
+        self.0.change(|state| {
+            let from = index(from);
+            let to = (from + max).min(state.log.bytes.len());
+            buf.extend(&state.log.bytes[from..to]);
+            state.unacked_max = state.unacked_max.max(to as u64 - state.acked.0);
+        });
+        Ok(())
+    }
+
+    fn committed(&self) -> Lsn {
+        self.0.state().committed
+    }
+
+    fn acknowledged(&mut self, ack: Ack) {
+        self.0.change(|state| {
+            assert_eq!(ack.view, ViewNum(3));
+            state.acked = ack.durable;
+            state.acks += 1;
+        });
+    }
+
+    fn connected(&mut self, peer: &Hello, from: Cursor) {
+        self.0.change(|state| {
+            assert_eq!(peer.node, state.hello.node.peer());
+            state.acked = from.lsn;
+            state.connected.push(from);
+        });
+    }
+
+    fn disconnected(&mut self, why: &LinkError) {
+        self.0.change(|state| state.disconnected.push(why.to_string()));
+    }
+}
+
+/// A node as secondary.
+pub(crate) struct Secondary(pub Node);
+
+impl Sink for Secondary {
+    fn hello(&self) -> Hello {
+        self.0.change(|state| {
+            let end = state.log.end().lsn;
+            state.log.cut(end);
+        });
+        self.0.hello()
+    }
+
+    fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
+        self.0.cursor_at(lsn)
+    }
+
+    fn cut(&mut self, at: Cursor) -> io::Result<()> {
+        self.0.change(|state| {
+            if state.refuse_cut {
+                return Err(io::Error::other("that tail was acknowledged"));
+            }
+            state.log.cut(at.lsn);
+            state.durable = at.lsn;
+            state.cuts.push(at);
+            Ok(())
+        })
+    }
+
+    fn receive(&mut self, at: Lsn, bytes: &[u8]) -> Result<(), SinkError> {
+        self.0.change(|state| {
+            assert_eq!(
+                at.0,
+                state.log.bytes.len() as u64,
+                "received at another place than the end"
+            );
+            if state.fail_receives > 0 {
+                state.fail_receives -= 1;
+                // Half of it was written.
+                state.log.extend(&bytes[..bytes.len() / 2]);
+                return Err(SinkError::NoRoom { at });
+            }
+            state.received_max = state.received_max.max(bytes.len());
+            state.log.extend(bytes);
+            Ok(())
+        })
+    }
+
+    fn sync(&mut self) -> Result<Ack, SinkError> {
+        self.0.change(|state| state.syncs_waiting += 1);
+        let (_, gone) = &*self.0.0;
+        let (mut state, timeout) =
+            gone.wait_timeout_while(self.0.state(), SOON, |state| state.gate_shut).unwrap();
+        assert!(!timeout.timed_out(), "the gate stayed shut");
+        state.syncs_waiting -= 1;
+        state.syncs += 1;
+        state.durable = state.log.end().lsn;
+        drop(state);
+        self.0.change(|_| {});
+        Ok(self.standing())
+    }
+
+    fn standing(&self) -> Ack {
+        let state = self.0.state();
+        Ack {
+            view: state.hello.view,
+            durable: state.durable,
+            applied: state.committed,
+            log_free_bytes: 1 << 40,
+            store_free_bytes: 1 << 41,
+        }
+    }
+
+    fn committed(&mut self, lsn: Lsn) {
+        self.0.change(|state| {
+            assert!(lsn <= state.durable, "told to apply {lsn} past {}", state.durable);
+            state.committed = state.committed.max(lsn);
+        });
+    }
+
+    fn connected(&mut self, peer: &Hello, from: Cursor) {
+        self.0.change(|state| {
+            assert_eq!(peer.node, state.hello.node.peer());
+            state.connected.push(from);
+        });
+    }
+
+    fn disconnected(&mut self, why: &LinkError) {
+        self.0.change(|state| state.disconnected.push(why.to_string()));
+    }
+}
+
+/// Timers short enough for a test.
+pub(crate) fn quick() -> Tuning {
+    Tuning {
+        redial_min_ms: 2,
+        redial_max_ms: 20,
+        refused_retry_ms: 20,
+        keep_alive_ms: 50,
+        idle_ms: 400,
+        ..Tuning::default()
+    }
+}
+
+/// Two identities, made once a process: making keys costs.
+pub(crate) fn identities() -> &'static [Identity; 2] {
+    static MADE: std::sync::OnceLock<[Identity; 2]> = std::sync::OnceLock::new();
+    MADE.get_or_init(|| ["node1", "node2"].map(|name| Identity::generate(name).unwrap()))
+}
+
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+pub(crate) fn listen_config(bind: SocketAddr, tuning: &Tuning) -> ListenConfig {
+    let [node1, node2] = identities();
+    ListenConfig {
+        name: "link-secondary".into(),
+        bind,
+        identity: node2.clone(),
+        peer_fingerprint: node1.fingerprint(),
+        tuning: tuning.clone(),
+    }
+}
+
+pub(crate) fn dial_config(peer: SocketAddr, tuning: &Tuning) -> DialConfig {
+    let [node1, node2] = identities();
+    DialConfig {
+        name: "link-primary".into(),
+        peer,
+        bind: None,
+        identity: node1.clone(),
+        peer_fingerprint: node2.fingerprint(),
+        tuning: tuning.clone(),
+    }
+}
+
+/// A pair with its links.
+pub(crate) struct Pair {
+    pub(crate) primary: Node,
+    pub(crate) secondary: Node,
+    pub(crate) dialer: Link,
+    pub(crate) listener: Link,
+}
+
+impl Pair {
+    pub(crate) fn nodes() -> (Node, Node) {
+        (Node::new(NodeId::Node1), Node::new(NodeId::Node2))
+    }
+
+    pub(crate) fn start(tuning: &Tuning) -> Self {
+        let (primary, secondary) = Self::nodes();
+        Self::of(primary, secondary, tuning)
+    }
+
+    pub(crate) fn of(primary: Node, secondary: Node, tuning: &Tuning) -> Self {
+        let config = listen_config(loopback(0), tuning);
+        let listener = duolog_transport::listen(config, Secondary(secondary.clone())).unwrap();
+        let config = dial_config(listener.local_addr(), tuning);
+        let dialer = duolog_transport::dial(config, Primary(primary.clone())).unwrap();
+        Self { primary, secondary, dialer, listener }
+    }
+
+    #[track_caller]
+    pub(crate) fn acknowledged(&self, lsn: Lsn) {
+        self.primary.wait("the acknowledgement", |state| state.acked >= lsn);
+    }
+
+    #[track_caller]
+    pub(crate) fn stop(self) {
+        self.dialer.stop().unwrap();
+        self.listener.stop().unwrap();
+        let (primary, secondary) = (self.primary.state(), self.secondary.state());
+        assert_eq!(primary.connected.len(), primary.disconnected.len());
+        assert_eq!(secondary.connected.len(), secondary.disconnected.len());
+    }
+}
+
+/// Waits until a link's counters are so.
+#[track_caller]
+pub(crate) fn wait_stats(
+    link: &Link,
+    what: &str,
+    mut is: impl FnMut(&duolog_transport::Snapshot) -> bool,
+) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let snapshot = link.snapshot();
+        if is(&snapshot) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "never came about: {what}\n{snapshot:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Bytes that look random and are the same every time.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        bytes.extend(next());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Bytes of which zstd makes little.
+pub(crate) fn page(seed: u64, len: usize) -> Vec<u8> {
+    noise(seed, 64).into_iter().cycle().take(len).collect()
+}

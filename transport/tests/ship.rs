@@ -1,0 +1,232 @@
+//! Shipping and acknowledging between two ends that stay connected.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod pair;
+
+use duolog_transport::{Compression, Tuning};
+use duolog_wal::Lsn;
+use pair::{Node, Pair, noise, page, wait_stats};
+
+fn tuning(compression: Compression) -> Tuning {
+    // Idle time-outs have no place where a slow machine would make them fire.
+    Tuning { compression, ..Tuning::default() }
+}
+
+/// Every byte arrives once and in order, and is acknowledged to the last record, whatever the
+/// compression and the sizes of the records.
+#[test]
+fn what_is_appended_arrives_and_is_acknowledged() {
+    for compression in [Compression::Off, Compression::Adaptive, Compression::Always] {
+        let pair = Pair::start(&tuning(compression));
+        let waker = pair.dialer.waker();
+        let mut end = Lsn::ZERO;
+        for i in 0..200_u64 {
+            let len = [0, 1, 100, 8192, 65_536, 200_000][usize::try_from(i % 6).unwrap()];
+            let body = if i % 4 == 0 { noise(i, len) } else { page(i, len) };
+            end = pair.primary.append(&body, &waker);
+            if i % 50 == 0 {
+                pair.acknowledged(end);
+            }
+        }
+        pair.acknowledged(end);
+        assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
+        let shipped = pair.dialer.snapshot();
+        assert_eq!(shipped.raw_bytes, end.0);
+        assert!(shipped.connected && shipped.reconnects == 0, "{shipped:?}");
+        match compression {
+            Compression::Off => {
+                assert_eq!(shipped.compressed_frames, 0);
+                assert!(shipped.wire_bytes >= shipped.raw_bytes + 32 * shipped.frames);
+            }
+            Compression::Adaptive => assert!(shipped.compressed_frames < shipped.frames),
+            Compression::Always => {
+                assert_eq!(shipped.compressed_frames, shipped.frames, "{shipped:?}");
+                assert!(shipped.wire_bytes < shipped.raw_bytes / 2, "{shipped:?}");
+            }
+        }
+        wait_stats(&pair.listener, "the same counters on both ends", |received| {
+            received.raw_bytes == shipped.raw_bytes
+                && received.frames == shipped.frames
+                && received.wire_bytes == shipped.wire_bytes
+        });
+        pair.stop();
+    }
+}
+
+/// One record at a time, each waiting for the one before: nothing but the wake moves the link,
+/// so a wake that is lost hangs here.
+#[test]
+fn no_wake_is_lost() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    for i in 0..3000_u64 {
+        let end = pair.primary.append(&i.to_le_bytes(), &waker);
+        pair.acknowledged(end);
+    }
+    pair.stop();
+}
+
+/// Appends of many threads at once.
+#[test]
+fn every_thread_that_appends_is_acknowledged() {
+    let pair = Pair::start(&tuning(Compression::Adaptive));
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (pair, waker) = (&pair, pair.dialer.waker());
+            scope.spawn(move || {
+                for i in 0..300 {
+                    let end = pair.primary.append(&noise(thread * 1000 + i, 500), &waker);
+                    pair.acknowledged(end);
+                }
+            });
+        }
+    });
+    assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
+    pair.stop();
+}
+
+fn commit(node: &Node, lsn: Lsn, pair: &Pair) {
+    node.change(|state| state.committed = lsn);
+    pair.dialer.waker().wake();
+}
+
+/// The commit position reaches the secondary although nothing more is appended, and never runs
+/// ahead of what the secondary has on disk (the sink checks that).
+#[test]
+fn a_commit_is_announced_without_further_bytes() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    for i in 0..20 {
+        let end = pair.primary.append(&noise(i, 1000), &waker);
+        pair.acknowledged(end);
+        commit(&pair.primary, end, &pair);
+        pair.secondary.wait("the commit position", |state| state.committed == end);
+    }
+    // Far ahead of what was ever shipped: the secondary is told only what it has.
+    let end = pair.primary.state().log.end().lsn;
+    commit(&pair.primary, end.plus(1_000_000), &pair);
+    let end = pair.primary.append(b"last", &waker);
+    pair.secondary.wait("the last commit position", |state| state.committed == end);
+    pair.stop();
+}
+
+/// A thousand advances of the commit position in a row cost a few frames, not a thousand.
+#[test]
+fn commits_without_bytes_are_not_announced_one_by_one() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    let end = pair.primary.append(&noise(1, 100_000), &waker);
+    pair.acknowledged(end);
+    let before = (std::time::Instant::now(), pair.dialer.snapshot().frames);
+    for lsn in (0..=end.0).step_by(100).chain([end.0]) {
+        commit(&pair.primary, Lsn(lsn), &pair);
+        std::thread::yield_now();
+    }
+    pair.secondary.wait("the commit position", |state| state.committed == end);
+    let frames = pair.dialer.snapshot().frames - before.1;
+    let allowed = 2 + before.0.elapsed().as_millis() / 20;
+    assert!(u128::from(frames) <= allowed, "{frames} frames, {allowed} allowed");
+    pair.stop();
+}
+
+/// The secondary tells of progress that no sync is needed for.
+#[test]
+fn what_was_applied_is_told_while_nothing_is_shipped() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    let end = pair.primary.append(&noise(1, 100), &waker);
+    pair.acknowledged(end);
+    let acks = pair.primary.state().acks;
+    pair.secondary.change(|state| state.committed = end);
+    pair.primary.wait("an acknowledgement with the new position", |state| state.acks > acks);
+    pair.stop();
+}
+
+/// Both ends hear that the other was stopped, at once.
+#[test]
+fn a_stopped_link_says_so_to_the_peer() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    pair.acknowledged(pair.primary.append(b"one", &pair.dialer.waker()));
+    let Pair { primary, secondary, dialer, listener } = pair;
+    dialer.stop().unwrap();
+    secondary.wait("the end of the connection", |state| !state.disconnected.is_empty());
+    let why = secondary.state().disconnected.clone();
+    assert!(why[0].contains("closed by the peer, because it was stopped"), "{why:?}");
+    assert_eq!(primary.state().disconnected, ["the link was stopped"]);
+    listener.stop().unwrap();
+
+    let pair = Pair::start(&tuning(Compression::Off));
+    pair.acknowledged(pair.primary.append(b"one", &pair.dialer.waker()));
+    let Pair { primary, dialer, listener, .. } = pair;
+    listener.stop().unwrap();
+    primary.wait("the end of the connection", |state| !state.disconnected.is_empty());
+    let why = primary.state().disconnected.clone();
+    assert!(why[0].contains("closed by the peer, because it was stopped"), "{why:?}");
+    dialer.stop().unwrap();
+}
+
+/// With the secondary's disk standing still, the primary sends its window and no more; all of it
+/// arrives once the disk goes on.
+#[test]
+fn no_more_than_the_window_is_sent_and_not_acknowledged() {
+    for compression in [Compression::Off, Compression::Always] {
+        let window_bytes = 2 << 20;
+        let pair = Pair::start(&Tuning { window_bytes, ..tuning(compression) });
+        let waker = pair.dialer.waker();
+        pair.acknowledged(pair.primary.append(b"connected", &waker));
+        pair.secondary.change(|state| state.gate_shut = true);
+        let mut end = Lsn::ZERO;
+        for i in 0..160 {
+            end = pair.primary.append(&page(i, 50_000), &waker);
+        }
+        // All but a frame: QUIC's own window, which counts headers too, may be full before.
+        let nearly = window_bytes - (64 << 10);
+        pair.primary.wait("a full window", |state| state.unacked_max >= nearly);
+        pair.secondary.change(|state| state.gate_shut = false);
+        pair.acknowledged(end);
+        let unacked_max = pair.primary.state().unacked_max;
+        assert!(unacked_max <= window_bytes, "{unacked_max} bytes were sent without an answer");
+        assert!(pair.secondary.state().received_max <= (1 << 20) + (64 << 10));
+        assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
+        pair.stop();
+    }
+}
+
+/// While the disk syncs, what comes in gathers, and the next sync takes all of it.
+#[test]
+fn one_sync_covers_what_gathered_during_the_last() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    pair.acknowledged(pair.primary.append(b"connected", &waker));
+    pair.secondary.change(|state| state.gate_shut = true);
+    pair.primary.append(b"first", &waker);
+    pair.secondary.wait("a sync that waits", |state| state.syncs_waiting > 0);
+    let before = (pair.secondary.state().syncs, pair.dialer.snapshot().frames);
+    let mut end = Lsn::ZERO;
+    for i in 0..100 {
+        end = pair.primary.append(&noise(i, 500), &waker);
+        wait_stats(&pair.dialer, "a frame of its own", |stats| stats.raw_bytes == end.0);
+    }
+    assert_eq!(pair.dialer.snapshot().frames - before.1, 100);
+    pair.secondary.change(|state| state.gate_shut = false);
+    pair.acknowledged(end);
+    let syncs = pair.secondary.state().syncs - before.0;
+    // One if all of it came out of the socket at once.
+    assert!(syncs <= 30, "{syncs} syncs for a hundred frames that were there");
+    pair.stop();
+}
+
+/// A frame that comes in many packets is synced once, when it is whole.
+#[test]
+fn a_begun_frame_is_not_synced() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    pair.acknowledged(pair.primary.append(b"connected", &waker));
+    let before = pair.secondary.state().syncs;
+    for i in 0..50 {
+        pair.acknowledged(pair.primary.append(&noise(i, 60_000), &waker));
+    }
+    assert_eq!(pair.secondary.state().syncs - before, 50);
+    pair.stop();
+}
