@@ -60,7 +60,7 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
 
     // The server alone crashes.
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(200, COMMITS_LIMIT);
+    journal.wait_for(200, COMMITS_LIMIT, || writers.assert_run());
     server.kill();
     writers.fail();
     server = Server::start(&site, &outside);
@@ -69,8 +69,8 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
 
     // The computer is lost.
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(200, COMMITS_LIMIT);
-    pair.kill_prim();
+    journal.wait_for(200, COMMITS_LIMIT, || writers.assert_run());
+    pair.kill_prim_ahead_of_second(&journal);
     server.kill();
     writers.fail();
     pair.lose_prim();
@@ -79,7 +79,7 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
 
     // And it goes on there.
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(40, COMMITS_LIMIT);
+    journal.wait_for(40, COMMITS_LIMIT, || writers.assert_run());
     writers.stop();
     check(&server, &journal, seed);
     server.stop();

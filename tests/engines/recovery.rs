@@ -80,16 +80,15 @@ fn replay_to_a_mark_has_what_was_acknowledged_before_and_nothing_that_began_afte
     let mut load = server.client_program("pgbench");
     load.args(["-c", "4", "-T", "300", "-n", "postgres"]);
     let load = spawn(move || try_run(load, Duration::from_mins(5)));
-    journal.wait_for(50, COMMITS_LIMIT);
+    journal.wait_for(50, COMMITS_LIMIT, || writers.assert_run());
     let base = pair.base();
     let mut marks = Vec::new();
     while marks.len() < MARKS {
-        journal.wait_for(random.between(1, 60), COMMITS_LIMIT);
+        journal.wait_for(random.between(1, 60), COMMITS_LIMIT, || writers.assert_run());
         marks.push(if random.once_in(2) { time() } else { position(&mut pair) });
-        writers.assert_run();
     }
     // The last mark has something behind it.
-    journal.wait_for(100, COMMITS_LIMIT);
+    journal.wait_for(100, COMMITS_LIMIT, || writers.assert_run());
     writers.stop();
     server.kill();
     load.join().unwrap();

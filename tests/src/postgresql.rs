@@ -203,7 +203,10 @@ impl Server {
             let journal = Journal::open(journal);
             let client = self.connect("postgres");
             let stop = Arc::clone(&stop);
-            spawn(move || write(&journal, client, writer, &stop))
+            spawn(move || {
+                let ended = write(&journal, client, writer, &stop);
+                ended.inspect_err(|error| println!("writer {writer} ends: {}", with_cause(error)))
+            })
         };
         Writers { threads: (1..=writers).map(start).collect(), stop }
     }

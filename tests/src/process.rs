@@ -163,6 +163,11 @@ impl Process {
         self.wait(limit);
     }
 
+    /// Takes its time away: it is there and does nothing, until it is killed.
+    pub fn stall(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+    }
+
     /// Ends its standard input, where that is a pipe, and waits for a clean end.
     ///
     /// # Panics
