@@ -86,6 +86,8 @@ impl Server {
             server.try_connect("postgres").ok()
         });
         assert!(ready.is_some(), "PostgreSQL does not start:\n{}", server.process.said());
+        // Once its directory is gone it may end by itself and leave its shared memory.
+        server.process.note_shared_memory();
         server
     }
 
