@@ -1,6 +1,7 @@
 //! Two nodes joined in one process, without a network: a mount on the first, the log copied to
 //! the second byte by byte. Needs root and /dev/fuse.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(clippy::disallowed_methods, reason = "a test uses the mount as an SQL server does")]
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -139,7 +140,7 @@ fn what_is_done_in_the_mount_is_on_both_nodes() {
     fs::create_dir(at("d")).unwrap();
     let mut file =
         fs::File::options().create_new(true).read(true).write(true).open(at("d/f")).unwrap();
-    file.write_all(&[7; 100_000]).unwrap();
+    file.write_all(&vec![7; 100_000]).unwrap();
     file.sync_all().unwrap();
     file.write_all_at(b"again", 50_000).unwrap();
     let mut all = Vec::new();

@@ -99,10 +99,8 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
 
 #[test]
 fn a_clean_swap_takes_unlogged_tables_and_replication_slots_along() {
-    let mut pair = Pair::new("postgresql-swap", &directories());
-    // A data directory that was there before Duolog was.
-    initdb(&pair.directory(1, "data"));
-    pair.start_with_content();
+    let mut pair = Pair::start("postgresql-swap", &directories());
+    initdb(&pair.site("data"));
     let (site, outside) = (pair.site("data"), pair.outside());
     let journal = Journal::create(&outside.join("journal"), seed());
     let server = Server::start(&site, &outside);
@@ -176,7 +174,42 @@ fn kills_at_random_moments_lose_nothing_and_show_nothing_that_is_lost_later() {
         }
         server = Server::start(&site, &outside);
         check(&server, &journal);
+        if round == 3 {
+            server.stop();
+            pair.stop();
+            pair.compare();
+            pair.start_again();
+            server = Server::start(&site, &outside);
+        }
     }
     server.stop();
     check_pages(&site);
+}
+
+#[test]
+fn a_data_directory_that_was_there_before_begins_as_a_base_copy_on_node2() {
+    let mut pair = Pair::new("postgresql-adopted", &directories());
+    let (site, outside) = (pair.site("data"), pair.outside());
+    let journal = Journal::create(&outside.join("journal"), seed());
+    initdb(&pair.directory(1, "data"));
+    // Not through the site: what is inside must not depend on who serves.
+    let server = Server::start(&pair.directory(1, "data"), &outside);
+    server.create_promise(None);
+    let writers = server.start_writers(journal.path(), 4);
+    journal.wait_for(100, COMMITS_LIMIT);
+    writers.stop();
+    server.stop();
+
+    pair.start_with_content();
+    let server = Server::start(&site, &outside);
+    server.pgbench("postgres", &["-i", "-s", "1", "--quiet"]);
+    let writers = server.start_writers(journal.path(), 4);
+    journal.wait_for(100, COMMITS_LIMIT);
+    pair.kill_prim();
+    server.kill();
+    writers.fail();
+    pair.lose_prim();
+    let server = Server::start(&site, &outside);
+    check(&server, &journal);
+    server.stop();
 }
