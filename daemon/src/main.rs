@@ -1,6 +1,7 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
 //! exit code: 0 done, 1 failed, 2 the command line is wrong.
 
+mod bench;
 mod cli;
 mod config;
 mod control;
@@ -45,6 +46,7 @@ fn perform(command: Command) -> anyhow::Result<bool> {
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
+        Command::Bench(what) => bench::run(&what)?,
         Command::Demo(options) => return demo::run(&options),
         Command::DemoWriter(options) => demo::write(&options)?,
     }
