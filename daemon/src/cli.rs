@@ -43,6 +43,9 @@ pub(crate) enum Command {
     Log(Log),
     /// Show that no commit is lost: two nodes on this computer, one of them killed under load.
     Demo(Demo),
+    /// Measure what this computer can do: a directory (plain or mounted), the log, the link.
+    #[command(subcommand)]
+    Bench(Bench),
     /// The demo's writer, a process of its own because the kill takes its directory away.
     #[command(hide = true)]
     DemoWriter(DemoWriter),
@@ -152,6 +155,65 @@ pub(crate) struct Demo {
     /// Leave the directory there at the end, for a look.
     #[arg(long)]
     pub keep: bool,
+}
+
+/// `duolog bench`: what is measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Write blocks over a file and fsync, in any directory; over a mount, what a server sees.
+    Mount(BenchMount),
+}
+
+/// How much a benchmark does.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct BenchLoad {
+    /// Bytes of one operation.
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(8..=1 << 20))]
+    pub block_bytes: u32,
+    /// How many threads work at the same time.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub threads: u16,
+    /// For how long.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// As one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// When a benchmark syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FsyncEach {
+    /// Not at all.
+    Never,
+    /// After so many writes, at least one.
+    Writes(u64),
+}
+
+/// `duolog bench mount`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchMount {
+    /// The directory; its file system must have room for 16 MiB a thread.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Sync after each write, never, or after N writes.
+    #[arg(long, value_name = "each|never|N", default_value = "each", value_parser = fsync_each)]
+    pub fsync: FsyncEach,
+    /// Sync with fdatasync, as SQL servers do, instead of fsync.
+    #[arg(long)]
+    pub data_only: bool,
+    /// How much.
+    #[command(flatten)]
+    pub load: BenchLoad,
+}
+
+fn fsync_each(text: &str) -> Result<FsyncEach, String> {
+    match (text, text.parse()) {
+        ("each", _) => Ok(FsyncEach::Writes(1)),
+        ("never", _) => Ok(FsyncEach::Never),
+        (_, Ok(count)) if count > 0 => Ok(FsyncEach::Writes(count)),
+        _ => Err("write \"each\", \"never\" or a number from 1".into()),
+    }
 }
 
 /// `duolog demo-writer`.

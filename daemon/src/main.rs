@@ -2,6 +2,7 @@
 //! exit code: 0 done, 1 failed, 2 the command line is wrong.
 
 mod base;
+mod bench;
 mod cli;
 mod config;
 mod control;
@@ -48,6 +49,7 @@ fn perform(command: Command) -> anyhow::Result<bool> {
         Command::Status(options) => show_status(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Log(options) => return log::run(&options.verb),
+        Command::Bench(what) => bench::run(&what)?,
         Command::Demo(options) => return demo::run(&options),
         Command::DemoWriter(options) => demo::write(&options)?,
     }

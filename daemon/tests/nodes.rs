@@ -4,12 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::fs;
+use std::io::Write;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fsync;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
@@ -32,21 +36,49 @@ struct Place {
 }
 
 impl Place {
+    /// A primary with what `peer` says of its peer.
     fn new(peer: &str) -> Self {
+        let place = Self::keys().0;
+        place.configure("number = 1\nrole = \"prim\"\n", peer);
+        place
+    }
+
+    /// A primary and its secondary, both adopted.
+    fn pair() -> [Self; 2] {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [(one, print1), (two, print2)] = [Self::keys(), Self::keys()];
+        let peer = |port, print| {
+            format!("[peer]\naddress = \"127.0.0.1:{port}\"\nfingerprint = \"{print}\"\n")
+        };
+        one.configure("number = 1\nrole = \"prim\"\n", &peer(port, print2));
+        let listen = format!("number = 2\nrole = \"second\"\nlisten = \"127.0.0.1:{port}\"\n");
+        two.configure(&listen, &peer(9, print1));
+        one.done("adopt");
+        two.done("adopt");
+        [one, two]
+    }
+
+    /// A place with new keys, and their fingerprint.
+    fn keys() -> (Self, String) {
         let directory = tempfile::tempdir().unwrap();
         let keys = duolog().args(["keygen", "--out"]).arg(directory.path()).output().unwrap();
         assert!(keys.status.success(), "{}", said(&keys));
+        let text = said(&keys);
+        let from = text.find("sha256:").unwrap();
         let place = Self { directory };
         fs::create_dir(place.data()).unwrap();
+        (place, text[from..from + 7 + 64].to_owned())
+    }
+
+    fn configure(&self, node: &str, peer: &str) {
         let config = format!(
-            "[cluster]\nid = \"00000000000000000000000000000007\"\n[node]\nnumber = 1\nrole = \
-             \"prim\"\nstate_dir = \"{0}/state\"\ncontrol_socket = \"{0}/sock\"\ncertificate = \
-             \"node.crt\"\nkey = \"node.key\"\n{peer}[[directory]]\npath = \"{0}/data\"\n[log]\n\
+            "[cluster]\nid = \"00000000000000000000000000000007\"\n[node]\n{node}state_dir = \
+             \"{0}/state\"\ncontrol_socket = \"{0}/sock\"\ncertificate = \"node.crt\"\nkey = \
+             \"node.key\"\n{peer}[[directory]]\npath = \"{0}/data\"\n[log]\n\
              segment_bytes = 4194304\n",
-            place.directory.path().display()
+            self.directory.path().display()
         );
-        fs::write(place.config(), config).unwrap();
-        place
+        fs::write(self.config(), config).unwrap();
     }
 
     fn config(&self) -> PathBuf {
@@ -203,6 +235,57 @@ fn a_primary_without_its_peer_waits_and_names_it() {
     assert!(status["sentence"].as_str().unwrap().contains("waits for node2"), "{status}");
     assert!(!mounted(&place.data()), "a mount before the peer has the log shows phantom commits");
     assert_eq!(node.end(Signal::TERM), Some(0));
+}
+
+/// Looks at the status until it is as wanted.
+fn until(place: &Place, node: &Running, what: &str, wanted: impl Fn(&Value) -> bool) {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        let status = place.status();
+        if wanted(&status) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "never {what}: {status}");
+        look_again(node.child.as_ref().unwrap());
+    }
+}
+
+#[test]
+fn a_commit_waits_for_a_lost_peer_and_is_done_when_it_is_back() {
+    let [one, two] = Place::pair();
+    let second = two.run("READY=1");
+    let first = one.run("READY=1");
+    assert_eq!(one.status()["state"], "PRIM");
+    until(&two, &second, "SECOND and up to date", |status| {
+        status["state"] == "SECOND" && status["data_sync"] == "uptodate"
+    });
+    let file = fs::File::create(one.data().join("file")).unwrap();
+    (&file).write_all(b"on both").unwrap();
+    fsync(&file).unwrap();
+
+    assert_eq!(second.end(Signal::KILL), None);
+    (&file).write_all(b", and again").unwrap();
+    let (done, heard) = mpsc::channel();
+    let commit = std::thread::spawn(move || {
+        let synced = fsync(&file);
+        done.send(()).unwrap();
+        synced
+    });
+    until(&one, &first, "without its peer", |status| status["data_sync"] == "connection error");
+    assert_eq!(one.status()["state"], "PRIM");
+    assert!(heard.try_recv().is_err(), "a commit was acknowledged that one disk has");
+
+    let second = two.run("READY=1");
+    heard.recv_timeout(BOUND).unwrap();
+    commit.join().unwrap().unwrap();
+    until(&one, &first, "up to date again", |status| status["data_sync"] == "uptodate");
+    assert_eq!(one.status()["peer"]["reconnects"], 1);
+
+    // A clean stop brings everything over; then the copy serves without the primary.
+    assert_eq!(first.end(Signal::TERM), Some(0));
+    assert_eq!(second.end(Signal::TERM), Some(0));
+    two.done("leave");
+    assert_eq!(fs::read(two.data().join("file")).unwrap(), b"on both, and again");
 }
 
 #[test]

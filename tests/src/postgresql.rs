@@ -86,6 +86,8 @@ impl Server {
             server.try_connect("postgres").ok()
         });
         assert!(ready.is_some(), "PostgreSQL does not start:\n{}", server.process.said());
+        // Once its directory is gone it may end by itself and leave its shared memory.
+        server.process.note_shared_memory();
         server
     }
 
@@ -203,7 +205,10 @@ impl Server {
             let journal = Journal::open(journal);
             let client = self.connect("postgres");
             let stop = Arc::clone(&stop);
-            spawn(move || write(&journal, client, writer, &stop))
+            spawn(move || {
+                let ended = write(&journal, client, writer, &stop);
+                ended.inspect_err(|error| println!("writer {writer} ends: {}", with_cause(error)))
+            })
         };
         Writers { threads: (1..=writers).map(start).collect(), stop }
     }

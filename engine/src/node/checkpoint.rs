@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Node, NodeError, Stage};
+use super::{Node, NodeError};
 use crate::log::LogError;
 
 /// How often the thread looks whether enough was applied.
@@ -15,7 +15,7 @@ impl Node {
             let due = checkpoint.plus(self.config.checkpoint_bytes);
             // A spare segment is made ahead, so that a roll in the middle of a commit is quick.
             let result = self.log.prepare().map(drop).map_err(NodeError::from).and_then(|()| {
-                if self.progress.wait(Stage::Applied, due, LOOK_EVERY).is_ok_and(|due| due) {
+                if self.progress.applied() >= due {
                     self.checkpoint()?;
                 }
                 self.recycle()
@@ -24,13 +24,13 @@ impl Node {
                 Ok(()) => {}
                 Err(NodeError::Log(error @ LogError::NoRoom { .. })) => {
                     tracing::warn!(%error, "writers get ENOSPC until there is room for the log");
-                    self.progress.wait_failure(LOOK_EVERY);
                 }
                 Err(error) => {
                     tracing::error!(%error, "no checkpoint can be made: this node stops");
                     self.progress.fail(error);
                 }
             }
+            self.progress.wait_failure(LOOK_EVERY);
             if self.progress.is_over() {
                 return;
             }

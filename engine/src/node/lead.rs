@@ -19,7 +19,8 @@ impl Node {
     pub fn lead(&self, pair: bool) -> Result<View, NodeError> {
         let known = self.control.get();
         let view = View {
-            num: ViewNum(known.hi.max(known.conf.num).0 + 1),
+            // Also above what a primary before wrote into this log.
+            num: ViewNum(known.hi.max(known.conf.num).max(self.log.view()).0 + 1),
             primary: self.config.node,
             pair,
             witness: known.conf.witness,
