@@ -1,8 +1,12 @@
 //! The command line: what can be asked of `duolog`, and nothing of how it is done.
 
+mod log;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed, the reason and what to do are on standard error; 2 the command line
@@ -35,6 +39,8 @@ pub(crate) enum Command {
     Adopt(Adopt),
     /// Turn the replicated directories back into plain ones; the node must not run.
     Leave(OfConfig),
+    /// Look at the log, and recover from it: on segments alone, beside a node or without one.
+    Log(Log),
     /// Show that no commit is lost: two nodes on this computer, one of them killed under load.
     Demo(Demo),
     /// Measure what this computer can do: a directory (plain or mounted), the log, the link.
