@@ -25,7 +25,7 @@ mod room;
 mod xattrs;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use duolog_wal::{FileId, FileTime, Lsn, Operation};
@@ -52,6 +52,8 @@ pub struct Capture {
     root: FileId,
     pool: Arc<Pool>,
     room: Arc<Room>,
+    /// See [`Capture::naming`].
+    naming: Arc<Mutex<()>>,
 }
 
 /// What a request's answer needs when it is given later, from another thread.
@@ -104,7 +106,7 @@ impl Handler for Capture {
             Op::ReadDir { offset, size } => self.read_dir(id, offset, size, false, reply),
             Op::ReadDirPlus { offset, size } => self.read_dir(id, offset, size, true, reply),
             Op::Fallocate { offset, length, mode, .. } => {
-                self.allocate(id, offset, length, mode, reply);
+                self.allocate(id, offset, length, mode, caller, reply);
             }
             Op::Lseek { offset, whence, .. } => self.seek(id, offset, whence, reply),
         }
@@ -126,6 +128,7 @@ impl Capture {
             root: FileId::root(directory),
             pool: Arc::new(Pool::new()),
             room: Arc::new(Room::default()),
+            naming: Arc::default(),
         }
     }
 
@@ -199,7 +202,8 @@ impl Capture {
 
     /// Logs an operation that changes no file's content.
     fn append(&self, operation: &Operation<'_>, touched: &[FileId]) -> Result<Appended, Errno> {
-        if !self.room.take(&self.node, NAME_COST_BYTES) {
+        let (bytes, files) = cost(operation);
+        if !self.room.take(&self.node, bytes, files) {
             return Err(Errno::NOSPC);
         }
         let appended = self.node.append(operation).map_err(|error| log_errno(&error))?;
@@ -244,8 +248,18 @@ impl Capture {
     }
 }
 
-/// Room that a change of names may take on the backing file system, in bytes.
-const NAME_COST_BYTES: u64 = 8192;
+/// Bytes and files that a change of names or attributes may take of the backing file system.
+/// What gives room back, or takes none, can be done on a full one.
+fn cost(operation: &Operation<'_>) -> (u64, u64) {
+    const NAME_BYTES: u64 = 8192;
+    match operation {
+        Operation::Create { .. } | Operation::Symlink { .. } | Operation::Unnamed { .. } => {
+            (NAME_BYTES, 1)
+        }
+        Operation::Link { .. } | Operation::SetXattr { .. } => (NAME_BYTES, 0),
+        _ => (0, 0),
+    }
+}
 
 fn ok(reply: Reply) -> Done {
     Box::new(move |result| match result {

@@ -3,6 +3,7 @@
 use duolog_wal::{FileId, Operation};
 use rustix::io::Errno;
 
+use super::names::touched;
 use super::{Caller, Capture, Done};
 use crate::fuse::{OpenFlags, Reply};
 use crate::node::{Pending, Stage};
@@ -61,7 +62,9 @@ impl Capture {
             if flags & libc::O_TRUNC.cast_unsigned() != 0 {
                 return self.truncate(id, 0, kill_suidgid, done);
             }
-            return self.when(Stage::Committed, self.last(id), done);
+            let last = self.last(id);
+            self.node.progress.want(last);
+            return self.when(Stage::Committed, last, done);
         }
         let made = self.new_id(parent, name).and_then(|id| {
             let mode = (mode & 0o7777) | libc::S_IFREG;
@@ -74,8 +77,7 @@ impl Capture {
         };
         let operation =
             Operation::Create { parent, id, mode, uid: caller.uid, gid, device: 0, name };
-        let touched = if id.is_local() { vec![id] } else { vec![id, parent] };
-        self.submit(&operation, &touched, self.created_when_done(id, reply));
+        self.submit(&operation, &touched(id, parent), self.created_when_done(id, reply));
     }
 
     /// Sets a file's size; `done` once that is in the backing file.

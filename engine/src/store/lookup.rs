@@ -140,11 +140,11 @@ impl Store {
     pub fn stat(&self, id: FileId) -> io::Result<Stat> {
         let index = self.index();
         let node = index.node(id).ok_or(Errno::NOENT)?;
-        let mut stat = Stat::new(id, &self.location(&index, id)?.stat()?);
+        let at = self.location(&index, id)?;
+        let mut stat = self.times.with(id, || Ok(Stat::new(id, &at.stat()?)))?;
         if node.place != Place::Named {
             stat.nlink = 0;
         }
-        self.times.show(&mut stat);
         Ok(stat)
     }
 
@@ -299,10 +299,6 @@ pub(super) fn list_xattr(object: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
 
 pub(super) fn has_default_acl(dir: BorrowedFd<'_>) -> io::Result<bool> {
     has(dir, "system.posix_acl_default")
-}
-
-pub(super) fn has_acl(object: BorrowedFd<'_>) -> io::Result<bool> {
-    has(object, "system.posix_acl_access")
 }
 
 fn has(object: BorrowedFd<'_>, attribute: &str) -> io::Result<bool> {
