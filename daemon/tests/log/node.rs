@@ -3,21 +3,22 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use duolog_engine::store::compare::{self, Except};
+use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{json, log, refused, said};
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A node's process; killed with the test.
-struct Node(Option<Child>);
+/// A node's process and its mount; gone with the test.
+struct Node(Option<Child>, PathBuf);
 
 impl Node {
     fn start(place: &Path, config: &Path) -> Self {
@@ -32,7 +33,7 @@ impl Node {
             .stderr(fs::File::create(place.join("log.txt")).unwrap())
             .spawn()
             .unwrap();
-        let node = Self(Some(child));
+        let node = Self(Some(child), place.join("data"));
         let mut message = [0; 1024];
         loop {
             let length = socket.recv(&mut message).unwrap();
@@ -54,6 +55,7 @@ impl Drop for Node {
         if let Some(mut child) = self.0.take() {
             child.kill().ok();
             child.wait().ok();
+            rustix::mount::unmount(&self.1, UnmountFlags::DETACH).ok();
         }
     }
 }
