@@ -104,7 +104,7 @@ impl Capture {
         let uid = caller.uid;
         let operation =
             Operation::Create { parent, id, mode, uid, gid, device: device.into(), name };
-        self.submit(&operation, &[id, parent], self.entry_when_done(id, reply));
+        self.submit(&operation, &touched(id, parent), self.entry_when_done(id, reply));
     }
 
     pub(super) fn symlink(
@@ -132,7 +132,7 @@ impl Capture {
             );
         }
         let operation = Operation::Symlink { parent, id, uid: caller.uid, gid, name, target };
-        self.submit(&operation, &[id, parent], self.entry_when_done(id, reply));
+        self.submit(&operation, &touched(id, parent), self.entry_when_done(id, reply));
     }
 
     /// Whether a link in `parent` with this target leads to what is not replicated, going by
