@@ -162,16 +162,20 @@ fn what_is_done_in_the_mount_is_on_both_nodes() {
     assert_eq!(&left, b"x");
     fs::write(at("local.pid"), b"here only").unwrap();
     assert_eq!(fs::read(at("local.pid")).unwrap(), b"here only");
+    fs::create_dir(at("local.d")).unwrap();
+    fs::write(at("local.d/f"), b"here only").unwrap();
+    std::os::unix::fs::symlink("g", at("local.link")).unwrap();
+    fs::remove_file(at("local.link")).unwrap();
     drop((file, open));
     let names: Vec<_> =
         fs::read_dir(&pair.mount).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 5, "{names:?}");
+    assert_eq!(names.len(), 6, "{names:?}");
 
     let dir = pair.stop();
     let (one, two) =
         (dir.path().join("one/.data.duolog/data"), dir.path().join("two/.data.duolog/data"));
     let (mut one, two) = (tree(&one), tree(&two));
-    one.retain(|entry| entry.0 != Path::new("local.pid"));
+    one.retain(|entry| !entry.0.starts_with("local.pid") && !entry.0.starts_with("local.d"));
     assert_eq!(one.len(), 4);
     for (a, b) in one.iter().zip(&two) {
         assert_eq!((&a.0, a.1, a.2, a.3), (&b.0, b.1, b.2, b.3));
