@@ -103,7 +103,9 @@ fn what_was_fsynced_is_on_the_second_node_and_nothing_that_was_never_done() {
             pair.kill_prim();
         });
         if without_peer {
-            pair.node(2).unwrap().start();
+            let second = pair.node(2).unwrap();
+            second.start();
+            second.wait("up", |_| true);
         }
         pair.lose_prim();
         for world in &mut worlds {

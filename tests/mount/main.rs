@@ -11,6 +11,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod crash;
+mod full;
+mod masked;
 mod operation;
 mod random;
 mod side;

@@ -14,44 +14,181 @@ pub(crate) const SLOTS: usize = 5;
 /// An operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Open { slot: usize, path: String, flags: OFlags, mode: u32 },
-    Unnamed { slot: usize, dir: String, mode: u32 },
-    NameUnnamed { slot: usize, path: String },
-    Close { slot: usize },
-    Write { slot: usize, len: usize, fill: u64 },
-    WriteAt { slot: usize, offset: u64, len: usize, fill: u64 },
-    WriteDirect { path: String, offset: u64, len: usize, fill: u64 },
-    WriteMapped { slot: usize, offset: u64, len: usize, fill: u64 },
-    ReadMapped { slot: usize, offset: u64, len: usize },
-    Read { slot: usize, offset: u64, len: usize },
-    ReadDirect { path: String, offset: u64, len: usize },
-    Resize { slot: usize, size: u64 },
-    Allocate { slot: usize, flags: FallocateFlags, offset: u64, len: u64 },
-    SeekData { slot: usize, offset: u64 },
-    SeekHole { slot: usize, offset: u64 },
-    Copy { from: usize, to: usize, from_offset: u64, to_offset: u64, len: usize },
-    Sync { slot: usize, data: bool },
-    SyncDirectory { path: String },
-    Look { slot: usize },
-    Truncate { path: String, size: u64 },
-    SetXattr { path: String, name: &'static str, len: usize, fill: u64, flags: XattrFlags },
-    RemoveXattr { path: String, name: &'static str },
-    SetAcl { path: String, default: bool, permissions: u64 },
-    RemoveAcl { path: String, default: bool },
-    Rename { from: String, to: String, flags: RenameFlags },
-    Remove { path: String },
-    RemoveDirectory { path: String },
-    MakeDirectory { path: String, mode: u32 },
-    Link { from: String, to: String },
-    Symlink { target: String, path: String },
-    Special { path: String, kind: u32 },
-    SetMode { path: String, mode: u32 },
-    SetOwner { path: String, uid: Option<u32>, gid: Option<u32> },
-    SetTimes { path: String, seconds: Option<i64> },
-    List { path: String },
-    Stat { path: String },
-    ReadFile { path: String },
-    ReadLink { path: String },
+    Open {
+        slot: usize,
+        path: String,
+        flags: OFlags,
+        mode: u32,
+    },
+    Unnamed {
+        slot: usize,
+        dir: String,
+        mode: u32,
+    },
+    NameUnnamed {
+        slot: usize,
+        path: String,
+    },
+    Close {
+        slot: usize,
+    },
+    Write {
+        slot: usize,
+        len: usize,
+        fill: u64,
+    },
+    WriteAt {
+        slot: usize,
+        offset: u64,
+        len: usize,
+        fill: u64,
+    },
+    /// The bytes from `skip` on of a write that would go to `offset`.
+    WritePart {
+        slot: usize,
+        offset: u64,
+        skip: usize,
+        len: usize,
+        fill: u64,
+    },
+    WriteDirect {
+        path: String,
+        offset: u64,
+        len: usize,
+        fill: u64,
+    },
+    WriteMapped {
+        slot: usize,
+        offset: u64,
+        len: usize,
+        fill: u64,
+    },
+    ReadMapped {
+        slot: usize,
+        offset: u64,
+        len: usize,
+    },
+    Read {
+        slot: usize,
+        offset: u64,
+        len: usize,
+    },
+    ReadDirect {
+        path: String,
+        offset: u64,
+        len: usize,
+    },
+    Resize {
+        slot: usize,
+        size: u64,
+    },
+    Allocate {
+        slot: usize,
+        flags: FallocateFlags,
+        offset: u64,
+        len: u64,
+    },
+    SeekData {
+        slot: usize,
+        offset: u64,
+    },
+    SeekHole {
+        slot: usize,
+        offset: u64,
+    },
+    Copy {
+        from: usize,
+        to: usize,
+        from_offset: u64,
+        to_offset: u64,
+        len: usize,
+    },
+    Sync {
+        slot: usize,
+        data: bool,
+    },
+    SyncDirectory {
+        path: String,
+    },
+    Look {
+        slot: usize,
+    },
+    Truncate {
+        path: String,
+        size: u64,
+    },
+    SetXattr {
+        path: String,
+        name: &'static str,
+        len: usize,
+        fill: u64,
+        flags: XattrFlags,
+    },
+    RemoveXattr {
+        path: String,
+        name: &'static str,
+    },
+    SetAcl {
+        path: String,
+        default: bool,
+        permissions: u64,
+    },
+    RemoveAcl {
+        path: String,
+        default: bool,
+    },
+    Rename {
+        from: String,
+        to: String,
+        flags: RenameFlags,
+    },
+    Remove {
+        path: String,
+    },
+    RemoveDirectory {
+        path: String,
+    },
+    MakeDirectory {
+        path: String,
+        mode: u32,
+    },
+    Link {
+        from: String,
+        to: String,
+    },
+    Symlink {
+        target: String,
+        path: String,
+    },
+    Special {
+        path: String,
+        kind: u32,
+    },
+    SetMode {
+        path: String,
+        mode: u32,
+    },
+    SetOwner {
+        path: String,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    SetTimes {
+        path: String,
+        seconds: Option<i64>,
+    },
+    List {
+        path: String,
+    },
+    Stat {
+        path: String,
+    },
+    ReadFile {
+        path: String,
+    },
+    ReadLink {
+        path: String,
+    },
 }
 
 /// What kinds of operations a run may choose.
@@ -59,14 +196,22 @@ pub(crate) enum Operation {
 pub(crate) enum Choice {
     /// Any.
     All,
-    /// Only those that are done as a whole or not at all: none that the kernel sends in pieces.
+    /// All but ACLs, which only a kernel that knows of them enforces.
+    WithoutAcls,
+    /// Only those that are done as a whole or not at all, or, as writes are, page by page.
     Whole,
 }
 
 /// The next operation of a run, and whether an ordinary user does it.
 pub(crate) fn choose(random: &mut Random, choice: Choice) -> (Operation, bool) {
-    let as_user = choice == Choice::All && random.once_in(12);
-    (operation(random, choice), as_user)
+    let as_user = choice != Choice::Whole && random.once_in(12);
+    loop {
+        let operation = operation(random, choice);
+        let is_acl = matches!(operation, Operation::SetAcl { .. } | Operation::RemoveAcl { .. });
+        if !is_acl || choice != Choice::WithoutAcls {
+            return (operation, as_user);
+        }
+    }
 }
 
 fn operation(random: &mut Random, choice: Choice) -> Operation {

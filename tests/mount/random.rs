@@ -2,23 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
-use duolog_tests::joined::Joined;
 use duolog_tests::pair::Pair;
-use duolog_tests::scratch::Scratch;
 
 use crate::operation::Choice;
 use crate::world::{World, paths};
 use crate::{DATA, assert_nodes_equal, backing, seeds};
 
-const USERS: u64 = 3;
+pub(crate) const USERS: u64 = 3;
 const STEPS: u64 = 1500;
 
 /// Users at work at the same time, who find nothing that a plain directory would not have shown.
-fn work(worlds: &mut [World], steps: u64, choice: Choice) {
+pub(crate) fn work(worlds: &mut [World], steps: u64, choice: Choice) {
     let all = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for world in worlds {
@@ -63,29 +61,6 @@ fn random_operations_give_what_a_plain_directory_gives_and_both_nodes_have_them(
                 pair.swap();
                 worlds.iter_mut().for_each(|world| world.move_to(&mount));
             }
-        }
-    }
-}
-
-/// With every optional feature of the kernel's FUSE masked: slower, and just as right.
-#[test]
-fn random_operations_are_right_on_a_kernel_without_any_optional_feature() {
-    for seed in seeds(1) {
-        let scratch = Scratch::new("masked");
-        let joined = Joined::start(scratch.path(), &["--mask", &u64::MAX.to_string()]);
-        let model = scratch.path().join("model");
-        fs::create_dir(&model).unwrap();
-        let mount = joined.mount();
-        fs::set_permissions(&mount, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut worlds: Vec<_> =
-            (0..USERS).map(|number| World::new(number, seed, &mount, &model)).collect();
-        work(&mut worlds, STEPS / 2, Choice::All);
-        worlds.iter_mut().for_each(World::close);
-        let [one, two] = joined.backing();
-        joined.stop();
-        assert_nodes_equal(&one, &two, seed);
-        for world in &worlds {
-            world.assert_equal(&one);
         }
     }
 }

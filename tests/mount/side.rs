@@ -56,6 +56,7 @@ impl Side {
             return self.act(operation);
         }
         let (root, user) = (Uid::ROOT, Uid::from_raw(1000));
+        rustix::thread::set_thread_groups(&[]).unwrap();
         rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::from_raw(1000), Gid::ROOT).unwrap();
         rustix::thread::set_thread_res_uid(root, user, root).unwrap();
         let outcome = self.act(operation);
@@ -98,6 +99,12 @@ impl Side {
             Operation::WriteAt { slot, offset, len, fill } => {
                 let file = self.file(*slot)?;
                 file.write_all_at(&bytes(*len, *fill), *offset).map_err(errno)?;
+                Ok(Vec::new())
+            }
+            Operation::WritePart { slot, offset, skip, len, fill } => {
+                let data = bytes(skip + len, *fill);
+                let file = self.file(*slot)?;
+                file.write_all_at(&data[*skip..], offset + *skip as u64).map_err(errno)?;
                 Ok(Vec::new())
             }
             Operation::WriteDirect { path, offset, len, fill } => {
@@ -245,6 +252,30 @@ impl Side {
                 Ok(rustix::fs::readlinkat(CWD, at(path), Vec::new())?.into_bytes())
             }
         }
+    }
+
+    /// The parts of a write that a kernel may send one after the other; of anything else the
+    /// whole.
+    pub(crate) fn parts(&self, operation: &Operation) -> Vec<Operation> {
+        const PAGE: u64 = 4096;
+        let (slot, offset, len, fill) = match *operation {
+            Operation::Write { slot, len, fill } => (slot, None, len, fill),
+            Operation::WriteAt { slot, offset, len, fill } => (slot, Some(offset), len, fill),
+            _ => return vec![operation.clone()],
+        };
+        let Ok(file) = self.file(slot) else { return vec![operation.clone()] };
+        let appends = rustix::fs::fcntl_getfl(file).unwrap().contains(OFlags::APPEND);
+        let size = file.metadata().unwrap().len();
+        let offset = offset.unwrap_or_else(|| rustix::fs::tell(file).unwrap());
+        let offset = if appends { size } else { offset };
+        let (mut parts, mut skip) = (Vec::new(), 0);
+        while skip < len {
+            let left = usize::try_from(PAGE - (offset + skip as u64) % PAGE).unwrap();
+            let len = left.min(len - skip);
+            parts.push(Operation::WritePart { slot, offset, skip, len, fill });
+            skip += len;
+        }
+        parts
     }
 
     /// Whether a file is open in the slot, for writing.

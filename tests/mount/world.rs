@@ -135,9 +135,11 @@ impl World {
     /// After the mount died: what it may be now, at least as much as was fsynced.
     pub(crate) fn possible_states(&mut self) -> Vec<u64> {
         if let Some((operation, as_user)) = self.interrupted.take() {
-            // Alone on its side, so what it gives does not matter.
-            self.model.perform(&operation, as_user).ok();
-            self.note_state();
+            for part in self.model.parts(&operation) {
+                // Alone on its side, so what it gives does not matter.
+                self.model.perform(&part, as_user).ok();
+                self.note_state();
+            }
         }
         self.close();
         self.states.take().unwrap()
@@ -157,8 +159,14 @@ impl World {
         if let Some((operation, as_user)) = self.interrupted.take()
             && !differences.is_empty()
         {
-            self.model.perform(&operation, as_user).ok();
-            let without = std::mem::replace(&mut differences, self.differences(self.mount.root()));
+            let without = differences.clone();
+            for part in self.model.parts(&operation) {
+                self.model.perform(&part, as_user).ok();
+                differences = self.differences(self.mount.root());
+                if differences.is_empty() {
+                    break;
+                }
+            }
             assert!(
                 differences.is_empty(),
                 "seed {} {} step {}: {operation:?} was interrupted; without it {without:#?}; with \

@@ -19,13 +19,13 @@ impl Capture {
         offset: u64,
         data: &[u8],
         cache: bool,
-        kill_suidgid: bool,
+        kills: Option<Caller>,
         reply: Reply,
     ) {
         if data.len() > WRITE_MAX || offset.saturating_add(data.len() as u64) > FILE_BYTES_MAX {
             return reply.error(Errno::FBIG);
         }
-        if kill_suidgid && let Err(error) = self.kill_suidgid(id) {
+        if let Err(error) = self.kill_suidgid(id, kills) {
             return reply.error(error);
         }
         if id.is_local() {
@@ -36,7 +36,7 @@ impl Capture {
         if !cache && let Some(wait) = self.congestion() {
             let (capture, data) = (self.clone(), data.to_vec());
             let retry = move |result: Result<(), Errno>| match result {
-                Ok(()) => capture.write(id, offset, &data, cache, false, reply),
+                Ok(()) => capture.write(id, offset, &data, cache, None, reply),
                 Err(error) => reply.error(error),
             };
             return self.when(wait.0, wait.1, Box::new(retry));
@@ -158,9 +158,8 @@ impl Capture {
             return reply.error(Errno::FBIG);
         };
         // Unlike a write, the request does not say whether its caller may leave set-id bits.
-        if caller.uid != 0
-            && let Err(error) = self.kill_suidgid(id)
-        {
+        let kills = (caller.uid != 0).then_some(caller);
+        if let Err(error) = self.kill_suidgid(id, kills) {
             return reply.error(error);
         }
         let operation = Operation::Allocate { id, offset, len, mode };

@@ -67,7 +67,7 @@ impl Handler for Capture {
             Op::Lookup { name } => self.lookup(id, name, reply),
             Op::Forget { .. } => drop(reply),
             Op::GetAttr { .. } => self.get_attr(id, reply),
-            Op::SetAttr(set) => self.set_attr(id, &set, reply),
+            Op::SetAttr(set) => self.set_attr(id, &set, caller, reply),
             Op::ReadLink => answer(reply, self.node.store.read_link(id), |r, to| r.data(&to)),
             Op::Symlink { name, target } => self.symlink(id, name, target, caller, reply),
             Op::MkNod { name, mode, rdev, umask } => {
@@ -84,14 +84,17 @@ impl Handler for Capture {
             Op::Link { old_node, new_name } => {
                 self.link(self.id(old_node), id, new_name, reply);
             }
-            Op::Open { flags, kill_suidgid } => self.open(id, flags, kill_suidgid, reply),
+            Op::Open { flags, kill_suidgid } => {
+                self.open(id, flags, kill_suidgid.then_some(caller), reply)
+            }
             Op::Create { name, mode, umask, flags, kill_suidgid } => {
-                self.create(id, name, mode, umask, flags, kill_suidgid, caller, reply);
+                let kills = kill_suidgid.then_some(caller);
+                self.create(id, name, mode, umask, flags, kills, caller, reply);
             }
             Op::TmpFile { mode, umask, .. } => self.unnamed(id, mode, umask, caller, reply),
             Op::Read { offset, size, .. } => self.read(id, offset, size, reply),
             Op::Write { offset, data, cache, kill_suidgid, .. } => {
-                self.write(id, offset, data, cache, kill_suidgid, reply);
+                self.write(id, offset, data, cache, kill_suidgid.then_some(caller), reply);
             }
             Op::Release { .. } => self.release(id, reply),
             Op::Fsync { .. } | Op::FsyncDir { .. } => self.fsync(id, reply),

@@ -2,8 +2,8 @@
 //! the second byte by byte. For what the daemon's configuration does not offer: FUSE features
 //! masked, suid bits and device files honoured, small file systems below.
 //!
-//! `joined-nodes HOME [--state DIR] [--mask BITS] [--suid-and-devices]` serves `HOME/one/data`,
-//! with the log of the first node below `DIR`, until its standard input ends; then it stops both
+//! `joined-nodes HOME [--state DIR] [--second-state DIR] [--mask BITS] [--suid-and-devices]`
+//! serves `HOME/one/data`, with the nodes' logs in the given directories, until its standard input ends; then it stops both
 //! nodes cleanly. It says `ready` once it serves. It never touches anything outside of these.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
@@ -26,6 +26,7 @@ const BOUND: Duration = Duration::from_secs(60);
 struct Options {
     home: PathBuf,
     state: Option<PathBuf>,
+    second_state: Option<PathBuf>,
     mask: u64,
     suid_and_devices: bool,
 }
@@ -36,6 +37,7 @@ fn options() -> Options {
     while let Some(argument) = arguments.next() {
         match &*argument {
             "--state" => options.state = Some(arguments.next().unwrap().into()),
+            "--second-state" => options.second_state = Some(arguments.next().unwrap().into()),
             "--mask" => options.mask = arguments.next().unwrap().parse().unwrap(),
             "--suid-and-devices" => options.suid_and_devices = true,
             _ => options.home = argument.into(),
@@ -49,10 +51,8 @@ fn config(options: &Options, name: &str, id: NodeId) -> NodeConfig {
     fs::create_dir_all(&root).unwrap();
     let local = LocalRules::new(Preset::None, &["local*".to_owned()]).unwrap();
     let directory = Directory::of(&root.join("data"), local).unwrap();
-    let state = match (&options.state, id) {
-        (Some(state), NodeId::Node1) => state.clone(),
-        _ => root.join("state"),
-    };
+    let given = if id == NodeId::Node1 { &options.state } else { &options.second_state };
+    let state = given.clone().unwrap_or_else(|| root.join("state"));
     let mut config = NodeConfig::new(ClusterId(7), id, state, vec![directory]);
     config.log.segment_bytes = 4 << 20;
     config.checkpoint_bytes = 8 << 20;
