@@ -85,7 +85,7 @@ impl Handler for Capture {
                 self.link(self.id(old_node), id, new_name, reply);
             }
             Op::Open { flags, kill_suidgid } => {
-                self.open(id, flags, kill_suidgid.then_some(caller), reply)
+                self.open(id, flags, kill_suidgid.then_some(caller), reply);
             }
             Op::Create { name, mode, umask, flags, kill_suidgid } => {
                 let kills = kill_suidgid.then_some(caller);
