@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
+use duolog_engine::store::{self, LocalRules};
 use duolog_transport::Fingerprint;
 use duolog_wal::{ClusterId, NodeId};
 use toml::de::DeTable;
@@ -448,12 +449,14 @@ fn apart(
 
 fn below(faults: &mut Faults, pattern: Found<String>) -> Option<String> {
     let pattern = pattern.read(faults, |pattern| {
-        let plain = |part| matches!(part, Component::Normal(_));
-        if !pattern.is_empty() && Path::new(&pattern).components().all(plain) {
-            return Ok(pattern);
+        let own = std::slice::from_ref(&pattern);
+        match LocalRules::new(store::Preset::None, own) {
+            Ok(_) => Ok(pattern),
+            Err(error) => Err((
+                error.to_string(),
+                "write a pattern relative to the directory, such as \"tmp*\"".into(),
+            )),
         }
-        let right = "write a pattern relative to the directory, without \"..\", such as \"tmp*\"";
-        Err((format!("\"{pattern}\" is none"), right.into()))
     });
     pattern.map(|pattern| pattern.value)
 }

@@ -70,7 +70,6 @@ pub(crate) fn ship(
         node: node.clone(),
         bond: bond.clone(),
         events,
-        start: node.end(),
         leads: false,
         view: Cell::new(ViewNum::default()),
         target: Lsn::ZERO,
@@ -130,7 +129,7 @@ fn tuning(peer: &Peer) -> Tuning {
     }
 }
 
-fn hello(node: &Node, starts: Vec<Cursor>) -> Hello {
+fn hello(node: &Node) -> Hello {
     Hello {
         format_version: FORMAT_VERSION_ON_WIRE,
         cluster: node.config().cluster,
@@ -140,7 +139,7 @@ fn hello(node: &Node, starts: Vec<Cursor>) -> Hello {
         end: node.end(),
         durable: node.durable(),
         first: node.first(),
-        starts,
+        starts: node.starts(),
     }
 }
 
@@ -160,8 +159,6 @@ struct Shipper {
     node: Arc<Node>,
     bond: Arc<Bond>,
     events: Sender<Event>,
-    /// Where the log ended when this process took it over.
-    start: Cursor,
     leads: bool,
     /// The view that was said when this connection began: the secondary's acknowledgements carry
     /// it back.
@@ -179,7 +176,7 @@ impl Shipper {
 
 impl Source for Shipper {
     fn hello(&self) -> Hello {
-        let hello = hello(&self.node, vec![self.start]);
+        let hello = hello(&self.node);
         self.view.set(hello.view);
         hello
     }
@@ -284,7 +281,7 @@ impl Receiver {
 impl Sink for Receiver {
     fn hello(&self) -> Hello {
         self.node.begin_receiving();
-        hello(&self.node, Vec::new())
+        hello(&self.node)
     }
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {

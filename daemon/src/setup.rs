@@ -30,7 +30,7 @@ pub(crate) fn adopt(options: &Adopt) -> anyhow::Result<()> {
     match (&config.peer, adopted.empty) {
         (None, _) => println!("without a [peer] this node will be ALONE"),
         (Some(_), true) => {
-            println!("{peer} begins the same way: duolog adopt on empty directories")
+            println!("{peer} begins the same way: duolog adopt on empty directories");
         }
         (Some(_), false) => {
             println!("{peer} begins with a copy: duolog log base, then duolog adopt --base there");

@@ -1,6 +1,7 @@
 //! Two nodes joined in one process, without a network: a mount on the first, the log copied to
 //! the second byte by byte. Needs root and /dev/fuse.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(clippy::disallowed_methods, reason = "a test uses the mount as an SQL server does")]
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -140,7 +141,7 @@ fn what_is_done_in_the_mount_is_on_both_nodes() {
     fs::create_dir(at("d")).unwrap();
     let mut file =
         fs::File::options().create_new(true).read(true).write(true).open(at("d/f")).unwrap();
-    file.write_all(&[7; 100_000]).unwrap();
+    file.write_all(&vec![7; 100_000]).unwrap();
     file.sync_all().unwrap();
     file.write_all_at(b"again", 50_000).unwrap();
     let mut all = Vec::new();
@@ -162,16 +163,20 @@ fn what_is_done_in_the_mount_is_on_both_nodes() {
     assert_eq!(&left, b"x");
     fs::write(at("local.pid"), b"here only").unwrap();
     assert_eq!(fs::read(at("local.pid")).unwrap(), b"here only");
+    fs::create_dir(at("local.d")).unwrap();
+    fs::write(at("local.d/f"), b"here only").unwrap();
+    std::os::unix::fs::symlink("g", at("local.link")).unwrap();
+    fs::remove_file(at("local.link")).unwrap();
     drop((file, open));
     let names: Vec<_> =
         fs::read_dir(&pair.mount).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 5, "{names:?}");
+    assert_eq!(names.len(), 6, "{names:?}");
 
     let dir = pair.stop();
     let (one, two) =
         (dir.path().join("one/.data.duolog/data"), dir.path().join("two/.data.duolog/data"));
     let (mut one, two) = (tree(&one), tree(&two));
-    one.retain(|entry| entry.0 != Path::new("local.pid"));
+    one.retain(|entry| !entry.0.starts_with("local.pid") && !entry.0.starts_with("local.d"));
     assert_eq!(one.len(), 4);
     for (a, b) in one.iter().zip(&two) {
         assert_eq!((&a.0, a.1, a.2, a.3), (&b.0, b.1, b.2, b.3));
@@ -330,4 +335,65 @@ fn a_growing_file_never_looks_shorter_than_it_was() {
         assert_eq!(looks.join().unwrap(), None, "size seen and size written before");
     });
     pair.stop();
+}
+
+/// A server that crashed may have written what only this node has. Whoever opens the file next
+/// could show it to a client as committed.
+#[test]
+fn a_file_that_nobody_has_open_is_opened_once_its_records_are_on_both_nodes() {
+    let mut pair = Pair::new();
+    let path = pair.mount.join("f");
+    let file = fs::File::create(&path).unwrap();
+    file.sync_all().unwrap();
+    pair.wire.take();
+    file.write_all_at(b"a commit that nobody was told of", 0).unwrap();
+    let end = pair.first.end().lsn;
+    drop(file);
+
+    // Closing is told to the node a little later, and until then the file counts as open.
+    let waiting = (0..100).find_map(|_| {
+        let path = path.clone();
+        let (done, opened) = std::sync::mpsc::channel();
+        let opener = std::thread::spawn(move || {
+            let file = fs::File::open(path).unwrap();
+            done.send(()).unwrap_or(());
+            fs::read(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).unwrap()
+        });
+        match opened.recv_timeout(Duration::from_millis(200)) {
+            Ok(()) => drop(opener.join().unwrap()),
+            Err(_) => return Some(opener),
+        }
+        None
+    });
+    let opener = waiting.expect("an open of what only one node has must wait");
+    assert!(pair.second.durable() < end);
+    pair.wire = Some(Wire::new(&pair.first, &pair.second));
+    assert_eq!(opener.join().unwrap(), b"a commit that nobody was told of");
+    assert!(pair.second.durable() >= end);
+    pair.stop();
+}
+
+/// What a restarted primary has and its peer lacks is there before the mount shows it.
+#[test]
+fn a_restarted_primary_is_not_ready_before_its_peer_has_its_whole_log() {
+    let mut pair = Pair::new();
+    let file = fs::File::create(pair.mount.join("f")).unwrap();
+    file.sync_all().unwrap();
+    pair.wire.take();
+    file.write_all_at(b"here alone", 0).unwrap();
+    drop(file);
+    let Pair { first, second, dir, .. } = pair;
+    // Without its peer it cannot stop cleanly, and keeps what it has.
+    assert!(first.stop(Duration::from_millis(100)).is_err());
+    drop(first);
+
+    let first = Node::open(config(&dir.path().join("one"), NodeId::Node1)).unwrap();
+    first.lead(true).unwrap();
+    assert!(!first.wait_ready(Duration::from_millis(200)).unwrap(), "the peer lacks the end");
+    let wire = Wire::new(&first, &second);
+    assert!(first.wait_ready(BOUND).unwrap());
+    assert!(second.durable() >= first.end().lsn);
+    first.stop(BOUND).unwrap();
+    drop(wire);
+    second.stop(BOUND).unwrap();
 }

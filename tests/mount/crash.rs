@@ -16,7 +16,7 @@ const USERS: u64 = 3;
 const CRASHES: u64 = 3;
 /// More operations than are done before a kill.
 const STEPS: u64 = 1_000_000;
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Users at work until they have done `until` operations together; then `kill` is called while
 /// they go on, and they stop when the mount dies, or at `then` operations.

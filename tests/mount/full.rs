@@ -16,7 +16,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use crate::side::bytes;
 
 const MIB: usize = 1 << 20;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A small file system in memory.
 struct Small(PathBuf);

@@ -59,7 +59,9 @@ fn random_operations_give_what_a_plain_directory_gives_and_both_nodes_have_them(
             if round == 0 {
                 // The other node goes on with what this one has.
                 pair.swap();
-                worlds.iter_mut().for_each(|world| world.move_to(&mount));
+                for world in &mut worlds {
+                    world.move_to(&mount);
+                }
             }
         }
     }

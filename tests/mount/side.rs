@@ -395,6 +395,7 @@ impl Side {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn errno(error: io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or_else(|| panic!("no error of the system: {error}"))
 }

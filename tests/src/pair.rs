@@ -14,10 +14,17 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use duolog_engine::store::compare::{Except, trees};
+use duolog_engine::store::{self, LocalRules, Preset};
+
+use crate::journal::Journal;
 use crate::node::{Common, Node, Role, Status, duolog};
 use crate::process::{User, run};
 use crate::scratch::Scratch;
+use crate::wait;
 
+/// How long writers may try to get ahead of a second node that is stalled.
+const STALL: Duration = Duration::from_millis(300);
 /// Small segments and checkpoints, so that a short test sees many of both.
 const LOG: &str = "segment_bytes = 16777216\ncheckpoint_bytes = 33554432\n";
 
@@ -79,11 +86,16 @@ impl Pair {
     /// A pair that serves on node1, its directories empty.
     pub fn start(name: &str, directories: &[Directory]) -> Self {
         let mut pair = Self::new(name, directories);
-        for node in pair.nodes.iter().flatten() {
+        pair.start_empty();
+        pair
+    }
+
+    /// Makes the empty directories replicated ones, and starts both nodes.
+    pub fn start_empty(&mut self) {
+        for node in self.nodes.iter().flatten() {
             node.command(&["adopt"]);
         }
-        pair.start_both();
-        pair
+        self.start_both();
     }
 
     /// Sets further lines of the table `[log]`; before the nodes are started.
@@ -131,12 +143,31 @@ impl Pair {
         }
     }
 
-    /// Starts the daemon that was killed; it goes on as PRIM.
+    /// The same, with the other daemon stalled just before and killed with it: whatever was
+    /// acknowledged without being on the other disk is lost for good.
+    pub fn kill_prim_ahead_of_second(&mut self, journal: &Journal) {
+        let second = 1 - self.serves;
+        if let Some(node) = self.node(second + 1) {
+            node.stall();
+        }
+        // Nothing is acknowledged any more; were it otherwise, here it would show.
+        let before = journal.count();
+        wait::within(STALL, || (journal.count() > before + 50).then_some(()));
+        self.kill_prim();
+        if let Some(node) = self.node(second + 1) {
+            node.kill();
+        }
+    }
+
+    /// Starts what was killed; the one that served goes on as PRIM.
     pub fn restart_prim(&mut self) {
-        let serves = self.serves;
-        if let Some(node) = self.node(serves + 1) {
-            node.start();
-            node.wait_prim();
+        let (serves, second) = (self.serves, 1 - self.serves);
+        if let Some(nodes) = &mut self.nodes {
+            if !nodes[second].is_running() {
+                nodes[second].start();
+            }
+            nodes[serves].start();
+            nodes[serves].wait_prim();
         }
     }
 
@@ -168,7 +199,9 @@ impl Pair {
         } else {
             rename(&home(lost), &gone);
             let node = self.node(other + 1).unwrap();
-            node.stop();
+            if node.is_running() {
+                node.stop();
+            }
         }
         self.serve_alone(other);
     }
@@ -182,6 +215,11 @@ impl Pair {
                 .wait("at the end of the log", |status| status.log.applied == status.log.end);
             nodes[second].stop();
         }
+    }
+
+    /// After a clean stop of both: the nodes are started as they were.
+    pub fn start_again(&mut self) {
+        self.start_both();
     }
 
     /// After a clean stop of both: the nodes are started with their parts changed.
@@ -198,18 +236,50 @@ impl Pair {
         self.start_both();
     }
 
+    /// Takes a base copy from the node that serves, while it does. Returns where it is.
+    pub fn base(&self) -> PathBuf {
+        let base = self.scratch.path().join("base");
+        if let Some(nodes) = &self.nodes {
+            nodes[self.serves].command(&["log", "base", base.to_str().unwrap()]);
+        }
+        base
+    }
+
     /// After a clean stop of both: the copies of each directory are equal, files that are kept
     /// locally aside.
-    pub fn compare(&self) {}
+    ///
+    /// # Panics
+    /// With what differs: names, contents, owners, modes, times, extended attributes.
+    pub fn compare(&self) {
+        let Some(nodes) = &self.nodes else { return };
+        for directory in &self.directories {
+            let preset = match directory.preset {
+                "postgresql" => Preset::Postgresql,
+                "mariadb" => Preset::Mariadb,
+                "sqlite" => Preset::Sqlite,
+                _ => Preset::None,
+            };
+            let local = LocalRules::new(preset, &[]).unwrap();
+            let backing = |node: &Node| {
+                store::Directory::of(&node.directory(directory.name), local.clone()).unwrap().data
+            };
+            let except = Except { local: Some(&local), owners: false };
+            let differences = trees(&backing(&nodes[0]), &backing(&nodes[1]), except).unwrap();
+            let lines: Vec<_> = differences.iter().map(ToString::to_string).collect();
+            assert!(lines.is_empty(), "{} differs:\n{}", directory.name, lines.join("\n"));
+        }
+    }
 
     /// After a clean stop of both: each becomes a plain directory again. Returns their homes.
     pub fn leave(&self) -> Vec<PathBuf> {
-        let mut homes = Vec::new();
-        for node in self.nodes.iter().flatten() {
-            node.command(&["leave"]);
-            homes.push(node.home().to_owned());
+        if self.is_plain() {
+            return vec![self.scratch.path().join(format!("node{}", self.serves + 1))];
         }
-        homes
+        let leave = |node: &Node| {
+            node.command(&["leave"]);
+            node.home().to_owned()
+        };
+        self.nodes.iter().flatten().map(leave).collect()
     }
 
     /// The node serves without a second copy. It must not run.
@@ -225,13 +295,14 @@ impl Pair {
     /// A data directory that was filled before, in node1, becomes a replicated one: node1 is
     /// adopted and serves alone, a base copy of it is the beginning of node2.
     pub fn start_with_content(&mut self) {
-        let base = self.scratch.path().join("base");
         self.configure(&[Role::Alone, Role::Second]);
         if let Some(node) = self.node(1) {
             node.command(&["adopt"]);
             node.start();
             node.wait_alone();
-            node.command(&["log", "base", base.to_str().unwrap()]);
+        }
+        let base = self.base();
+        if let Some(node) = self.node(1) {
             node.stop();
         }
         self.configure(&[Role::Prim, Role::Second]);
@@ -276,7 +347,6 @@ impl Pair {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the loss of a computer need not be durable")]
 fn rename(from: &Path, to: &Path) {
     fs::rename(from, to).unwrap();
 }

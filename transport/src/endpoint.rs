@@ -8,9 +8,10 @@ use std::time::Duration;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::{self, HmacKey};
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, EndpointConfig, MtuDiscoveryConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, MtuDiscoveryConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
+use rustix::net::sockopt;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::crypto::tls13::OkmBlock;
 
@@ -22,18 +23,29 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// The link is ours alone and short: begin with what a switch buffers, not with ten packets.
 const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 256 << 10;
+/// Packets that may go unanswered: with fewer, a commit's packets would be answered by one of
+/// QUIC's own, and the acknowledgement, which answers them as well, would follow in another.
+const PACKETS_UNANSWERED: u32 = 32;
 /// A first guess at the round trip: three times that until a lost first packet is sent again.
 const INITIAL_RTT: Duration = Duration::from_millis(25);
+
+/// Asks for larger buffers: past the system's limits where we may, up to them where not. What
+/// comes in while the secondary's disk syncs waits there, and what does not fit is lost and sent
+/// again.
+fn grow_buffers(socket: &socket2::Socket, bytes: usize) {
+    let forced = sockopt::set_socket_recv_buffer_size_force(socket, bytes).is_ok();
+    let received = forced || socket.set_recv_buffer_size(bytes).is_ok();
+    let sent = socket.set_send_buffer_size(bytes).is_ok();
+    if !forced {
+        tracing::debug!(received, sent, "the socket's buffers end at net.core.rmem_max");
+    }
+}
 
 /// A UDP socket with large buffers, as far as the system grants them.
 pub(crate) fn socket(bind: SocketAddr, tuning: &Tuning) -> io::Result<UdpSocket> {
     let socket =
         socket2::Socket::new(socket2::Domain::for_address(bind), socket2::Type::DGRAM, None)?;
-    for set in [socket2::Socket::set_send_buffer_size, socket2::Socket::set_recv_buffer_size] {
-        if let Err(error) = set(&socket, tuning.socket_buffer_bytes) {
-            tracing::debug!(%error, "the socket keeps its smaller buffer");
-        }
-    }
+    grow_buffers(&socket, tuning.socket_buffer_bytes);
     socket.bind(&bind.into())?;
     Ok(socket.into())
 }
@@ -56,6 +68,8 @@ pub(crate) fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_CONGESTION_WINDOW_BYTES);
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(PACKETS_UNANSWERED));
     let idle_ms = u32::try_from(tuning.idle_ms).unwrap_or(u32::MAX);
     config
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
@@ -67,6 +81,7 @@ pub(crate) fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
         .keep_alive_interval(Some(Duration::from_millis(tuning.keep_alive_ms)))
         .max_idle_timeout(Some(VarInt::from_u32(idle_ms).into()))
         .initial_rtt(INITIAL_RTT)
+        .ack_frequency_config(Some(acks))
         .congestion_controller_factory(Arc::new(congestion))
         .enable_segmentation_offload(true);
     if tuning.mtu_bytes > MTU_PROBED {

@@ -180,7 +180,9 @@ fn no_more_than_the_window_is_sent_and_not_acknowledged() {
         for i in 0..160 {
             end = pair.primary.append(&page(i, 50_000), &waker);
         }
-        pair.primary.wait("a full window", |state| state.unacked_max >= window_bytes);
+        // All but a frame: QUIC's own window, which counts headers too, may be full before.
+        let nearly = window_bytes - (64 << 10);
+        pair.primary.wait("a full window", |state| state.unacked_max >= nearly);
         pair.secondary.change(|state| state.gate_shut = false);
         pair.acknowledged(end);
         let unacked_max = pair.primary.state().unacked_max;
@@ -200,16 +202,18 @@ fn one_sync_covers_what_gathered_during_the_last() {
     pair.secondary.change(|state| state.gate_shut = true);
     pair.primary.append(b"first", &waker);
     pair.secondary.wait("a sync that waits", |state| state.syncs_waiting > 0);
-    let before = pair.secondary.state().syncs;
+    let before = (pair.secondary.state().syncs, pair.dialer.snapshot().frames);
     let mut end = Lsn::ZERO;
-    for i in 0..2000 {
+    for i in 0..100 {
         end = pair.primary.append(&noise(i, 500), &waker);
+        wait_stats(&pair.dialer, "a frame of its own", |stats| stats.raw_bytes == end.0);
     }
-    wait_stats(&pair.dialer, "everything sent", |stats| stats.raw_bytes == end.0);
+    assert_eq!(pair.dialer.snapshot().frames - before.1, 100);
     pair.secondary.change(|state| state.gate_shut = false);
     pair.acknowledged(end);
-    let syncs = pair.secondary.state().syncs - before;
-    assert!(syncs <= 12, "{syncs} syncs for a hundred records that were there");
+    let syncs = pair.secondary.state().syncs - before.0;
+    // One if all of it came out of the socket at once.
+    assert!(syncs <= 30, "{syncs} syncs for a hundred frames that were there");
     pair.stop();
 }
 

@@ -433,6 +433,8 @@ fn check_fuse() -> anyhow::Result<()> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found = std::env::split_paths(&path).any(|place| place.join("fusermount3").exists());
         ensure!(found, "mounting without root needs fusermount3; apt install fuse3");
+        let open = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+        open.context("may not open /dev/fuse; run as root, or let all users: chmod 666 /dev/fuse")?;
     }
     Ok(())
 }

@@ -189,7 +189,11 @@ impl Node {
                     }
                     text.trim().clone_into(&mut last);
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(error).context("cannot hear whether a node is ready"),
             }
             if Instant::now() > deadline {

@@ -300,6 +300,7 @@ fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<Owned
         None,
     )
     .map_err(talk)?;
+    let _writable = Writable::for_now(path)?;
     // Their end becomes the standard input: inherited, and no other descriptor is.
     let child = Command::new("fusermount3")
         .args([OsStr::new("-o"), OsStr::new(&list), OsStr::new("--"), path.as_os_str()])
@@ -320,6 +321,38 @@ fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<Owned
     match receive_descriptor(&ours).map_err(talk)? {
         Some(fd) => Ok(fd),
         None => Err(MountError::Fusermount { path: path.into(), said: said() }),
+    }
+}
+
+/// A mount point that may be written until this is dropped: `fusermount3` insists on it, and ours
+/// are read-only so that nothing is put where the mount belongs.
+struct Writable {
+    directory: OwnedFd,
+    before: Option<Mode>,
+}
+
+impl Writable {
+    fn for_now(path: &Path) -> Result<Self, MountError> {
+        let failed = |errno: Errno| MountError::Path { path: path.into(), source: errno.into() };
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&directory).map_err(failed)?.st_mode);
+        let before = (!mode.contains(Mode::WUSR)).then_some(mode);
+        if before.is_some() {
+            rustix::fs::fchmod(&directory, mode | Mode::WUSR).map_err(failed)?;
+        }
+        Ok(Self { directory, before })
+    }
+}
+
+impl Drop for Writable {
+    fn drop(&mut self) {
+        // By its descriptor: under its path is the mount by now.
+        if let Some(mode) = self.before
+            && let Err(cause) = rustix::fs::fchmod(&self.directory, mode)
+        {
+            tracing::warn!(%cause, "a mount point stays writable below its mount");
+        }
     }
 }
 

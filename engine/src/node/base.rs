@@ -60,7 +60,7 @@ impl Node {
         // the manifest says that the copy can be used.
         let consistent_from = self.applied();
         self.progress
-            .wait(Stage::Durable, consistent_from, std::time::Duration::from_secs(60))
+            .wait(Stage::Durable, consistent_from, std::time::Duration::from_mins(1))
             .map_err(NodeError::Failed)?;
         base::finish(dest, manifest, consistent_from)?;
         drop(pin);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Node, NodeError, Stage};
+use super::{Node, NodeError};
 use crate::log::LogError;
 
 /// How often the thread looks whether enough was applied.
@@ -18,7 +18,7 @@ impl Node {
             self.sync_what_is_old();
             // A spare segment is made ahead, so that a roll in the middle of a commit is quick.
             let result = self.log.prepare().map(drop).map_err(NodeError::from).and_then(|()| {
-                if self.progress.wait(Stage::Applied, due, LOOK_EVERY).is_ok_and(|due| due) {
+                if self.progress.applied() >= due {
                     self.checkpoint()?;
                 }
                 self.recycle()
@@ -28,13 +28,13 @@ impl Node {
                 Err(NodeError::Log(error @ LogError::NoRoom { .. })) => {
                     tracing::warn!(%error, "writers get ENOSPC until there is room for the log");
                     self.make_room();
-                    self.progress.wait_failure(LOOK_EVERY);
                 }
                 Err(error) => {
                     tracing::error!(%error, "no checkpoint can be made: this node stops");
                     self.progress.fail(error);
                 }
             }
+            self.progress.wait_failure(LOOK_EVERY);
             if self.progress.is_over() {
                 return;
             }
@@ -69,10 +69,10 @@ impl Node {
         let cursor = self.store.sync().map_err(NodeError::Checkpoint)?;
         let durable = self.progress.durable();
         self.control.update(|control| {
-            control.checkpoint = cursor;
+            control.checkpoint = cursor.unwrap_or(control.checkpoint);
             control.durable = control.durable.max(durable);
         })?;
-        tracing::debug!(lsn = %cursor.lsn, "checkpoint");
+        tracing::debug!(lsn = %self.control.get().checkpoint.lsn, "checkpoint");
         Ok(())
     }
 

@@ -60,7 +60,10 @@ impl Node {
     /// # Errors
     /// [`NodeError::CutBelowApplied`] when part of the tail was applied here.
     pub fn cut(&self, at: Cursor) -> Result<(), NodeError> {
-        let (applied, committed) = (self.progress.applied(), self.progress.committed());
+        // The directories may be ahead of what was reported before a crash.
+        let marks = self.store.marks().into_iter().map(|mark| mark.lsn).max();
+        let applied = self.progress.applied().max(marks.unwrap_or_default());
+        let committed = self.progress.committed();
         if applied > at.lsn || committed > at.lsn {
             return Err(NodeError::CutBelowApplied { at: at.lsn, applied, committed });
         }

@@ -19,7 +19,8 @@ impl Node {
     pub fn lead(&self, pair: bool) -> Result<View, NodeError> {
         let known = self.control.get();
         let view = View {
-            num: ViewNum(known.hi.max(known.conf.num).0 + 1),
+            // Also above what a primary before wrote into this log.
+            num: ViewNum(known.hi.max(known.conf.num).max(self.log.view()).0 + 1),
             primary: self.config.node,
             pair,
             witness: known.conf.witness,
@@ -69,6 +70,11 @@ impl Node {
             };
             let capture = Capture::new(Arc::clone(self), index);
             mounts.push(Session::mount(&options, capture)?);
+            // Until the kernel has asked once, it takes the directory for root's, and refuses its
+            // owner what only an owner may.
+            if let Err(error) = std::fs::metadata(&directory.mount_point) {
+                tracing::warn!(%error, "a new mount does not answer");
+            }
             tracing::info!(path = %directory.mount_point.display(), "mounted");
         }
         Ok(())

@@ -310,6 +310,14 @@ impl Node {
         Ok(self.log.cursor_at(lsn)?)
     }
 
+    /// Where the newest views in the log began, newest first: two histories part there or at an
+    /// end. As far as the log still holds them, and at most four: each costs a look into a
+    /// segment.
+    pub fn starts(&self) -> Vec<Cursor> {
+        let starts = self.log.history().into_iter().rev().take(4);
+        starts.filter_map(|entry| self.log.cursor_at(entry.start).ok().flatten()).collect()
+    }
+
     /// Appends at most `max_bytes` of the log from `from` on to `out`.
     pub fn read_raw(
         &self,

@@ -38,8 +38,18 @@ pub(crate) struct Content {
 /// All files with something pending, or something not yet committed.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
-    files: Mutex<HashMap<FileId, Arc<Mutex<Content>>>>,
+    files: Mutex<Files>,
 }
+
+#[derive(Debug, Default)]
+struct Files {
+    contents: HashMap<FileId, Arc<Mutex<Content>>>,
+    /// How many there were after the last pruning.
+    kept: usize,
+}
+
+/// Files that may be remembered beyond need before it is looked which are.
+const PRUNE_AFTER: usize = 256;
 
 const POISON: &str = "no thread panics while it holds a file's pending operations";
 
@@ -47,26 +57,32 @@ impl Overlay {
     /// The file's content, made if it has none pending. The caller locks it for as long as the
     /// order of log and overlay must agree.
     pub(crate) fn file(&self, id: FileId) -> Arc<Mutex<Content>> {
-        Arc::clone(self.files().entry(id).or_default())
+        Arc::clone(self.files().contents.entry(id).or_default())
     }
 
     /// The file's content if anything of it is pending or not committed.
     pub(crate) fn get(&self, id: FileId) -> Option<Arc<Mutex<Content>>> {
-        self.files().get(&id).cloned()
+        self.files().contents.get(&id).cloned()
     }
 
-    /// Forgets files of which nothing is pending and everything is committed.
+    /// Forgets files of which nothing is pending and everything is committed, once they are
+    /// many: one that is remembered beyond need changes no answer.
     pub(crate) fn prune(&self, committed: Lsn) {
-        self.files().retain(|_, content| {
+        let mut files = self.files();
+        if files.contents.len() < 2 * files.kept + PRUNE_AFTER {
+            return;
+        }
+        files.contents.retain(|_, content| {
             // In use: whoever holds it may be about to add to it.
             Arc::strong_count(content) > 1 || {
                 let content = content.lock().expect(POISON);
                 !content.pending.is_empty() || content.last > committed
             }
         });
+        files.kept = files.contents.len();
     }
 
-    fn files(&self) -> MutexGuard<'_, HashMap<FileId, Arc<Mutex<Content>>>> {
+    fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().expect(POISON)
     }
 }

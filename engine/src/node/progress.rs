@@ -37,6 +37,11 @@ pub(crate) enum Stage {
     PeerApplied,
 }
 
+/// How long applying waits for more while nobody waits for it.
+const GATHER: Duration = Duration::from_millis(5);
+/// Bytes of log that are enough to begin with.
+const GATHER_BYTES: u64 = 256 << 10;
+
 const STAGES: [Stage; 4] = [Stage::Durable, Stage::Committed, Stage::Applied, Stage::PeerApplied];
 
 #[derive(Default)]
@@ -51,6 +56,8 @@ struct State {
     peer_applied: Lsn,
     /// Somebody waits for the log to be durable up to here.
     wanted: Lsn,
+    /// Threads that wait for a position, whichever.
+    blocked: usize,
     stopped: bool,
     failure: Option<Arc<NodeError>>,
     waiters: [BTreeMap<(Lsn, u64), Waiter>; 4],
@@ -65,8 +72,10 @@ pub(crate) struct Progress {
     wanted: Condvar,
     /// Something to apply.
     appliable: Condvar,
-    /// Any position moved, or the node failed.
+    /// Any position moved, or the node failed. For waits that are short: each commit wakes them.
     moved: Condvar,
+    /// The node stopped or failed.
+    over: Condvar,
     // Copies for those who only look.
     durable: AtomicU64,
     committed: AtomicU64,
@@ -206,6 +215,7 @@ impl Progress {
         self.wanted.notify_all();
         self.appliable.notify_all();
         self.moved.notify_all();
+        self.over.notify_all();
         for waiter in waiters {
             waiter(Err(Arc::clone(&error)));
         }
@@ -217,6 +227,7 @@ impl Progress {
         self.wanted.notify_all();
         self.appliable.notify_all();
         self.moved.notify_all();
+        self.over.notify_all();
     }
 
     /// Asks for the log to be made durable up to `lsn`.
@@ -241,6 +252,9 @@ impl Progress {
                 let number = state.next_waiter;
                 state.next_waiter += 1;
                 state.waiters[stage as usize].insert((lsn, number), waiter);
+                if stage == Stage::Applied {
+                    self.appliable.notify_one();
+                }
                 return;
             }
         };
@@ -256,19 +270,23 @@ impl Progress {
     ) -> Result<bool, Arc<NodeError>> {
         let end = Instant::now() + limit;
         let mut state = self.lock();
-        loop {
+        state.blocked += 1;
+        self.appliable.notify_one();
+        let result = loop {
             if state.at(stage) >= lsn {
-                return Ok(true);
+                break Ok(true);
             }
             if let Some(failure) = &state.failure {
-                return Err(Arc::clone(failure));
+                break Err(Arc::clone(failure));
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(false);
+                break Ok(false);
             }
             state = self.moved.wait_timeout(state, left).expect(POISON).0;
-        }
+        };
+        state.blocked -= 1;
+        result
     }
 
     /// For the thread that syncs: waits until somebody wants more than is durable. `None` when
@@ -288,17 +306,27 @@ impl Progress {
 
     /// For the thread that applies: waits until records past `applied` may be applied and says
     /// up to where. `None` when the node stopped or failed.
+    ///
+    /// Commits do not wait for it, so while nobody does it waits a little for more: a thread
+    /// that woke for each commit would cost the commit's threads their time.
     pub(crate) fn next_apply(&self) -> Option<Lsn> {
         let mut state = self.lock();
+        let mut gathering: Option<Instant> = None;
         loop {
             if state.stopped || state.failure.is_some() {
                 return None;
             }
-            let limit = state.appliable();
-            if limit > state.applied.lsn {
+            let (limit, applied) = (state.appliable(), state.applied.lsn);
+            if limit <= applied {
+                state = self.appliable.wait(state).expect(POISON);
+                continue;
+            }
+            let until = *gathering.get_or_insert_with(|| Instant::now() + GATHER);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.apply_is_due() {
                 return Some(limit);
             }
-            state = self.appliable.wait(state).expect(POISON);
+            state = self.appliable.wait_timeout(state, left).expect(POISON).0;
         }
     }
 
@@ -311,7 +339,7 @@ impl Progress {
             if state.failure.is_some() || state.stopped || left.is_zero() {
                 return state.failure.clone();
             }
-            state = self.moved.wait_timeout(state, left).expect(POISON).0;
+            state = self.over.wait_timeout(state, left).expect(POISON).0;
         }
     }
 
@@ -329,7 +357,7 @@ impl Progress {
         let mut waiters = Vec::new();
         {
             let mut state = self.lock();
-            let before = state.appliable();
+            let was_idle = state.appliable() <= state.applied.lsn;
             change(&mut state);
             state.commit();
             // A failed node keeps its positions for those who look, and releases nobody.
@@ -345,7 +373,8 @@ impl Progress {
                 }
             }
             self.publish(&state);
-            if state.appliable() > before {
+            let is_idle = state.appliable() <= state.applied.lsn;
+            if !is_idle && (was_idle || state.apply_is_due()) {
                 self.appliable.notify_one();
             }
             self.moved.notify_all();
@@ -366,6 +395,12 @@ impl State {
             Stage::Applied => self.applied.lsn,
             Stage::PeerApplied => self.peer_applied,
         }
+    }
+
+    /// Whether applying should not wait for more: somebody waits for it, or there is enough.
+    fn apply_is_due(&self) -> bool {
+        let somebody = !self.waiters[Stage::Applied as usize].is_empty() || self.blocked > 0;
+        somebody || self.appliable().since(self.applied.lsn) >= GATHER_BYTES
     }
 
     fn appliable(&self) -> Lsn {

@@ -164,11 +164,13 @@ pub fn adopt(adoption: &Adoption<'_>) -> Result<AdoptReport, AdoptError> {
         let found = tree::walk(data, |_| false).map_err(walk_failed)?;
         make_mount_point(mount_point)?;
         let files = found.len() as u64;
-        let next_file = next_after(adoption, &found, Space::Trusted)?.max(next_after(
-            adoption,
-            &found,
-            Space::User,
-        )?);
+        let mut next_file = 0;
+        for space in [Space::Trusted, Space::User] {
+            next_file = next_file.max(next_after(adoption, &found, space)?);
+        }
+        for (_, id) in notes(adoption)? {
+            next_file = next_file.max(after(adoption, id));
+        }
         return Ok(AdoptReport { files, local: 0, next_file, resumed: true });
     }
     if moved && !inside {

@@ -86,7 +86,7 @@ impl Store {
         let mut applying = self.applying();
         let time = FileTime::from(end.time);
         self.perform(&mut applying, operation, Origin::Log(end), time)?;
-        applying.applied = end;
+        applying.applied = Some(end);
         Ok(())
     }
 

@@ -17,23 +17,24 @@ use rustix::io::Errno;
 use super::index::{Index, Kind, Place};
 use super::{Store, ids};
 
-/// Most descriptors kept open of files, and as many of directories.
-const KEPT: usize = 512;
+/// Most descriptors kept open of files and of directories: together well below the 1,024 that a
+/// process may have where nobody raised that.
+pub(super) const KEPT_FILES: usize = 512;
+pub(super) const KEPT_DIRS: usize = 128;
 
 /// Descriptors by id; of too many, those that were not used for longest are closed.
 #[derive(Debug)]
 pub(super) struct Kept<T> {
     by_id: HashMap<FileId, (u64, Arc<T>)>,
     clock: u64,
-}
-
-impl<T> Default for Kept<T> {
-    fn default() -> Self {
-        Self { by_id: HashMap::new(), clock: 0 }
-    }
+    most: usize,
 }
 
 impl<T> Kept<T> {
+    pub(super) fn new(most: usize) -> Self {
+        Self { by_id: HashMap::new(), clock: 0, most }
+    }
+
     fn get(&mut self, id: FileId) -> Option<Arc<T>> {
         self.clock += 1;
         let (used, kept) = self.by_id.get_mut(&id)?;
@@ -42,9 +43,9 @@ impl<T> Kept<T> {
     }
 
     fn keep(&mut self, id: FileId, value: Arc<T>) {
-        if self.by_id.len() >= KEPT {
+        if self.by_id.len() >= self.most {
             let mut uses: Vec<u64> = self.by_id.values().map(|(used, _)| *used).collect();
-            let (_, oldest, _) = uses.select_nth_unstable(KEPT / 8);
+            let (_, oldest, _) = uses.select_nth_unstable(self.most / 8);
             let oldest = *oldest;
             self.by_id.retain(|_, (used, _)| *used > oldest);
         }
@@ -225,12 +226,12 @@ mod tests {
 
     #[test]
     fn of_too_many_those_used_last_are_kept() {
-        let mut kept = Kept::default();
-        for id in 0..2 * KEPT as u64 {
+        let mut kept = Kept::new(64);
+        for id in 0..200 {
             kept.keep(FileId(id), Arc::new(()));
             assert!(kept.get(FileId(0)).is_some(), "used all along, after {id}");
         }
-        assert!(kept.by_id.len() <= KEPT);
+        assert!(kept.by_id.len() <= 64);
         assert!(kept.get(FileId(1)).is_none());
     }
 }

@@ -106,7 +106,7 @@ struct Root {
 #[derive(Debug)]
 struct Applying {
     /// Behind the last operation applied.
-    applied: Cursor,
+    applied: Option<Cursor>,
     /// The mark of each root.
     marks: Vec<Cursor>,
 }
@@ -145,9 +145,9 @@ impl Store {
         self.roots.len()
     }
 
-    /// Behind the last operation applied since the store was opened; before the first one the
-    /// highest mark.
-    pub fn applied(&self) -> Cursor {
+    /// Behind the last operation applied since the store was opened; `None` before the first: what
+    /// the directories hold then is known to the caller's checkpoint alone.
+    pub fn applied(&self) -> Option<Cursor> {
         self.applying().applied
     }
 
@@ -236,12 +236,13 @@ impl Store {
     }
 
     /// A checkpoint: everything applied so far is on disk when this returns, whatever happens to
-    /// the computer. Returns up to where that is; `apply` goes on meanwhile.
+    /// the computer. Returns up to where that is, `None` when nothing was applied since the store
+    /// was opened: the checkpoint stays where it was. `apply` goes on meanwhile.
     ///
     /// # Errors
     /// A file system could not write everything. What it lost is unknown, so every later call
     /// fails as well: only a restart, which replays from the last checkpoint, mends this.
-    pub fn sync(&self) -> io::Result<Cursor> {
+    pub fn sync(&self) -> io::Result<Option<Cursor>> {
         if let Some(error) = *self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(error.into());
         }

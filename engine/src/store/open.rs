@@ -13,6 +13,7 @@ use duolog_wal::{ClusterId, Cursor, FileId, NodeId};
 use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::backing::Kept;
 use super::ids::{Hidden, Space};
 use super::index::{Index, Kind, Place};
 use super::{Applying, Directory, Root, Store, backing, ids};
@@ -111,8 +112,6 @@ impl Store {
             marks.push(walk.root(number, directory, &root)?);
             roots.push(root);
         }
-        let applied = marks.iter().copied().max_by_key(|mark: &Cursor| mark.lsn);
-        let applied = applied.unwrap_or_default();
         walk.strangers.sort();
         Ok(Self {
             cluster,
@@ -120,11 +119,11 @@ impl Store {
             xattrs: walk.xattrs,
             roots,
             index: RwLock::new(walk.index),
-            files: Mutex::default(),
-            dirs: Mutex::default(),
+            files: Mutex::new(Kept::new(backing::KEPT_FILES)),
+            dirs: Mutex::new(Kept::new(backing::KEPT_DIRS)),
             times: super::Times::default(),
             holds: Mutex::default(),
-            applying: Mutex::new(Applying { applied, marks }),
+            applying: Mutex::new(Applying { applied: None, marks }),
             next_local: AtomicU64::new(walk.next_local),
             strangers: walk.strangers,
             sync_failed: Mutex::default(),

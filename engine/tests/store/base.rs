@@ -6,7 +6,6 @@ use std::process::Command;
 use duolog_engine::store::Store;
 use duolog_engine::store::base::{self, BaseError};
 use duolog_engine::store::compare::{self, Except};
-use duolog_wal::Cursor;
 
 use super::random::{Log, Random};
 use super::site::{Site, folder, open};
@@ -74,13 +73,12 @@ fn a_base_that_was_copied_beside_apply_and_carried_away_is_replayed_to_the_same_
         assert_eq!(installed.manifest.consistent_from, log.cursors[during].lsn.0);
         let store = open(&installed.directories).unwrap();
         assert_eq!(store.strangers(), Vec::<std::path::PathBuf>::new(), "seed {seed}");
+        assert_eq!(store.marks(), [log.cursors[at]]);
         // In two runs: the second goes on where the first came to.
         let pause = during + usize::try_from(random.below((count - during) as u64 + 1)).unwrap();
         apply(&store, &log, at, pause);
-        let synced: Cursor = store.sync().unwrap();
-        if pause > at {
-            assert_eq!(synced, log.cursors[pause]);
-        }
+        let synced = store.sync().unwrap();
+        assert_eq!(synced, (pause > at).then_some(log.cursors[pause]));
         base::set_position(&carried, log.cursors[pause]).unwrap();
         drop(store);
         let installed = base::install(&carried).unwrap();

@@ -97,6 +97,24 @@ fn a_removed_file_that_a_crash_left_behind_is_gone_at_the_next_start_and_an_unna
 }
 
 #[test]
+fn what_a_crash_left_half_made_is_gone_at_the_next_start() {
+    let site = Site::new();
+    let (store, mut clock) = (site.open(), Clock::default());
+    clock.apply(&store, &create(b"a", id(0), 0o100_600));
+    drop(store);
+    // A file on its way to its name, one on its way out, an id without a file.
+    let hidden = &site.directory.unlinked;
+    std::fs::create_dir_all(hidden.join("new/401/inner")).unwrap();
+    std::fs::write(hidden.join("new/402"), "").unwrap();
+    std::fs::hard_link(site.data().join("a"), hidden.join("400.gone")).unwrap();
+    std::fs::write(hidden.join("77.403.id"), "").unwrap();
+    let store = site.open();
+    assert_eq!(std::fs::read_dir(hidden).unwrap().count(), 0);
+    assert_eq!(store.stat(id(0)).unwrap().nlink, 1);
+    clock.apply(&store, &create(b"b", FileId(0x402), 0o100_600));
+}
+
+#[test]
 fn a_new_file_inherits_the_acl_of_its_directory() {
     // Version 2; user::rwx, user:7:rwx, group::r-x, mask::rwx, other::---
     let acl: Vec<u8> = [
@@ -167,7 +185,7 @@ fn times_are_those_of_the_log_before_and_after_they_are_on_disk() {
     clock.apply(&store, &Operation::Write { id: id(0), offset: 0, data: b"x" });
     let at = FileTime::from(clock.0.time);
     assert_eq!(store.stat(id(0)).unwrap().mtime, at);
-    assert_eq!(store.sync().unwrap(), clock.0);
+    assert_eq!(store.sync().unwrap(), Some(clock.0));
     let on_disk = |name| {
         let stat = site.data().join(name).metadata().unwrap();
         (stat.mtime(), stat.mtime_nsec())
@@ -180,6 +198,17 @@ fn times_are_those_of_the_log_before_and_after_they_are_on_disk() {
     clock.apply(&store, &Operation::SetAttributes { id: id(0), attributes });
     drop(store);
     assert_eq!(on_disk("a"), (-9, 7));
+}
+
+#[test]
+fn a_checkpoint_before_anything_was_applied_moves_nothing() {
+    let site = Site::new();
+    let (store, mut clock) = (site.open(), Clock::default());
+    clock.apply(&store, &create(b"a", id(0), 0o100_600));
+    drop(store);
+    let store = site.open();
+    assert_eq!(store.marks(), [clock.0]);
+    assert_eq!((store.applied(), store.sync().unwrap()), (None, None));
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn operations() -> Vec<Operation<'static>> {
             new_name: b"b",
         },
         Operation::Remove { parent, id, name: b"b" },
-        Operation::Unnamed { id, mode: 0o100_600, uid: 1, gid: 2 },
+        Operation::Unnamed { parent, id, mode: 0o100_600, uid: 1, gid: 2 },
         Operation::Drop { id },
         Operation::SetAttributes { id, attributes },
         Operation::SetXattr { id, flags: 1, name: b"user.x", value: b"value" },

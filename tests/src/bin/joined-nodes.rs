@@ -20,7 +20,7 @@ use duolog_engine::node::{self, Node, NodeConfig};
 use duolog_engine::store::{Directory, LocalRules, Preset};
 use duolog_wal::{ClusterId, NodeId};
 
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 #[derive(Default)]
 struct Options {
@@ -117,7 +117,7 @@ fn main() {
     while stop.recv_timeout(Duration::from_millis(50)).is_err() {
         for node in [&first, &second] {
             if let Some(failure) = node.wait_failure(Duration::ZERO) {
-                eprintln!("{failure}: {:?}", failure);
+                eprintln!("{failure}: {failure:?}");
                 first.unmount();
                 std::process::exit(1);
             }

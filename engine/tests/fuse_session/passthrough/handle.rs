@@ -32,7 +32,7 @@ impl Handler for Passthrough {
                 found => give(reply, found, |reply, entry| reply.entry(&entry)),
             },
             Op::Forget { nodes } => {
-                nodes.iter().for_each(|forget| self.forget(forget.node, forget.lookups))
+                nodes.iter().for_each(|forget| self.forget(forget.node, forget.lookups));
             }
             Op::GetAttr { .. } => {
                 let attr = self.node(node).and_then(|fd| attr_of(&*fd));
@@ -230,12 +230,12 @@ impl Handler for Passthrough {
             }
             Op::ReadDir { offset, size } => {
                 give(reply, self.list(node, offset, DirBuffer::plain(size)), |reply, list| {
-                    reply.directory(&list)
+                    reply.directory(&list);
                 });
             }
             Op::ReadDirPlus { offset, size } => {
                 give(reply, self.list(node, offset, DirBuffer::plus(size)), |reply, list| {
-                    reply.directory(&list)
+                    reply.directory(&list);
                 });
             }
             Op::Fallocate { fh, offset, length, mode } => {

@@ -1,0 +1,104 @@
+//! `duolog bench mount`: write and fsync in a directory, plain or mounted.
+//!
+//! Each thread writes one block after the other over a file of its own that has been written
+//! before, as SQL servers do with the files of their logs: a file that grows would measure the
+//! file system's journal.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use rustix::fs::{fdatasync, fsync};
+
+use super::measure::{Load, Report};
+use crate::cli::{BenchMount, FsyncEach};
+
+/// Bytes of a file that is written over and over, at least one block.
+const FILE_BYTES: u64 = 16 << 20;
+
+/// Measures a directory.
+pub(super) fn run(options: &BenchMount) -> anyhow::Result<Report> {
+    let mut report = Load::of("mount", &options.load).measure(|number| {
+        let mut file = BenchFile::new(options, number)?;
+        Ok(move || file.step())
+    })?;
+    report.note = Some("the CPU of the daemon behind a mount is not in it");
+    Ok(report)
+}
+
+/// One thread's file, gone when dropped.
+struct BenchFile {
+    path: PathBuf,
+    file: File,
+    block: Vec<u8>,
+    blocks: u64,
+    next: u64,
+    fsync: FsyncEach,
+    data_only: bool,
+}
+
+impl BenchFile {
+    fn new(options: &BenchMount, number: u16) -> anyhow::Result<Self> {
+        let name = format!("duolog-bench-{}-{number}", std::process::id());
+        let path = options.dir.join(name);
+        let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path);
+        let file = file.with_context(|| format!("cannot make {}", path.display()))?;
+        let block: Vec<u8> = (0..options.load.block_bytes).map(|at| at.to_le_bytes()[0]).collect();
+        let blocks = (FILE_BYTES / u64::from(options.load.block_bytes)).max(1);
+        let (fsync, data_only) = (options.fsync, options.data_only);
+        let mut file = Self { path, file, block, blocks, next: 0, fsync, data_only };
+        for _ in 0..blocks {
+            file.write()?;
+        }
+        file.sync()?;
+        Ok(file)
+    }
+
+    fn step(&mut self) -> anyhow::Result<()> {
+        self.write()?;
+        if self.fsync.due(self.next) { self.sync() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> anyhow::Result<()> {
+        let at = self.next % self.blocks * self.block.len() as u64;
+        self.next += 1;
+        // The server's pages differ from one write to the next, too.
+        self.block[..8].copy_from_slice(&self.next.to_le_bytes());
+        let written = self.file.write_all_at(&self.block, at);
+        written.with_context(|| format!("writing {}", self.path.display()))
+    }
+
+    fn sync(&self) -> anyhow::Result<()> {
+        let synced = if self.data_only { fdatasync(&self.file) } else { fsync(&self.file) };
+        synced.with_context(|| format!("syncing {}", self.path.display()))
+    }
+}
+
+impl Drop for BenchFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "a file is left behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::BenchLoad;
+
+    #[test]
+    fn it_measures_what_it_writes_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = BenchMount {
+            dir: dir.path().to_owned(),
+            fsync: FsyncEach::Writes(2),
+            data_only: true,
+            load: BenchLoad { threads: 2, block_bytes: 512, seconds: 1, json: true },
+        };
+        let report = run(&options).unwrap();
+        assert!(report.operations > 0 && report.p50_us <= report.p99_us, "{report:?}");
+        assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+    }
+}
