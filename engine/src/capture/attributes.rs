@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use super::{Caller, Capture, Done, TTL, errno};
 use crate::fuse::{Reply, SetAttr, TimeOrNow};
+use crate::node::Content;
 
 impl Capture {
     pub(super) fn get_attr(&self, id: FileId, reply: Reply) {
@@ -84,7 +85,10 @@ impl Capture {
     pub(super) fn kill_suidgid(&self, id: FileId, kills: Option<Caller>) -> Result<(), Errno> {
         let Some(caller) = kills else { return Ok(()) };
         let stat = self.node.store.stat(id).map_err(errno)?;
-        let mode = stat.mode & 0o7777;
+        let pending = self.node.overlay.get(id);
+        let applied = self.node.applied();
+        let pending = pending.and_then(|content| Content::lock(&content).mode(applied));
+        let mode = pending.unwrap_or(stat.mode & 0o7777);
         let kept = without_suidgid(mode, stat.gid, caller);
         if kept == mode || stat.mode & libc::S_IFMT != libc::S_IFREG {
             return Ok(());
@@ -98,7 +102,11 @@ impl Capture {
                 .apply_local(&operation, crate::node::now())
                 .map_err(|error| super::apply_errno(&error));
         }
-        self.append(&operation, &[id]).map(drop)
+        let content = self.node.overlay.file(id);
+        let mut content = Content::lock(&content);
+        let appended = self.append(&operation, &[])?;
+        content.set_mode(appended.end, kept);
+        Ok(())
     }
 }
 

@@ -170,6 +170,9 @@ impl Capture {
             rdev: u32::try_from(stat.rdev).unwrap_or(0),
             blksize: 4096,
         };
+        if let Some(mode) = content.and_then(|content| content.mode(self.node.applied())) {
+            attr.mode = (attr.mode & libc::S_IFMT) | mode;
+        }
         if let Some((size, time)) = content.and_then(|content| content.size().zip(content.time())) {
             attr.size = size;
             attr.mtime = attr.mtime.max(timestamp(time.into()));
