@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
+/// Bytes that one record of the log takes for sure.
+const WRITE_BYTES_MAX: i64 = 512 << 10;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed, the reason and what to do are on standard error; 2 the command line
@@ -162,13 +164,17 @@ pub(crate) struct Demo {
 pub(crate) enum Bench {
     /// Write blocks over a file and fsync, in any directory; over a mount, what a server sees.
     Mount(BenchMount),
+    /// Append blocks to a log and sync it, without a mount and without a second node.
+    Log(BenchLog),
+    /// Ship blocks over loopback and wait until they are acknowledged, without a disk.
+    Link(BenchLink),
 }
 
 /// How much a benchmark does.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct BenchLoad {
     /// Bytes of one operation.
-    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(8..=1 << 20))]
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(8..=WRITE_BYTES_MAX))]
     pub block_bytes: u32,
     /// How many threads work at the same time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
@@ -205,6 +211,55 @@ pub(crate) struct BenchMount {
     /// How much.
     #[command(flatten)]
     pub load: BenchLoad,
+}
+
+/// `duolog bench log`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchLog {
+    /// A directory with room for 300 MiB.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Sync after each append, never (but for what piles up), or after N appends.
+    #[arg(long, value_name = "each|never|N", default_value = "each", value_parser = fsync_each)]
+    pub fsync: FsyncEach,
+    /// How much.
+    #[command(flatten)]
+    pub load: BenchLoad,
+}
+
+/// When the link compresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LinkCompression {
+    /// Never.
+    Off,
+    /// When the link is behind.
+    Adaptive,
+    /// Always.
+    Always,
+}
+
+/// `duolog bench link`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchLink {
+    /// When blocks are compressed.
+    #[arg(long, value_enum, default_value = "adaptive")]
+    pub compression: LinkCompression,
+    /// Largest UDP payload, in bytes.
+    #[arg(long, value_name = "N", default_value_t = 1452, value_parser = clap::value_parser!(u16).range(1200..=6500))]
+    pub mtu_bytes: u16,
+    /// How much.
+    #[command(flatten)]
+    pub load: BenchLoad,
+}
+
+impl FsyncEach {
+    /// Whether to sync after the write with that number, the first being 1.
+    pub(crate) const fn due(self, number: u64) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Writes(count) => number.is_multiple_of(count),
+        }
+    }
 }
 
 fn fsync_each(text: &str) -> Result<FsyncEach, String> {

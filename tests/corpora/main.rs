@@ -1,7 +1,5 @@
 //! The inputs that fuzzing began with and those that once failed, each through its check again.
 
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
-
 use std::fs;
 use std::path::Path;
 

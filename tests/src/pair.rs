@@ -347,7 +347,6 @@ impl Pair {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the loss of a computer need not be durable")]
 fn rename(from: &Path, to: &Path) {
     fs::rename(from, to).unwrap();
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::cli::BenchLoad;
+
 /// `USER_HZ`, in which the kernel counts CPU time for user space: 100 on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -86,6 +88,12 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// As the command line says.
+    pub(crate) const fn of(what: &'static str, load: &BenchLoad) -> Self {
+        let BenchLoad { threads, block_bytes, seconds, .. } = *load;
+        Self { what, threads, block_bytes, seconds }
+    }
+
     /// Has each thread make its worker with `begin`, then calls the workers until the time is
     /// up. One call is one operation.
     ///

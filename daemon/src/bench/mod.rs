@@ -1,6 +1,9 @@
 //! `duolog bench`: what a directory, the log alone and the link alone take on this computer, for
 //! people who measure. Makes files of its own and removes them; touches nothing else.
 
+mod ends;
+mod link;
+mod log;
 mod measure;
 mod mount;
 
@@ -10,5 +13,7 @@ use crate::cli::Bench;
 pub(crate) fn run(what: &Bench) -> anyhow::Result<()> {
     match what {
         Bench::Mount(options) => mount::run(options)?.print(options.load.json),
+        Bench::Log(options) => log::run(options)?.print(options.load.json),
+        Bench::Link(options) => link::run(options)?.print(options.load.json),
     }
 }

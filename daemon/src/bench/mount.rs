@@ -19,13 +19,7 @@ const FILE_BYTES: u64 = 16 << 20;
 
 /// Measures a directory.
 pub(super) fn run(options: &BenchMount) -> anyhow::Result<Report> {
-    let load = Load {
-        what: "mount",
-        threads: options.load.threads,
-        block_bytes: options.load.block_bytes,
-        seconds: options.load.seconds,
-    };
-    let mut report = load.measure(|number| {
+    let mut report = Load::of("mount", &options.load).measure(|number| {
         let mut file = BenchFile::new(options, number)?;
         Ok(move || file.step())
     })?;
@@ -63,11 +57,7 @@ impl BenchFile {
 
     fn step(&mut self) -> anyhow::Result<()> {
         self.write()?;
-        let due = match self.fsync {
-            FsyncEach::Never => false,
-            FsyncEach::Writes(count) => self.next.is_multiple_of(count),
-        };
-        if due { self.sync() } else { Ok(()) }
+        if self.fsync.due(self.next) { self.sync() } else { Ok(()) }
     }
 
     fn write(&mut self) -> anyhow::Result<()> {
