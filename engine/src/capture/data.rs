@@ -79,7 +79,7 @@ impl Capture {
     /// What a new write has to wait for, if too much is under way.
     fn congestion(&self) -> Option<(Stage, Lsn)> {
         let max = self.node.config.unacknowledged_max_bytes;
-        let end = self.node.end().lsn;
+        let end = self.node.end_lsn();
         let half = Lsn(end.0.saturating_sub(max / 2));
         if end.since(self.node.committed()) > max {
             self.node.progress.want(end);

@@ -40,7 +40,7 @@ impl Room {
                     .space()
                     .map_or(0, |space| space.available_bytes)
                     .min(node.peer_free());
-                let unapplied = node.end().lsn.since(node.applied());
+                let unapplied = node.end_lsn().since(node.applied());
                 let left = free.saturating_sub(RESERVE_BYTES).saturating_sub(unapplied);
                 let fits = left >= bytes;
                 let left_bytes = if fits { left - bytes } else { left };
