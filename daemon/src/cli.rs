@@ -1,9 +1,12 @@
 //! The command line: what can be asked of `duolog`, and nothing of how it is done.
 
+mod log;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
 
@@ -38,6 +41,8 @@ pub(crate) enum Command {
     Adopt(Adopt),
     /// Turn the replicated directories back into plain ones; the node must not run.
     Leave(OfConfig),
+    /// Look at the log, and recover from it: on segments alone, beside a node or without one.
+    Log(Log),
     /// Show that no commit is lost: two nodes on this computer, one of them killed under load.
     Demo(Demo),
     /// Measure what this computer can do: a directory (plain or mounted), the log, the link.

@@ -1,8 +1,9 @@
 //! How the commands talk to the node that runs on this computer: a unix socket, one line of JSON
-//! for the question and one for the answer.
+//! for the question and one for the answer, or several where it takes its time.
 //!
 //! ```text
 //! {"ask":"status"}            ->  {"status":{...}}
+//! {"ask":"base","dest":"/b"}  ->  {"progress":{...}} as it goes, at last {"base":{...}}
 //! anything else               ->  {"refused":"what was wrong with it"}
 //! ```
 //! Who may ask is a matter of the socket's permissions (mode 0660, group `duolog` where there is
@@ -19,6 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 use crate::status::Status;
 
@@ -35,6 +37,11 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/duolog/1.sock";
 pub(crate) enum Question {
     /// How it stands.
     Status,
+    /// Take a base copy.
+    Base {
+        /// Where it goes: an absolute path that does not exist.
+        dest: PathBuf,
+    },
 }
 
 /// What the node answers.
@@ -43,9 +50,47 @@ pub(crate) enum Question {
 pub(crate) enum Answer {
     /// How it stands.
     Status(Box<Status>),
+    /// How far it came; another answer follows.
+    Progress {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all, as far as is known.
+        total: u64,
+    },
+    /// The base copy is whole.
+    Base(BaseTaken),
     /// The question was not understood or cannot be granted.
     Refused(String),
 }
+
+/// A base copy that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BaseTaken {
+    /// Replay begins here, in bytes of log.
+    pub from: u64,
+    /// Replay must come at least this far.
+    pub consistent_from: u64,
+    /// Files copied.
+    pub files: u64,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Where the segments are that a replay needs.
+    pub state_dir: PathBuf,
+    /// How many bytes of log the node keeps for that.
+    pub recovery_window_bytes: u64,
+}
+
+/// What a question leads to.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// One answer.
+    At(Answer),
+    /// Answers as they come; the last one is no [`Answer::Progress`].
+    Later(mpsc::Receiver<Answer>),
+}
+
+/// Answers questions.
+pub(crate) type Answerer = Arc<dyn Fn(Question) -> Reply + Send + Sync>;
 
 /// Why the socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +148,12 @@ pub(crate) enum AskError {
         /// What was wrong with the answer.
         source: serde_json::Error,
     },
+    /// The answer is one to another question.
+    #[error("the node on {} answered another question; use the duolog that it runs with", path.display())]
+    Other {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The node will not.
     #[error("the node refused: {0}")]
     Refused(String),
@@ -148,14 +199,13 @@ impl Listener {
 
     /// Answers until the future is dropped. Each caller is served by itself: a slow one holds
     /// nobody up.
-    pub(crate) async fn serve(&self, answer: Arc<dyn Fn(Question) -> Answer + Send + Sync>) {
+    pub(crate) async fn serve(&self, answer: Answerer) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let answer = answer.clone();
                     tokio::spawn(async move {
-                        let served = tokio::time::timeout(TIMEOUT, serve_one(stream, answer)).await;
-                        if let Ok(Err(error)) = served {
+                        if let Err(error) = serve_one(stream, answer).await {
                             tracing::debug!(%error, "a caller on the control socket went away");
                         }
                     });
@@ -177,27 +227,48 @@ impl Drop for Listener {
     }
 }
 
-async fn serve_one(
-    mut stream: UnixStream,
-    answer: Arc<dyn Fn(Question) -> Answer + Send + Sync>,
-) -> io::Result<()> {
+async fn serve_one(mut stream: UnixStream, answer: Answerer) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut line = Vec::new();
-    tokio::io::BufReader::new(read.take(QUESTION_MAX_BYTES)).read_until(b'\n', &mut line).await?;
-    let said = match serde_json::from_slice(&line) {
+    let mut read = tokio::io::BufReader::new(read.take(QUESTION_MAX_BYTES));
+    within(read.read_until(b'\n', &mut line)).await?;
+    let mut reply = match serde_json::from_slice(&line) {
         Ok(question) => answer(question),
-        Err(error) => Answer::Refused(format!("the question is not understood: {error}")),
+        Err(error) => {
+            Reply::At(Answer::Refused(format!("the question is not understood: {error}")))
+        }
     };
-    let mut text = serde_json::to_vec(&said)?;
-    text.push(b'\n');
-    write.write_all(&text).await
+    loop {
+        let (said, more) = match reply {
+            Reply::At(answer) => (answer, None),
+            Reply::Later(mut answers) => match answers.recv().await {
+                Some(answer) => (answer, Some(answers)),
+                None => return Ok(()),
+            },
+        };
+        let mut text = serde_json::to_vec(&said)?;
+        text.push(b'\n');
+        within(write.write_all(&text)).await?;
+        let Some(answers) = more else { return Ok(()) };
+        reply = Reply::Later(answers);
+    }
 }
 
-/// Asks the node that listens on `path`.
+async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(TIMEOUT, step)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Asks the node that listens on `path`, and reads answers until one is no progress.
 ///
 /// # Errors
 /// Names what to do when nobody listens or the caller may not ask.
-pub(crate) fn ask(path: &Path, question: &Question) -> Result<Answer, AskError> {
+pub(crate) fn ask(
+    path: &Path,
+    question: &Question,
+    on_progress: &mut dyn FnMut(u64, u64),
+) -> Result<Answer, AskError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             AskError::NotRunning { path: path.to_owned() }
@@ -206,17 +277,25 @@ pub(crate) fn ask(path: &Path, question: &Question) -> Result<Answer, AskError> 
         _ => AskError::Io { path: path.to_owned(), source },
     };
     let mut stream = StdStream::connect(path).map_err(failed)?;
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
+    // A base copy takes as long as it takes; a node that ends closes the socket.
+    let timeout = (*question == Question::Status).then_some(TIMEOUT);
+    stream.set_read_timeout(timeout).map_err(failed)?;
     stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
     let mut text = serde_json::to_vec(question).map_err(|error| failed(error.into()))?;
     text.push(b'\n');
     stream.write_all(&text).map_err(failed)?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).map_err(failed)?;
-    match serde_json::from_str(&line) {
-        Ok(Answer::Refused(why)) => Err(AskError::Refused(why)),
-        Ok(answer) => Ok(answer),
-        Err(source) => Err(AskError::NotUnderstood { path: path.to_owned(), source }),
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).map_err(failed)? == 0 {
+            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+        }
+        match serde_json::from_str(&line) {
+            Ok(Answer::Progress { done, total }) => on_progress(done, total),
+            Ok(Answer::Refused(why)) => return Err(AskError::Refused(why)),
+            Ok(answer) => return Ok(answer),
+            Err(source) => return Err(AskError::NotUnderstood { path: path.to_owned(), source }),
+        }
     }
 }
 
@@ -225,9 +304,9 @@ pub(crate) fn ask(path: &Path, question: &Question) -> Result<Answer, AskError> 
 /// # Errors
 /// As [`ask`].
 pub(crate) fn status(path: &Path) -> Result<Status, AskError> {
-    match ask(path, &Question::Status)? {
+    match ask(path, &Question::Status, &mut |_, _| {})? {
         Answer::Status(status) => Ok(*status),
-        Answer::Refused(why) => Err(AskError::Refused(why)),
+        _ => Err(AskError::Other { path: path.to_owned() }),
     }
 }
 
@@ -259,11 +338,26 @@ mod tests {
         };
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         std::thread::spawn(move || {
-            let answer = Arc::new(|_| Answer::Refused("not today".into()));
+            let answer = Arc::new(|question| {
+                if question == Question::Status {
+                    return Reply::At(Answer::Refused("not today".into()));
+                }
+                let (say, answers) = mpsc::channel(8);
+                for done in 1..=3 {
+                    say.try_send(Answer::Progress { done, total: 3 }).unwrap();
+                }
+                say.try_send(Answer::Refused("nor tomorrow".into())).unwrap();
+                Reply::Later(answers)
+            });
             runtime.block_on(listener.serve(answer));
         });
-        let refused = ask(&path, &Question::Status).unwrap_err();
+        let refused = ask(&path, &Question::Status, &mut |_, _| {}).unwrap_err();
         assert!(matches!(refused, AskError::Refused(why) if why == "not today"));
+        let mut seen = Vec::new();
+        let base = Question::Base { dest: "/b".into() };
+        let refused = ask(&path, &base, &mut |done, _| seen.push(done)).unwrap_err();
+        assert!(matches!(refused, AskError::Refused(why) if why == "nor tomorrow"));
+        assert_eq!(seen, [1, 2, 3]);
 
         let mut stream = StdStream::connect(&path).unwrap();
         stream.write_all(b"{\"ask\":\"the way\"}\n").unwrap();
@@ -276,11 +370,11 @@ mod tests {
     fn a_node_that_does_not_run_is_named_with_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("nobody.sock");
-        let error = ask(&path, &Question::Status).unwrap_err();
+        let error = status(&path).unwrap_err();
         assert!(error.to_string().contains("start it with duolog run"), "{error}");
         // A crash leaves the socket behind; nobody listens on it.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(matches!(ask(&path, &Question::Status), Err(AskError::NotRunning { .. })));
+        assert!(matches!(status(&path), Err(AskError::NotRunning { .. })));
     }
 
     #[test]

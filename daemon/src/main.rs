@@ -1,6 +1,7 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
 //! exit code: 0 done, 1 failed, 2 the command line is wrong.
 
+mod base;
 mod bench;
 mod cli;
 mod config;
@@ -8,6 +9,7 @@ mod control;
 mod demo;
 mod keygen;
 mod link;
+mod log;
 mod logging;
 mod mounts;
 mod notify;
@@ -17,7 +19,7 @@ mod shell;
 mod standing;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -46,6 +48,7 @@ fn perform(command: Command) -> anyhow::Result<bool> {
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
+        Command::Log(options) => return log::run(&options.verb),
         Command::Bench(what) => bench::run(&what)?,
         Command::Demo(options) => return demo::run(&options),
         Command::DemoWriter(options) => demo::write(&options)?,
@@ -54,11 +57,7 @@ fn perform(command: Command) -> anyhow::Result<bool> {
 }
 
 fn show_status(options: &cli::Status) -> anyhow::Result<()> {
-    let socket = match (&options.socket, &options.config) {
-        (Some(socket), _) => socket.clone(),
-        (None, Some(file)) => Config::load(file)?.control_socket,
-        (None, None) => PathBuf::from(control::DEFAULT_SOCKET),
-    };
+    let socket = socket(options.socket.as_deref(), options.config.as_deref())?;
     let status = control::status(&socket)?;
     if options.json {
         println!("{}", serde_json::to_string(&status)?);
@@ -66,4 +65,13 @@ fn show_status(options: &cli::Status) -> anyhow::Result<()> {
         print!("{}", status.table());
     }
     Ok(())
+}
+
+/// Where the node that is meant listens.
+fn socket(socket: Option<&Path>, config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    Ok(match (socket, config) {
+        (Some(socket), _) => socket.to_owned(),
+        (None, Some(file)) => Config::load(file)?.control_socket,
+        (None, None) => PathBuf::from(control::DEFAULT_SOCKET),
+    })
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::cli::Run;
 use crate::config::Config;
-use crate::control::{Answer, Listener, Question};
+use crate::control::{Answer, Listener, Question, Reply};
 use crate::mounts;
 use crate::shell::{Event, Shell};
 
@@ -57,7 +57,8 @@ async fn supervise(config: Config, with_parent: bool) -> anyhow::Result<()> {
         })
         .context("cannot start a thread")?;
     let answer = Arc::new(move |question: Question| match question {
-        Question::Status => Answer::Status(Box::new(shell.status())),
+        Question::Status => Reply::At(Answer::Status(Box::new(shell.status()))),
+        Question::Base { dest } => shell.take_base(dest),
     });
     let mut stopping = false;
     loop {

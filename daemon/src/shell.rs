@@ -48,12 +48,14 @@ pub(crate) enum Event {
 /// A node's process, as far as it has come.
 #[derive(Debug)]
 pub(crate) struct Shell {
-    config: Config,
+    pub(crate) config: Config,
     phase: Mutex<Phase>,
-    node: OnceLock<Arc<Node>>,
+    pub(crate) node: OnceLock<Arc<Node>>,
     stats: OnceLock<Arc<Stats>>,
     bond: Arc<Bond>,
     mounted: AtomicBool,
+    /// One base copy at a time.
+    pub(crate) copying: Arc<AtomicBool>,
 }
 
 /// What was begun and has to be ended.
@@ -71,6 +73,7 @@ impl Shell {
             stats: OnceLock::new(),
             bond: Arc::default(),
             mounted: AtomicBool::new(false),
+            copying: Arc::default(),
         }
     }
 

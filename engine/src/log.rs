@@ -34,7 +34,10 @@ pub use control::{ControlFile, ControlFileError};
 pub use cut::{CutError, KeptBranch, branches, drop_branch};
 pub use reader::{LogReader, ReadError};
 pub use recovery::{OpenError, Recovered};
-pub use segment::{SegmentReader, SegmentReaderError, segment_files};
+pub use segment::{
+    SegmentReader, SegmentReaderError, name as segment_name, parse_name as parse_segment_name,
+    segment_files,
+};
 pub use spares::Recycled;
 
 use std::io;

@@ -19,7 +19,8 @@ use duolog_wal::{ClusterId, Lsn, NodeId};
 const BOUND: Duration = Duration::from_secs(30);
 
 fn config(root: &Path, id: NodeId) -> NodeConfig {
-    let rules = LocalRules::new(Preset::Sqlite, &["local*".to_owned()]).unwrap();
+    let rules =
+        LocalRules::new(Preset::Sqlite, &["local*".to_owned(), "/only/*/f".to_owned()]).unwrap();
     let directory = Directory::of(&root.join("data"), rules).unwrap();
     let mut config = NodeConfig::new(ClusterId(7), id, root.join("state"), vec![directory]);
     config.log.segment_bytes = 4 << 20;
@@ -210,6 +211,98 @@ fn an_fsync_waits_for_the_second_node() {
     pair.stop();
 }
 
+/// What is kept locally is never in the log, whatever it is and however it comes to be.
+#[test]
+fn local_files_of_any_kind_stay_on_their_node() {
+    let pair = Pair::new();
+    let at = |name: &str| pair.mount.join(name);
+    fs::create_dir(at("d")).unwrap();
+    fs::write(at("d/replicated"), b"both").unwrap();
+
+    fs::create_dir(at("local.dir")).unwrap();
+    fs::write(at("local.dir/inside"), b"here only").unwrap();
+    std::os::unix::fs::symlink("inside", at("local.dir/link")).unwrap();
+    std::os::unix::fs::symlink("d", at("local.link")).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(at("local.sock")).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::TMPFILE;
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let unnamed = || {
+        let file = rustix::fs::open(at("local.dir"), flags, mode).unwrap();
+        fs::File::from(file)
+    };
+    unnamed().write_all(b"never seen").unwrap();
+    let mut file = unnamed();
+    file.write_all(b"named later").unwrap();
+    let from = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let follow = rustix::fs::AtFlags::SYMLINK_FOLLOW;
+    let cwd = rustix::fs::CWD;
+    rustix::fs::linkat(cwd, &from, cwd, at("local.dir/named"), follow).unwrap();
+    assert_eq!(fs::read(at("local.dir/named")).unwrap(), b"named later");
+    let error = rustix::fs::linkat(cwd, &from, cwd, at("d/named"), follow).unwrap_err();
+    assert_eq!(error, rustix::io::Errno::XDEV);
+    fs::rename(at("local.dir/named"), at("local.renamed")).unwrap();
+    assert_eq!(fs::read_dir(at("local.dir")).unwrap().count(), 2);
+    drop((socket, file));
+
+    let dir = pair.stop();
+    let names = |node: &str| {
+        let tree = tree(&dir.path().join(node).join(".data.duolog/data"));
+        tree.into_iter().map(|entry| entry.0.display().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("two"), ["d", "d/replicated"]);
+    assert!(names("one").len() > 5, "{:?}", names("one"));
+    Pair::start(dir).stop();
+}
+
+/// What others put into the backing directory is not shown; in its place nothing can be made, and
+/// the directory that it is in cannot be removed.
+#[test]
+fn a_stranger_in_the_directory_ends_no_node() {
+    let pair = Pair::new();
+    fs::create_dir(pair.mount.join("d")).unwrap();
+    let dir = pair.stop();
+    fs::write(dir.path().join("one/.data.duolog/data/d/stranger"), b"").unwrap();
+
+    let pair = Pair::start(dir);
+    let at = |name: &str| pair.mount.join(name);
+    let kind = |result: std::io::Result<()>| result.unwrap_err().kind();
+    assert!(!at("d/stranger").exists());
+    assert_eq!(kind(fs::write(at("d/stranger"), b"")), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(kind(fs::create_dir(at("d/stranger"))), std::io::ErrorKind::AlreadyExists);
+    fs::write(at("other"), b"").unwrap();
+    assert_eq!(kind(fs::rename(at("other"), at("d/stranger"))), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(kind(fs::remove_dir(at("d"))), std::io::ErrorKind::DirectoryNotEmpty);
+    fs::write(at("d/fine"), b"").unwrap();
+    pair.stop();
+}
+
+/// A directory does not take with it what would then be kept otherwise than before.
+#[test]
+fn a_move_that_would_make_replicated_files_local_is_refused() {
+    let pair = Pair::new();
+    let at = |name: &str| pair.mount.join(name);
+    fs::create_dir_all(at("d/e")).unwrap();
+    fs::write(at("d/e/f"), b"both").unwrap();
+    fs::create_dir(at("only")).unwrap();
+    let error = fs::rename(at("d/e"), at("only/e")).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::CrossesDevices);
+    fs::rename(at("d/e"), at("e")).unwrap();
+    let long = "n".repeat(250);
+    let mut deep = at("e");
+    for _ in 0..10 {
+        deep.push(&long);
+        fs::create_dir(&deep).unwrap();
+    }
+    let mut other = at("d");
+    for _ in 0..8 {
+        other.push(&long);
+        fs::create_dir(&other).unwrap();
+    }
+    let error = fs::rename(at("e"), other.join("e")).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidFilename);
+    pair.stop();
+}
+
 /// A file that grows never looks shorter than it was: the kernel would cut it there, and a server
 /// that asks for the end would write over what it has.
 #[test]
@@ -242,4 +335,65 @@ fn a_growing_file_never_looks_shorter_than_it_was() {
         assert_eq!(looks.join().unwrap(), None, "size seen and size written before");
     });
     pair.stop();
+}
+
+/// A server that crashed may have written what only this node has. Whoever opens the file next
+/// could show it to a client as committed.
+#[test]
+fn a_file_that_nobody_has_open_is_opened_once_its_records_are_on_both_nodes() {
+    let mut pair = Pair::new();
+    let path = pair.mount.join("f");
+    let file = fs::File::create(&path).unwrap();
+    file.sync_all().unwrap();
+    pair.wire.take();
+    file.write_all_at(b"a commit that nobody was told of", 0).unwrap();
+    let end = pair.first.end().lsn;
+    drop(file);
+
+    // Closing is told to the node a little later, and until then the file counts as open.
+    let waiting = (0..100).find_map(|_| {
+        let path = path.clone();
+        let (done, opened) = std::sync::mpsc::channel();
+        let opener = std::thread::spawn(move || {
+            let file = fs::File::open(path).unwrap();
+            done.send(()).unwrap_or(());
+            fs::read(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).unwrap()
+        });
+        match opened.recv_timeout(Duration::from_millis(200)) {
+            Ok(()) => drop(opener.join().unwrap()),
+            Err(_) => return Some(opener),
+        }
+        None
+    });
+    let opener = waiting.expect("an open of what only one node has must wait");
+    assert!(pair.second.durable() < end);
+    pair.wire = Some(Wire::new(&pair.first, &pair.second));
+    assert_eq!(opener.join().unwrap(), b"a commit that nobody was told of");
+    assert!(pair.second.durable() >= end);
+    pair.stop();
+}
+
+/// What a restarted primary has and its peer lacks is there before the mount shows it.
+#[test]
+fn a_restarted_primary_is_not_ready_before_its_peer_has_its_whole_log() {
+    let mut pair = Pair::new();
+    let file = fs::File::create(pair.mount.join("f")).unwrap();
+    file.sync_all().unwrap();
+    pair.wire.take();
+    file.write_all_at(b"here alone", 0).unwrap();
+    drop(file);
+    let Pair { first, second, dir, .. } = pair;
+    // Without its peer it cannot stop cleanly, and keeps what it has.
+    assert!(first.stop(Duration::from_millis(100)).is_err());
+    drop(first);
+
+    let first = Node::open(config(&dir.path().join("one"), NodeId::Node1)).unwrap();
+    first.lead(true).unwrap();
+    assert!(!first.wait_ready(Duration::from_millis(200)).unwrap(), "the peer lacks the end");
+    let wire = Wire::new(&first, &second);
+    assert!(first.wait_ready(BOUND).unwrap());
+    assert!(second.durable() >= first.end().lsn);
+    first.stop(BOUND).unwrap();
+    drop(wire);
+    second.stop(BOUND).unwrap();
 }

@@ -60,17 +60,24 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
 
     // The server alone crashes.
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(200, COMMITS_LIMIT);
+    journal.wait_for(200, COMMITS_LIMIT, || writers.assert_run());
     server.kill();
     writers.fail();
     server = Server::start(&site, &outside);
     check(&server, &journal, seed);
     journal.seen(&server.rows());
 
+    // After a clean stop of everything both copies are the same.
+    server.stop();
+    pair.stop();
+    pair.compare();
+    pair.start_again();
+    server = Server::start(&site, &outside);
+
     // The computer is lost.
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(200, COMMITS_LIMIT);
-    pair.kill_prim();
+    journal.wait_for(200, COMMITS_LIMIT, || writers.assert_run());
+    pair.kill_prim_ahead_of_second(&journal);
     server.kill();
     writers.fail();
     pair.lose_prim();
@@ -79,7 +86,7 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
 
     // And it goes on there.
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(40, COMMITS_LIMIT);
+    journal.wait_for(40, COMMITS_LIMIT, || writers.assert_run());
     writers.stop();
     check(&server, &journal, seed);
     server.stop();

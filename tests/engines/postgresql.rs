@@ -63,7 +63,6 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
     server.execute("postgres", &["CREATE DATABASE third STRATEGY = wal_log TABLESPACE apart"]);
     server.execute("another", &["CREATE TABLE t AS SELECT generate_series(1, 1000) AS i"]);
     server.execute("third", &["CREATE TABLE t AS SELECT generate_series(1, 1000) AS i"]);
-    writers.assert_run();
 
     // The server alone crashes.
     server.kill();
@@ -76,8 +75,8 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
     let mut load = server.client_program("pgbench");
     load.args(["-c", "8", "-j", "2", "-T", "100", "-n", "postgres"]);
     let load = spawn(move || try_run(load, PGBENCH_LIMIT));
-    journal.wait_for(400, COMMITS_LIMIT);
-    pair.kill_prim();
+    journal.wait_for(400, COMMITS_LIMIT, || writers.assert_run());
+    pair.kill_prim_ahead_of_second(&journal);
     server.kill();
     writers.fail();
     assert!(!load.join().unwrap().0.success(), "pgbench goes on without a server");
@@ -90,7 +89,7 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
 
     // And it goes on there.
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(40, COMMITS_LIMIT);
+    journal.wait_for(40, COMMITS_LIMIT, || writers.assert_run());
     writers.stop();
     check(&server, &journal);
     server.stop();
@@ -115,7 +114,7 @@ fn a_clean_swap_takes_unlogged_tables_and_replication_slots_along() {
         ],
     );
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(100, COMMITS_LIMIT);
+    journal.wait_for(100, COMMITS_LIMIT, || writers.assert_run());
     writers.stop();
     server.stop();
     pair.stop();
@@ -134,7 +133,7 @@ fn a_clean_swap_takes_unlogged_tables_and_replication_slots_along() {
 
     // Back again, node2 having served.
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(100, COMMITS_LIMIT);
+    journal.wait_for(100, COMMITS_LIMIT, || writers.assert_run());
     writers.stop();
     server.stop();
     pair.stop();
@@ -157,14 +156,17 @@ fn kills_at_random_moments_lose_nothing_and_show_nothing_that_is_lost_later() {
     let mut server = set_up(&pair, "1");
     for round in 1..=4 {
         let writers = server.start_writers(journal.path(), 6);
-        journal.wait_for(random.between(5, 200), COMMITS_LIMIT);
+        journal.wait_for(random.between(5, 200), COMMITS_LIMIT, || writers.assert_run());
         if round == 2 {
             pair.kill_second();
             pair.restart_second();
-            journal.wait_for(random.between(5, 100), COMMITS_LIMIT);
-            writers.assert_run();
+            journal.wait_for(random.between(5, 100), COMMITS_LIMIT, || writers.assert_run());
         }
-        pair.kill_prim();
+        if random.once_in(2) {
+            pair.kill_prim();
+        } else {
+            pair.kill_prim_ahead_of_second(&journal);
+        }
         server.kill();
         writers.fail();
         if round == 4 {
@@ -196,7 +198,7 @@ fn a_data_directory_that_was_there_before_begins_as_a_base_copy_on_node2() {
     let server = Server::start(&pair.directory(1, "data"), &outside);
     server.create_promise(None);
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(100, COMMITS_LIMIT);
+    journal.wait_for(100, COMMITS_LIMIT, || writers.assert_run());
     writers.stop();
     server.stop();
 
@@ -204,7 +206,7 @@ fn a_data_directory_that_was_there_before_begins_as_a_base_copy_on_node2() {
     let server = Server::start(&site, &outside);
     server.pgbench("postgres", &["-i", "-s", "1", "--quiet"]);
     let writers = server.start_writers(journal.path(), 4);
-    journal.wait_for(100, COMMITS_LIMIT);
+    journal.wait_for(100, COMMITS_LIMIT, || writers.assert_run());
     pair.kill_prim();
     server.kill();
     writers.fail();

@@ -41,21 +41,22 @@ fn position(pair: &mut Pair) -> Mark {
 /// By time, as exact as the log's marks are.
 fn time() -> Mark {
     let now = now_us();
-    Mark { until: rfc3339(now), moment: Moment { not_before_us: now, not_after_us: now + MARK_US } }
+    Mark {
+        until: format!("@{}", now * 1000),
+        moment: Moment { not_before_us: now, not_after_us: now + MARK_US },
+    }
 }
 
-/// A moment of this century, as people write it.
-fn rfc3339(us: u64) -> String {
-    let mut command = Command::new("date");
-    command.args(["--utc", "--date", &format!("@{}", us / 1_000_000), "+%Y-%m-%dT%H:%M:%S"]);
-    let out = command.output().unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
-    format!("{}.{:06}Z", text.trim_end(), us % 1_000_000)
+/// Copies a directory with all that its files have.
+fn copy(from: &Path, to: &Path) {
+    let mut command = Command::new("cp");
+    command.args(["-a", "--reflink=auto"]).arg(from).arg(to);
+    run(command, REPLAY_LIMIT);
 }
 
 fn replay(base: &Path, log: &Path, until: &str) {
-    let mut command = duolog(&["log", "replay", "--until", until, "--base"]);
-    command.arg(base).arg(log);
+    let mut command = duolog(&["log", "replay", "--until", until]);
+    command.arg(base).arg("--segments").arg(log);
     run(command, REPLAY_LIMIT);
 }
 
@@ -80,30 +81,31 @@ fn replay_to_a_mark_has_what_was_acknowledged_before_and_nothing_that_began_afte
     let mut load = server.client_program("pgbench");
     load.args(["-c", "4", "-T", "300", "-n", "postgres"]);
     let load = spawn(move || try_run(load, Duration::from_mins(5)));
-    journal.wait_for(50, COMMITS_LIMIT);
+    journal.wait_for(50, COMMITS_LIMIT, || writers.assert_run());
     let base = pair.base();
     let mut marks = Vec::new();
     while marks.len() < MARKS {
-        journal.wait_for(random.between(1, 60), COMMITS_LIMIT);
+        journal.wait_for(random.between(1, 60), COMMITS_LIMIT, || writers.assert_run());
         marks.push(if random.once_in(2) { time() } else { position(&mut pair) });
-        writers.assert_run();
     }
     // The last mark has something behind it.
-    journal.wait_for(100, COMMITS_LIMIT);
+    journal.wait_for(100, COMMITS_LIMIT, || writers.assert_run());
     writers.stop();
     server.kill();
     load.join().unwrap();
     pair.stop();
 
     let log = pair.node(1).unwrap().state_dir();
-    let copy = outside.join("copy");
+    // A moment ends with the log's next mark, so it may be behind a position that is later.
+    let base_of_moments = outside.join("base-of-moments");
+    copy(&base, &base_of_moments);
+    let thrown_away = outside.join("copy");
     for (number, mark) in marks.iter().enumerate() {
-        replay(&base, &log, &mark.until);
+        let base = if mark.until.starts_with('@') { &base_of_moments } else { &base };
+        replay(base, &log, &mark.until);
         // The server's own recovery must not touch what is replayed further.
-        let mut command = Command::new("cp");
-        command.args(["-a", "--reflink=auto"]).arg(base.join("data-0")).arg(&copy);
-        run(command, REPLAY_LIMIT);
-        let server = Server::start(&copy, &outside);
+        copy(&base.join("data-0"), &thrown_away);
+        let server = Server::start_on_copy(&thrown_away, &outside);
         let survived = journal.promises().check_at(&server.rows(), mark.moment);
         println!("until {}: {survived:?}", mark.until);
         server.check_pgbench("postgres");
@@ -111,6 +113,6 @@ fn replay_to_a_mark_has_what_was_acknowledged_before_and_nothing_that_began_afte
             server.check_tables();
         }
         server.kill();
-        fs::remove_dir_all(&copy).unwrap();
+        fs::remove_dir_all(&thrown_away).unwrap();
     }
 }

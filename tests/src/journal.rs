@@ -98,11 +98,17 @@ impl Journal {
         text.split(|byte| *byte == b'\n').map(|line| u64::from(line.starts_with(b"a "))).sum()
     }
 
-    /// Waits until `more` further commits were acknowledged.
-    pub fn wait_for(&self, more: u64, limit: Duration) {
-        let target = self.count() + more;
-        let what = format!("{more} further commits, {target} in all");
-        wait::until(what, limit, || (self.count() >= target).then_some(()));
+    /// Waits until `more` further commits were acknowledged; asks `alive` meanwhile, which
+    /// fails the test when its writers do not go on.
+    pub fn wait_for(&self, more: u64, limit: Duration, mut alive: impl FnMut()) {
+        let (before, target) = (self.count(), self.count() + more);
+        let reached = wait::within(limit, || {
+            alive();
+            (self.count() >= target).then_some(())
+        });
+        let came = self.count() - before;
+        let seconds = limit.as_secs();
+        assert!(reached.is_some(), "{came} commits instead of {more} within {seconds} s");
     }
 
     /// What was seen is promised: a reader that saw a commit may rely on it (no phantoms).

@@ -140,7 +140,10 @@ impl Server {
             let journal = Journal::open(journal);
             let session = Session::new(self.bare_client());
             let stop = Arc::clone(&stop);
-            spawn(move || write(&journal, session, writer, &stop))
+            spawn(move || {
+                let ended = write(&journal, session, writer, &stop);
+                ended.inspect_err(|error| println!("writer {writer} ends: {error}"))
+            })
         };
         Writers { threads: (1..=writers).map(start).collect(), stop }
     }
@@ -187,6 +190,11 @@ impl Writers {
         for thread in self.threads {
             assert!(thread.join().unwrap().is_err(), "a writer goes on without a server");
         }
+    }
+
+    /// Fails the test when one of them has ended.
+    pub fn assert_run(&self) {
+        assert!(self.threads.iter().all(|it| !it.is_finished()), "a writer has ended");
     }
 }
 

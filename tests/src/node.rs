@@ -184,6 +184,11 @@ impl Node {
         self.process = Some(Process::start(&format!("node{}", self.number), command, &said));
     }
 
+    /// Whether it was started, and neither stopped nor killed since.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// How it stands, if it answers.
     pub fn status(&self) -> Option<Status> {
         let mut command = duolog(&["status", "--json", "--config"]);
@@ -234,6 +239,11 @@ impl Node {
         assert!(left.is_empty(), "node{} left its mounts: {left:?}", self.number);
     }
 
+    /// Takes its time away: it is there and does nothing, until it is killed.
+    pub fn stall(&mut self) {
+        self.process.as_ref().expect("it was started").stall();
+    }
+
     /// Kills it, and takes its mounts away from whoever uses them.
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {
@@ -248,7 +258,10 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(process) = self.process.as_ref().filter(|_| std::thread::panicking()) {
-            eprintln!("node{} said at last:\n{}", self.number, process.said());
+            let mut command = duolog(&["status", "--json", "--config"]);
+            command.arg(self.config());
+            let (_, status) = try_run(command, COMMAND_LIMIT);
+            eprintln!("node{} said at last:\n{}\n{status}", self.number, process.said());
         }
         self.kill();
     }

@@ -17,10 +17,14 @@ use std::time::Duration;
 use duolog_engine::store::compare::{Except, trees};
 use duolog_engine::store::{self, LocalRules, Preset};
 
+use crate::journal::Journal;
 use crate::node::{Common, Node, Role, Status, duolog};
 use crate::process::{User, run};
 use crate::scratch::Scratch;
+use crate::wait;
 
+/// How long writers may try to get ahead of a second node that is stalled.
+const STALL: Duration = Duration::from_millis(300);
 /// Small segments and checkpoints, so that a short test sees many of both.
 const LOG: &str = "segment_bytes = 16777216\ncheckpoint_bytes = 33554432\n";
 
@@ -139,12 +143,31 @@ impl Pair {
         }
     }
 
-    /// Starts the daemon that was killed; it goes on as PRIM.
+    /// The same, with the other daemon stalled just before and killed with it: whatever was
+    /// acknowledged without being on the other disk is lost for good.
+    pub fn kill_prim_ahead_of_second(&mut self, journal: &Journal) {
+        let second = 1 - self.serves;
+        if let Some(node) = self.node(second + 1) {
+            node.stall();
+        }
+        // Nothing is acknowledged any more; were it otherwise, here it would show.
+        let before = journal.count();
+        wait::within(STALL, || (journal.count() > before + 50).then_some(()));
+        self.kill_prim();
+        if let Some(node) = self.node(second + 1) {
+            node.kill();
+        }
+    }
+
+    /// Starts what was killed; the one that served goes on as PRIM.
     pub fn restart_prim(&mut self) {
-        let serves = self.serves;
-        if let Some(node) = self.node(serves + 1) {
-            node.start();
-            node.wait_prim();
+        let (serves, second) = (self.serves, 1 - self.serves);
+        if let Some(nodes) = &mut self.nodes {
+            if !nodes[second].is_running() {
+                nodes[second].start();
+            }
+            nodes[serves].start();
+            nodes[serves].wait_prim();
         }
     }
 
@@ -176,7 +199,9 @@ impl Pair {
         } else {
             rename(&home(lost), &gone);
             let node = self.node(other + 1).unwrap();
-            node.stop();
+            if node.is_running() {
+                node.stop();
+            }
         }
         self.serve_alone(other);
     }
@@ -322,7 +347,6 @@ impl Pair {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the loss of a computer need not be durable")]
 fn rename(from: &Path, to: &Path) {
     fs::rename(from, to).unwrap();
 }

@@ -71,11 +71,20 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits until it takes commands. Socket and log go to `outside`.
     pub fn start(data: &Path, outside: &Path) -> Self {
+        Self::start_with(data, outside, &[])
+    }
+
+    /// Starts a server on a copy that is looked at and thrown away: it need not sync.
+    pub fn start_on_copy(data: &Path, outside: &Path) -> Self {
+        Self::start_with(data, outside, &["fsync=off"])
+    }
+
+    fn start_with(data: &Path, outside: &Path, settings: &[&str]) -> Self {
         let sockets = outside.join("postgresql");
         user().make_dir(&sockets);
         let mut command = program("postgres");
         command.arg("-D").arg(data).arg("-k").arg(&sockets);
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().chain(settings) {
             command.args(["-c", setting]);
         }
         let said = outside.join("postgresql.said");
@@ -86,6 +95,8 @@ impl Server {
             server.try_connect("postgres").ok()
         });
         assert!(ready.is_some(), "PostgreSQL does not start:\n{}", server.process.said());
+        // Once its directory is gone it may end by itself and leave its shared memory.
+        server.process.note_shared_memory();
         server
     }
 
@@ -203,7 +214,10 @@ impl Server {
             let journal = Journal::open(journal);
             let client = self.connect("postgres");
             let stop = Arc::clone(&stop);
-            spawn(move || write(&journal, client, writer, &stop))
+            spawn(move || {
+                let ended = write(&journal, client, writer, &stop);
+                ended.inspect_err(|error| println!("writer {writer} ends: {}", with_cause(error)))
+            })
         };
         Writers { threads: (1..=writers).map(start).collect(), stop }
     }

@@ -115,6 +115,7 @@ pub struct Process {
     child: Child,
     said: PathBuf,
     ended: Option<ExitStatus>,
+    shared: BTreeSet<Shared>,
 }
 
 impl Process {
@@ -123,7 +124,13 @@ impl Process {
         let out = File::options().create(true).append(true).open(said).unwrap();
         command.stdout(out.try_clone().unwrap()).stderr(out);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self { name: name.to_owned(), child, said: said.to_owned(), ended: None }
+        Self {
+            name: name.to_owned(),
+            child,
+            said: said.to_owned(),
+            ended: None,
+            shared: BTreeSet::new(),
+        }
     }
 
     /// Its id.
@@ -163,6 +170,11 @@ impl Process {
         self.wait(limit);
     }
 
+    /// Takes its time away: it is there and does nothing, until it is killed.
+    pub fn stall(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+    }
+
     /// Ends its standard input, where that is a pipe, and waits for a clean end.
     ///
     /// # Panics
@@ -187,14 +199,25 @@ impl Process {
         self.end();
     }
 
+    /// Notes its shared memory, which is removed with it, however it ends.
+    pub fn note_shared_memory(&mut self) {
+        self.shared.extend(descendants(self.pid()).into_iter().flat_map(shared_memory));
+    }
+
     fn end(&mut self) {
-        if self.ended().is_some() {
-            return;
+        if self.ended().is_none() {
+            self.end_tree();
         }
+        for leftover in std::mem::take(&mut self.shared) {
+            leftover.remove();
+        }
+    }
+
+    fn end_tree(&mut self) {
         // Stopped, it starts no further child while they are listed.
         kill_process(self.pid(), Signal::STOP).ok();
         let tree = descendants(self.pid());
-        let shared: BTreeSet<_> = tree.iter().flat_map(|pid| shared_memory(*pid)).collect();
+        self.shared.extend(tree.iter().flat_map(|pid| shared_memory(*pid)));
         for pid in &tree {
             // One that has just ended needs no signal.
             kill_process(*pid, Signal::KILL).ok();
@@ -205,9 +228,6 @@ impl Process {
         });
         if gone.is_none() {
             eprintln!("{} was killed and is still there", self.name);
-        }
-        for leftover in shared {
-            leftover.remove();
         }
     }
 }

@@ -8,7 +8,7 @@ use duolog_wal::operation::WRITE_MAX;
 use duolog_wal::{FileId, Lsn, Operation};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Capture, FILE_BYTES_MAX, errno, log_errno, ok};
+use super::{Caller, Capture, FILE_BYTES_MAX, errno, log_errno, ok};
 use crate::fuse::Reply;
 use crate::node::{Content, Pending, Stage};
 
@@ -19,13 +19,13 @@ impl Capture {
         offset: u64,
         data: &[u8],
         cache: bool,
-        kill_suidgid: bool,
+        kills: Option<Caller>,
         reply: Reply,
     ) {
         if data.len() > WRITE_MAX || offset.saturating_add(data.len() as u64) > FILE_BYTES_MAX {
             return reply.error(Errno::FBIG);
         }
-        if kill_suidgid && let Err(error) = self.kill_suidgid(id) {
+        if let Err(error) = self.kill_suidgid(id, kills) {
             return reply.error(error);
         }
         if id.is_local() {
@@ -36,7 +36,7 @@ impl Capture {
         if !cache && let Some(wait) = self.congestion() {
             let (capture, data) = (self.clone(), data.to_vec());
             let retry = move |result: Result<(), Errno>| match result {
-                Ok(()) => capture.write(id, offset, &data, cache, false, reply),
+                Ok(()) => capture.write(id, offset, &data, cache, None, reply),
                 Err(error) => reply.error(error),
             };
             return self.when(wait.0, wait.1, Box::new(retry));
@@ -49,7 +49,7 @@ impl Capture {
 
     fn log_write(&self, id: FileId, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let len = data.len() as u64;
-        if !self.room.take(&self.node, len) {
+        if !self.room.take(&self.node, len, 0) {
             return Err(Errno::NOSPC);
         }
         let content = self.node.overlay.file(id);
@@ -142,13 +142,26 @@ impl Capture {
         self.when(Stage::Committed, last, ok(reply));
     }
 
-    pub(super) fn allocate(&self, id: FileId, offset: u64, len: u64, mode: u32, reply: Reply) {
+    pub(super) fn allocate(
+        &self,
+        id: FileId,
+        offset: u64,
+        len: u64,
+        mode: u32,
+        caller: Caller,
+        reply: Reply,
+    ) {
         let keep = libc::FALLOC_FL_KEEP_SIZE.cast_unsigned();
         let punch = libc::FALLOC_FL_PUNCH_HOLE.cast_unsigned();
         let zero = libc::FALLOC_FL_ZERO_RANGE.cast_unsigned();
         let Some(end) = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX) else {
             return reply.error(Errno::FBIG);
         };
+        // Unlike a write, the request does not say whether its caller may leave set-id bits.
+        let kills = (caller.uid != 0).then_some(caller);
+        if let Err(error) = self.kill_suidgid(id, kills) {
+            return reply.error(error);
+        }
         let operation = Operation::Allocate { id, offset, len, mode };
         if id.is_local() {
             return self.submit(&operation, &[id], ok(reply));
@@ -165,7 +178,7 @@ impl Capture {
         } else {
             return reply.error(Errno::OPNOTSUPP);
         };
-        if mode & punch == 0 && !self.room.take(&self.node, len) {
+        if mode & punch == 0 && !self.room.take(&self.node, len, 0) {
             return reply.error(Errno::NOSPC);
         }
         self.change_content(id, &operation, pending, ok(reply));

@@ -25,7 +25,7 @@ mod room;
 mod xattrs;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use duolog_wal::{FileId, FileTime, Lsn, Operation};
@@ -52,6 +52,8 @@ pub struct Capture {
     root: FileId,
     pool: Arc<Pool>,
     room: Arc<Room>,
+    /// See [`Capture::naming`].
+    naming: Arc<Mutex<()>>,
 }
 
 /// What a request's answer needs when it is given later, from another thread.
@@ -65,7 +67,7 @@ impl Handler for Capture {
             Op::Lookup { name } => self.lookup(id, name, reply),
             Op::Forget { .. } => drop(reply),
             Op::GetAttr { .. } => self.get_attr(id, reply),
-            Op::SetAttr(set) => self.set_attr(id, &set, reply),
+            Op::SetAttr(set) => self.set_attr(id, &set, caller, reply),
             Op::ReadLink => answer(reply, self.node.store.read_link(id), |r, to| r.data(&to)),
             Op::Symlink { name, target } => self.symlink(id, name, target, caller, reply),
             Op::MkNod { name, mode, rdev, umask } => {
@@ -82,14 +84,17 @@ impl Handler for Capture {
             Op::Link { old_node, new_name } => {
                 self.link(self.id(old_node), id, new_name, reply);
             }
-            Op::Open { flags, kill_suidgid } => self.open(id, flags, kill_suidgid, reply),
+            Op::Open { flags, kill_suidgid } => {
+                self.open(id, flags, kill_suidgid.then_some(caller), reply);
+            }
             Op::Create { name, mode, umask, flags, kill_suidgid } => {
-                self.create(id, name, mode, umask, flags, kill_suidgid, caller, reply);
+                let kills = kill_suidgid.then_some(caller);
+                self.create(id, name, mode, umask, flags, kills, caller, reply);
             }
             Op::TmpFile { mode, umask, .. } => self.unnamed(id, mode, umask, caller, reply),
             Op::Read { offset, size, .. } => self.read(id, offset, size, reply),
             Op::Write { offset, data, cache, kill_suidgid, .. } => {
-                self.write(id, offset, data, cache, kill_suidgid, reply);
+                self.write(id, offset, data, cache, kill_suidgid.then_some(caller), reply);
             }
             Op::Release { .. } => self.release(id, reply),
             Op::Fsync { .. } | Op::FsyncDir { .. } => self.fsync(id, reply),
@@ -104,7 +109,7 @@ impl Handler for Capture {
             Op::ReadDir { offset, size } => self.read_dir(id, offset, size, false, reply),
             Op::ReadDirPlus { offset, size } => self.read_dir(id, offset, size, true, reply),
             Op::Fallocate { offset, length, mode, .. } => {
-                self.allocate(id, offset, length, mode, reply);
+                self.allocate(id, offset, length, mode, caller, reply);
             }
             Op::Lseek { offset, whence, .. } => self.seek(id, offset, whence, reply),
         }
@@ -126,6 +131,7 @@ impl Capture {
             root: FileId::root(directory),
             pool: Arc::new(Pool::new()),
             room: Arc::new(Room::default()),
+            naming: Arc::default(),
         }
     }
 
@@ -164,6 +170,9 @@ impl Capture {
             rdev: u32::try_from(stat.rdev).unwrap_or(0),
             blksize: 4096,
         };
+        if let Some(mode) = content.and_then(|content| content.mode(self.node.applied())) {
+            attr.mode = (attr.mode & libc::S_IFMT) | mode;
+        }
         if let Some((size, time)) = content.and_then(|content| content.size().zip(content.time())) {
             attr.size = size;
             attr.mtime = attr.mtime.max(timestamp(time.into()));
@@ -199,7 +208,8 @@ impl Capture {
 
     /// Logs an operation that changes no file's content.
     fn append(&self, operation: &Operation<'_>, touched: &[FileId]) -> Result<Appended, Errno> {
-        if !self.room.take(&self.node, NAME_COST_BYTES) {
+        let (bytes, files) = cost(operation);
+        if !self.room.take(&self.node, bytes, files) {
             return Err(Errno::NOSPC);
         }
         let appended = self.node.append(operation).map_err(|error| log_errno(&error))?;
@@ -244,8 +254,18 @@ impl Capture {
     }
 }
 
-/// Room that a change of names may take on the backing file system, in bytes.
-const NAME_COST_BYTES: u64 = 8192;
+/// Bytes and files that a change of names or attributes may take of the backing file system.
+/// What gives room back, or takes none, can be done on a full one.
+fn cost(operation: &Operation<'_>) -> (u64, u64) {
+    const NAME_BYTES: u64 = 8192;
+    match operation {
+        Operation::Create { .. } | Operation::Symlink { .. } | Operation::Unnamed { .. } => {
+            (NAME_BYTES, 1)
+        }
+        Operation::Link { .. } | Operation::SetXattr { .. } => (NAME_BYTES, 0),
+        _ => (0, 0),
+    }
+}
 
 fn ok(reply: Reply) -> Done {
     Box::new(move |result| match result {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 
 use duolog_wal::operation::NAME_MAX;
 use duolog_wal::{FileId, Operation};
@@ -14,8 +15,10 @@ use crate::store::{Kind, Released};
 
 /// Names that one file may have: what the common file systems of both nodes allow.
 const LINKS_MAX: u32 = 64_000;
-/// Longest path below a replicated directory, in bytes, so that both nodes can open it.
-const PATH_MAX: usize = 4000;
+/// Longest path of a file, in bytes: what can be opened by its name.
+const PATH_MAX: usize = 4095;
+/// Longest target of a symbolic link, in bytes: what the common file systems of both nodes hold.
+const TARGET_MAX: usize = 1023;
 const NOREPLACE: u32 = 1;
 const EXCHANGE: u32 = 2;
 
@@ -51,11 +54,23 @@ impl Capture {
         if path.as_os_str().len() + 1 + name.len() > PATH_MAX {
             return Err(Errno::NAMETOOLONG);
         }
+        // What others put there is not shown, and still in the way.
+        let path = path.join(OsStr::from_bytes(name));
+        if self.node.store.strangers().contains(&path) {
+            return Err(Errno::EXIST);
+        }
         Ok(())
     }
 
     /// Whether there is nothing in a directory; so it is with what is no directory.
     fn is_empty(&self, id: FileId) -> bool {
+        let strangers = self.node.store.strangers();
+        if !strangers.is_empty() {
+            let path = self.node.store.path_of(id);
+            if strangers.iter().any(|stranger| stranger.starts_with(&path)) {
+                return false;
+            }
+        }
         self.node.store.read_dir(id, 0, 1).is_ok_and(|entries| entries.is_empty())
             || self.node.store.kind(id) != Some(Kind::Directory)
     }
@@ -93,6 +108,10 @@ impl Capture {
         caller: Caller,
         reply: Reply,
     ) {
+        let is_device = matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
+        if is_device && !rustix::process::geteuid().is_root() {
+            return reply.error(Errno::PERM);
+        }
         let made = self.new_id(parent, name).and_then(|id| {
             let (mode, gid) = self.inherit(parent, mode, umask, caller.gid)?;
             Ok((id, mode, gid))
@@ -115,6 +134,9 @@ impl Capture {
         caller: Caller,
         reply: Reply,
     ) {
+        if target.len() > TARGET_MAX {
+            return reply.error(Errno::NAMETOOLONG);
+        }
         let made = self.new_id(parent, name).and_then(|id| {
             let (_, gid) = self.inherit(parent, libc::S_IFLNK | 0o777, 0, caller.gid)?;
             Ok((id, gid))
@@ -177,6 +199,7 @@ impl Capture {
     }
 
     pub(super) fn link(&self, id: FileId, parent: FileId, name: &[u8], reply: Reply) {
+        let naming = self.naming();
         let checked = self.check_new_name(parent, name).and_then(|()| {
             let stat = self.node.store.stat(id).map_err(errno)?;
             if self.node.store.find(parent, name).is_some() {
@@ -186,6 +209,9 @@ impl Capture {
             } else if self.node.store.is_local(parent, name) != id.is_local() {
                 // One file cannot be both replicated and local.
                 Err(Errno::XDEV)
+            } else if stat.nlink == 0 && !self.node.store.is_held(id) {
+                // It never had a name and was closed meanwhile: the log gives it up.
+                Err(Errno::NOENT)
             } else {
                 Ok(())
             }
@@ -195,6 +221,7 @@ impl Capture {
         }
         let operation = Operation::Link { id, parent, name };
         self.submit(&operation, &touched(id, parent), self.entry_when_done(id, reply));
+        drop(naming);
     }
 
     pub(super) fn rename(
@@ -231,6 +258,10 @@ impl Capture {
             {
                 return Err(Errno::XDEV);
             }
+            self.check_move(id, new_parent, new_name)?;
+            if let Some(replaced) = replaced.filter(|_| flags & EXCHANGE != 0) {
+                self.check_move(replaced, parent, name)?;
+            }
             Ok((id, replaced))
         });
         let (id, replaced) = match checked {
@@ -247,6 +278,19 @@ impl Capture {
         self.submit(&operation, &concerned, ok(reply));
     }
 
+    /// Whether what is in a directory may move with it.
+    fn check_move(&self, id: FileId, parent: FileId, name: &[u8]) -> Result<(), Errno> {
+        if self.node.store.kind(id) != Some(Kind::Directory) {
+            return Ok(());
+        }
+        let moved = self.node.store.moved(id, parent, name);
+        let root = self.node.store.path_of(self.root).as_os_str().len();
+        if root + 1 + moved.longest_bytes > PATH_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        if moved.changes_place { Err(Errno::XDEV) } else { Ok(()) }
+    }
+
     pub(super) fn unnamed(
         &self,
         parent: FileId,
@@ -255,7 +299,12 @@ impl Capture {
         caller: Caller,
         reply: Reply,
     ) {
-        let made = self.node.ids.next().map_err(|error| node_errno(&error)).and_then(|id| {
+        let id = if parent.is_local() {
+            Ok(self.node.store.new_local_id())
+        } else {
+            self.node.ids.next().map_err(|error| node_errno(&error))
+        };
+        let made = id.and_then(|id| {
             let mode = (mode & 0o7777) | libc::S_IFREG;
             let (mode, gid) = self.inherit(parent, mode, umask, caller.gid)?;
             Ok((id, mode, gid))
@@ -280,21 +329,38 @@ impl Capture {
     }
 
     pub(super) fn release(&self, id: FileId, reply: Reply) {
+        // Whether it is still open, and what the log says of it, change together.
+        let naming = self.naming();
         match self.node.store.release(id) {
             // The other node has it too, waiting for a name that will not come.
-            Ok(Released::Unnamed) => {
-                if let Err(error) = self.node.append(&Operation::Drop { id }) {
-                    tracing::debug!(%error, "a file without a name stays until the next start");
-                }
-            }
+            Ok(Released::Unnamed) => self.drop_unnamed(id),
             Ok(Released::Kept | Released::Deleted) => {}
             Err(error) => tracing::warn!(%error, "a file that nobody has open stays on disk"),
         }
+        drop(naming);
         reply.ok();
+    }
+
+    fn drop_unnamed(&self, id: FileId) {
+        let operation = Operation::Drop { id };
+        let dropped = if id.is_local() {
+            let applied = self.node.store.apply_local(&operation, crate::node::now());
+            applied.map_err(|error| super::apply_errno(&error))
+        } else {
+            self.node.append(&operation).map(drop).map_err(|error| super::log_errno(&error))
+        };
+        if let Err(error) = dropped {
+            tracing::debug!(%error, "a file without a name stays until the next start");
+        }
+    }
+
+    /// Held while a file without a name gets one or is given up: the two exclude each other.
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What counts for an fsync of a file or its directory: nothing where the file is local.
-fn touched(id: FileId, parent: FileId) -> Vec<FileId> {
+pub(super) fn touched(id: FileId, parent: FileId) -> Vec<FileId> {
     if id.is_local() { vec![id] } else { vec![id, parent] }
 }

@@ -3,6 +3,7 @@
 use duolog_wal::{FileId, Operation};
 use rustix::io::Errno;
 
+use super::names::touched;
 use super::{Caller, Capture, Done};
 use crate::fuse::{OpenFlags, Reply};
 use crate::node::{Pending, Stage};
@@ -12,7 +13,7 @@ use crate::node::{Pending, Stage};
 pub(super) const OPENED: OpenFlags = OpenFlags(OpenFlags::KEEP_CACHE.0 | OpenFlags::NOFLUSH.0);
 
 impl Capture {
-    pub(super) fn open(&self, id: FileId, flags: u32, kill_suidgid: bool, reply: Reply) {
+    pub(super) fn open(&self, id: FileId, flags: u32, kills: Option<Caller>, reply: Reply) {
         // A server that died may have left records that only this node has. Whoever opens the
         // file next could show them to a client as committed, so they become that first.
         let last = self.last(id);
@@ -31,7 +32,7 @@ impl Capture {
             }
         });
         if flags & libc::O_TRUNC.cast_unsigned() != 0 {
-            return self.truncate(id, 0, kill_suidgid, done);
+            return self.truncate(id, 0, kills, done);
         }
         if first_to_open {
             self.node.progress.want(last);
@@ -48,7 +49,7 @@ impl Capture {
         mode: u32,
         umask: u32,
         flags: u32,
-        kill_suidgid: bool,
+        kills: Option<Caller>,
         caller: Caller,
         reply: Reply,
     ) {
@@ -59,9 +60,11 @@ impl Capture {
             }
             let done = self.created_when_done(id, reply);
             if flags & libc::O_TRUNC.cast_unsigned() != 0 {
-                return self.truncate(id, 0, kill_suidgid, done);
+                return self.truncate(id, 0, kills, done);
             }
-            return self.when(Stage::Committed, self.last(id), done);
+            let last = self.last(id);
+            self.node.progress.want(last);
+            return self.when(Stage::Committed, last, done);
         }
         let made = self.new_id(parent, name).and_then(|id| {
             let mode = (mode & 0o7777) | libc::S_IFREG;
@@ -74,16 +77,15 @@ impl Capture {
         };
         let operation =
             Operation::Create { parent, id, mode, uid: caller.uid, gid, device: 0, name };
-        let touched = if id.is_local() { vec![id] } else { vec![id, parent] };
-        self.submit(&operation, &touched, self.created_when_done(id, reply));
+        self.submit(&operation, &touched(id, parent), self.created_when_done(id, reply));
     }
 
     /// Sets a file's size; `done` once that is in the backing file.
-    pub(super) fn truncate(&self, id: FileId, size: u64, kill_suidgid: bool, done: Done) {
+    pub(super) fn truncate(&self, id: FileId, size: u64, kills: Option<Caller>, done: Done) {
         if size > super::FILE_BYTES_MAX {
             return done(Err(Errno::FBIG));
         }
-        if kill_suidgid && let Err(error) = self.kill_suidgid(id) {
+        if let Err(error) = self.kill_suidgid(id, kills) {
             return done(Err(error));
         }
         let operation = Operation::Truncate { id, size };

@@ -10,6 +10,8 @@ use crate::node::Node;
 
 /// Room that is never given to writers: metadata of the file systems, and the checkpoint.
 const RESERVE_BYTES: u64 = 16 << 20;
+/// Files that are never given to writers: what the node makes for itself.
+const RESERVE_FILES: u64 = 64;
 /// How long a measurement counts.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
 
@@ -23,30 +25,48 @@ pub(super) struct Room {
 struct Measured {
     at: Instant,
     left_bytes: u64,
+    left_files: u64,
+}
+
+impl Measured {
+    fn now(node: &Node) -> Self {
+        let (bytes, files) = node
+            .store
+            .space()
+            .map_or((0, 0), |space| (space.available_bytes, space.available_files));
+        // What is logged and not applied takes its room later.
+        let end = node.end_lsn();
+        let here = bytes.saturating_sub(end.since(node.applied()));
+        Self {
+            at: Instant::now(),
+            left_bytes: here.min(node.peer_room()).saturating_sub(RESERVE_BYTES),
+            left_files: files.saturating_sub(RESERVE_FILES),
+        }
+    }
+
+    fn take(&mut self, bytes: u64, files: u64) -> bool {
+        let fits = self.left_bytes >= bytes && self.left_files >= files;
+        if fits {
+            self.left_bytes -= bytes;
+            self.left_files -= files;
+        }
+        fits
+    }
 }
 
 impl Room {
-    /// Takes `bytes`, or says that there is no room for them.
-    pub(super) fn take(&self, node: &Node, bytes: u64) -> bool {
-        let mut measured = self.measured.lock().expect("measuring does not panic");
-        match measured.as_mut() {
-            Some(last) if last.at.elapsed() < MEASURE_EVERY && last.left_bytes >= bytes => {
-                last.left_bytes -= bytes;
-                true
-            }
-            _ => {
-                let free = node
-                    .store
-                    .space()
-                    .map_or(0, |space| space.available_bytes)
-                    .min(node.peer_free());
-                let unapplied = node.end_lsn().since(node.applied());
-                let left = free.saturating_sub(RESERVE_BYTES).saturating_sub(unapplied);
-                let fits = left >= bytes;
-                let left_bytes = if fits { left - bytes } else { left };
-                *measured = Some(Measured { at: Instant::now(), left_bytes });
-                fits
-            }
+    /// Takes room for `bytes` and for `files` new files, or says that there is none.
+    pub(super) fn take(&self, node: &Node, bytes: u64, files: u64) -> bool {
+        if (bytes, files) == (0, 0) {
+            return true;
         }
+        let mut measured = self.measured.lock().expect("measuring does not panic");
+        if let Some(last) = measured.as_mut()
+            && last.at.elapsed() < MEASURE_EVERY
+            && last.take(bytes, files)
+        {
+            return true;
+        }
+        measured.insert(Measured::now(node)).take(bytes, files)
     }
 }

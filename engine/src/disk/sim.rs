@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::{Disk, DiskFile};
 
@@ -74,12 +74,44 @@ pub struct Faults {
 #[derive(Clone, Debug)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
 }
+
+/// Where syncs of files that have happened wait before they return.
+#[derive(Debug, Default)]
+struct Gate {
+    /// Whether it is closed, and how many wait.
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state();
+        state.1 += 1;
+        self.changed.notify_all();
+        while state.0 {
+            state = self.wait(state);
+        }
+        state.1 -= 1;
+    }
+
+    fn state(&self) -> MutexGuard<'_, (bool, usize)> {
+        self.state.lock().expect(UNBROKEN)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, (bool, usize)>) -> MutexGuard<'a, (bool, usize)> {
+        self.changed.wait(state).expect(UNBROKEN)
+    }
+}
+
+const UNBROKEN: &str = "no thread panicked in the simulated disk";
 
 /// A file of the simulated disk.
 #[derive(Clone, Debug)]
 pub struct SimFile {
     state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
     inode: usize,
 }
 
@@ -218,7 +250,7 @@ impl SimDisk {
             names_on_disk: BTreeMap::new(),
             names_pending: Vec::new(),
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -234,6 +266,29 @@ impl SimDisk {
     /// [`SimDisk::cut_power`].
     pub fn die_after(&self, operations: u64) {
         self.state().dies_after = Some(operations);
+    }
+
+    fn file(&self, inode: usize) -> SimFile {
+        SimFile { state: Arc::clone(&self.state), gate: Arc::clone(&self.gate), inode }
+    }
+
+    /// From now on a sync of a file happens and does not return, until [`SimDisk::let_syncs_go`].
+    pub fn hold_syncs(&self) {
+        self.gate.state().0 = true;
+    }
+
+    /// Waits until a sync is being held.
+    pub fn wait_for_held_sync(&self) {
+        let mut state = self.gate.state();
+        while state.1 == 0 {
+            state = self.gate.wait(state);
+        }
+    }
+
+    /// Lets the syncs that are held return, and later ones too.
+    pub fn let_syncs_go(&self) {
+        self.gate.state().0 = false;
+        self.gate.changed.notify_all();
     }
 
     /// Does something that neither counts as an operation nor fails: a look from outside.
@@ -277,7 +332,7 @@ impl SimDisk {
     #[must_use]
     pub fn image(&self, seed: u64) -> Self {
         let state = State { random: Random::new(seed), ..self.state().clone() };
-        let image = Self { state: Arc::new(Mutex::new(state)) };
+        let image = Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() };
         image.cut_power();
         image
     }
@@ -299,7 +354,7 @@ impl SimDisk {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().expect("no thread panicked in the simulated disk")
+    state.lock().expect(UNBROKEN)
 }
 
 fn not_found() -> io::Error {
@@ -318,14 +373,14 @@ impl Disk for SimDisk {
         let inode = state.inodes.len();
         state.inodes.push(Inode::default());
         state.name_op(NameOp { inode, from: None, to: Some(name.to_owned()) });
-        Ok(SimFile { state: Arc::clone(&self.state), inode })
+        Ok(self.file(inode))
     }
 
     fn open(&self, name: &str) -> io::Result<SimFile> {
         let mut state = self.state();
         state.step()?;
         let inode = *state.names.get(name).ok_or_else(not_found)?;
-        Ok(SimFile { state: Arc::clone(&self.state), inode })
+        Ok(self.file(inode))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -370,6 +425,23 @@ impl Disk for SimDisk {
     }
 }
 
+impl SimFile {
+    fn sync_now(&self) -> io::Result<()> {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        state.change()?;
+        let inode = &mut state.inodes[self.inode];
+        if state.random.once_in(state.faults.failed_sync) {
+            inode.settle(&mut state.random);
+            return Err(io::Error::other("the simulated disk failed to sync"));
+        }
+        for (offset, bytes) in inode.pending.drain(..) {
+            put(&mut inode.on_disk, offset, &bytes);
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = lock(&self.state);
@@ -407,18 +479,9 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut guard = lock(&self.state);
-        let state = &mut *guard;
-        state.change()?;
-        let inode = &mut state.inodes[self.inode];
-        if state.random.once_in(state.faults.failed_sync) {
-            inode.settle(&mut state.random);
-            return Err(io::Error::other("the simulated disk failed to sync"));
-        }
-        for (offset, bytes) in inode.pending.drain(..) {
-            put(&mut inode.on_disk, offset, &bytes);
-        }
-        Ok(())
+        let synced = self.sync_now();
+        self.gate.pass();
+        synced
     }
 
     fn size_bytes(&self) -> io::Result<u64> {

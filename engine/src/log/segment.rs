@@ -33,12 +33,12 @@ pub(super) const fn offset(first: Lsn, lsn: Lsn) -> u64 {
 const SUFFIX: &str = ".seg";
 
 /// The file name of the segment that begins at `first`.
-pub(super) fn name(first: Lsn) -> String {
+pub fn name(first: Lsn) -> String {
     format!("{:016x}{SUFFIX}", first.0)
 }
 
 /// Where the segment of that file name begins; `None` when it names no segment.
-pub(super) fn parse_name(file: &str) -> Option<Lsn> {
+pub fn parse_name(file: &str) -> Option<Lsn> {
     let digits = file.strip_suffix(SUFFIX)?;
     let first = Lsn(u64::from_str_radix(digits, 16).ok()?);
     (name(first) == file).then_some(first)

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, View};
 
@@ -120,6 +120,8 @@ pub struct Node {
     applying: Mutex<Cursor>,
     /// Positions from which on the log must be kept, for whoever reads it.
     pins: Mutex<BTreeMap<u64, Lsn>>,
+    /// Where the log ended some time ago.
+    old: Mutex<(Lsn, Instant)>,
     mounts: Mutex<Vec<Session>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -196,6 +198,7 @@ impl Node {
             peer_free_bytes: AtomicU64::new(u64::MAX),
             applying: Mutex::new(known.checkpoint),
             pins: Mutex::new(BTreeMap::new()),
+            old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             threads: Mutex::new(Vec::new()),
             log,
@@ -337,13 +340,23 @@ impl Node {
     /// Bytes free for the log, and for the directories the smallest; zero where a file system
     /// does not say.
     pub fn free_bytes(&self) -> (u64, u64) {
-        let store = self.store.space().map_or(0, |space| space.available_bytes);
+        let store = self.store.space().map_or(0, |space| {
+            // The peer hears of bytes alone, so files that can hardly be made count as such.
+            let files = space.available_files.saturating_sub(FILES_KEPT);
+            space.available_bytes.min(files.saturating_mul(FILE_BYTES))
+        });
         (self.log.disk().free_bytes().unwrap_or(0), store)
     }
 
-    /// What the peer said that its directories have room for, in bytes.
-    pub(crate) fn peer_free(&self) -> u64 {
-        self.peer_free_bytes.load(Ordering::Relaxed)
+    /// Room in the peer's directories, as it said, less what it has yet to apply, in bytes;
+    /// without limit where no peer counts or it has said nothing yet.
+    pub(crate) fn peer_room(&self) -> u64 {
+        let said = self.peer_free_bytes.load(Ordering::Relaxed);
+        if said == u64::MAX || self.progress.leads() != Some(true) {
+            return u64::MAX;
+        }
+        let end = self.log.end_lsn();
+        said.saturating_sub(end.since(self.progress.peer_applied().min(end)))
     }
 
     /// The failure that ended the node, waited for at most `limit`.
@@ -380,6 +393,10 @@ fn committed_claim(log: &Log<DirDisk>, checkpoint: Cursor) -> Result<Lsn, NodeEr
     Ok(committed.min(end))
 }
 
+/// Files that a node keeps for itself.
+const FILES_KEPT: u64 = 64;
+/// Where files run out before bytes do, each that can still be made counts as so many bytes.
+const FILE_BYTES: u64 = 1 << 20;
 /// A flush is asked for by whoever needs one; past this much it is started unasked.
 const SYNC_EAGERLY_BYTES: u64 = 4 << 20;
 

@@ -195,7 +195,7 @@ impl Store {
             Err(error) => return Err(self.failed(doing, id, error)),
         };
         // First, so that nobody sees the time that the backing file system notes.
-        self.times.note(id, None, Some(doing.time));
+        self.times.note(id, None, Some(doing.time), doing.time);
         change(&file).map_err(|error| self.failed(doing, id, error))?;
         if self.times.len() > times::MOST {
             self.set_times(applying).map_err(|error| self.failed(doing, id, error))?;
@@ -224,7 +224,7 @@ impl Store {
             return Ok(());
         }
         if atime.is_some() || mtime.is_some() {
-            self.times.note(id, atime, mtime);
+            self.times.note(id, atime, mtime, doing.time);
         }
         let set = || {
             if mode.is_none() && uid.is_none() && gid.is_none() {

@@ -255,6 +255,31 @@ pub fn set_position(dest: &Path, cursor: Cursor) -> Result<(), BaseError> {
     replace(dest, POSITION, &text.map_err(|error| at(dest)(io::Error::from(error)))?)
 }
 
+/// Takes away what Duolog noted on and beside an installed copy: its directories, `data-0` and so
+/// on, are plain ones, and nothing can be replayed on them any more.
+///
+/// # Errors
+/// A file cannot be changed. Calling again goes on.
+pub fn make_plain(dest: &Path) -> Result<(), BaseError> {
+    let manifest = load(dest)?;
+    for directory in directories(dest, &manifest) {
+        super::leave::forget_ids(&directory.data)
+            .map_err(|(path, source)| BaseError::Io { path, source })?;
+        let unlinked = directory.unlinked.as_os_str().as_encoded_bytes();
+        super::open::delete_tree(CWD, unlinked).map_err(at(&directory.unlinked))?;
+    }
+    let dir = backing::list_at(CWD, dest.as_os_str().as_encoded_bytes()).map_err(at(dest))?;
+    rustix::fs::syncfs(&dir).map_err(at(dest))?;
+    // The manifest last: as long as it is there this can be called again.
+    for name in [POSITION, MANIFEST] {
+        match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(at(&dest.join(name))(error)),
+        }
+    }
+    rustix::fs::fsync(&dir).map_err(at(dest))
+}
+
 /// Writes a file so that it is there whole or as it was before.
 fn replace(dest: &Path, name: &str, text: &[u8]) -> Result<(), BaseError> {
     let (new, path) = (dest.join(format!("{name}.new")), dest.join(name));

@@ -90,7 +90,7 @@ pub fn leave(directory: &Directory) -> Result<(), LeaveError> {
     }
     let _lock = lock(unlinked)?;
     if data.try_exists().map_err(at(data))? {
-        forget_ids(data)?;
+        forget_ids(data).map_err(|(path, source)| LeaveError::Io { path, source })?;
         if directory.is_inside() {
             move_out(directory)?;
         } else {
@@ -130,11 +130,10 @@ fn lock(unlinked: &Path) -> Result<Option<std::os::fd::OwnedFd>, LeaveError> {
 }
 
 /// Removes what Duolog noted on the files.
-fn forget_ids(data: &Path) -> Result<(), LeaveError> {
-    let found = tree::walk(data, |_| false);
-    let found = found.map_err(|(path, source)| LeaveError::Io { path, source })?;
-    for file in found {
-        let object = tree::object(&file.path).map_err(at(&file.path))?;
+pub(super) fn forget_ids(data: &Path) -> Result<(), (PathBuf, io::Error)> {
+    for file in tree::walk(data, |_| false)? {
+        let failed = |error| (file.path.clone(), error);
+        let object = tree::object(&file.path).map_err(failed)?;
         for space in [Space::Trusted, Space::User] {
             for name in [space.id_name(), space.mark_name()] {
                 let path = ids::proc_path(object.as_fd());
@@ -145,7 +144,7 @@ fn forget_ids(data: &Path) -> Result<(), LeaveError> {
                         removed => removed,
                     }
                 });
-                removed.map_err(at(&file.path))?;
+                removed.map_err(failed)?;
             }
         }
     }

@@ -55,6 +55,15 @@ pub struct Entry {
     pub offset: u64,
 }
 
+/// What a move of a directory comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Longest path in it, from the replicated directory on, in bytes.
+    pub longest_bytes: usize,
+    /// Whether something in it that is replicated would be kept locally, or the other way round.
+    pub changes_place: bool,
+}
+
 /// Space of a backing file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -133,6 +142,31 @@ impl Store {
         self.path_in(&self.index(), id)
     }
 
+    /// What would become of a directory with all that is in it under another name.
+    pub fn moved(&self, id: FileId, parent: FileId, name: &[u8]) -> Moved {
+        let index = self.index();
+        let mut moved = Moved { longest_bytes: 0, changes_place: false };
+        let (Some(node), Some(above)) = (index.node(parent), index.path(parent)) else {
+            return moved;
+        };
+        let rules = &self.roots[node.root].local;
+        let join = |parent: &[u8], name: &[u8]| match parent {
+            [] => name.to_vec(),
+            _ => [parent, name].join(&b'/'),
+        };
+        let mut open = vec![(id, join(&above, name))];
+        while let Some((id, path)) = open.pop() {
+            moved.longest_bytes = moved.longest_bytes.max(path.len());
+            for (_, name, inner) in index.children(id, 0) {
+                if !id.is_local() {
+                    moved.changes_place |= rules.matches(&path, name) != inner.is_local();
+                }
+                open.push((inner, join(&path, name)));
+            }
+        }
+        moved
+    }
+
     /// Attributes of a file.
     ///
     /// # Errors
@@ -140,11 +174,11 @@ impl Store {
     pub fn stat(&self, id: FileId) -> io::Result<Stat> {
         let index = self.index();
         let node = index.node(id).ok_or(Errno::NOENT)?;
-        let mut stat = Stat::new(id, &self.location(&index, id)?.stat()?);
+        let at = self.location(&index, id)?;
+        let mut stat = self.times.with(id, || Ok(Stat::new(id, &at.stat()?)))?;
         if node.place != Place::Named {
             stat.nlink = 0;
         }
-        self.times.show(&mut stat);
         Ok(stat)
     }
 
@@ -299,10 +333,6 @@ pub(super) fn list_xattr(object: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
 
 pub(super) fn has_default_acl(dir: BorrowedFd<'_>) -> io::Result<bool> {
     has(dir, "system.posix_acl_default")
-}
-
-pub(super) fn has_acl(object: BorrowedFd<'_>) -> io::Result<bool> {
-    has(object, "system.posix_acl_access")
 }
 
 fn has(object: BorrowedFd<'_>, attribute: &str) -> io::Result<bool> {

@@ -65,7 +65,7 @@ pub use ids::is_private as is_private_xattr;
 pub use index::{FIRST_OFFSET, Kind};
 pub use layout::Directory;
 pub use local::{LocalRules, Preset, RuleError};
-pub use lookup::{Entry, Space, Stat};
+pub use lookup::{Entry, Moved, Space, Stat};
 pub use open::OpenError;
 
 use backing::Kept;

@@ -83,7 +83,7 @@ impl Store {
             Origin::Local => parent.is_local(),
         };
         if counts && index.node(parent).is_some() {
-            self.times.note(parent, None, Some(doing.time));
+            self.times.note(parent, None, Some(doing.time), doing.time);
         }
     }
 
@@ -144,6 +144,8 @@ impl Store {
                 (true, Some(_)) => {
                     return Err(self.diverged(index, doing, slot, "the new id is in use"));
                 }
+                // Its directory was removed while it was on its way: it never came to be.
+                (false, None) if index.node(parent).is_none() => return Ok(()),
                 (false, _) => {
                     self.dir(index, parent)
                         .map_err(|error| self.failed_in(index, doing, parent, error))?;
@@ -167,7 +169,7 @@ impl Store {
             self.mark(applying, index, doing, parent)?;
         }
         if index.node(new.id).is_some() {
-            self.times.note(new.id, Some(doing.time), Some(doing.time));
+            self.times.note(new.id, Some(doing.time), Some(doing.time), doing.time);
         }
         if name.is_some() {
             self.stamp(index, doing, parent);
@@ -187,11 +189,12 @@ impl Store {
         let root = index.node(parent).ok_or(Errno::NOENT)?.root;
         let hidden = self.roots[root].unlinked.clone();
         let parent_dir = self.dir(index, parent)?;
-        let making = std::sync::Arc::new(self.making_folder(root, &parent_dir, kind)?);
+        let inherits = kind != Kind::Symlink && lookup::has_default_acl(parent_dir.as_fd())?;
+        let making = std::sync::Arc::new(self.making_folder(root, &parent_dir, inherits)?);
         let made = ids::unnamed_name(new.id);
         open::delete_tree(making.as_fd(), &made)?;
         let at = Location { dir: making.clone(), name: made };
-        self.bring_about(root, &at, kind, new)?;
+        self.bring_about(root, &at, kind, new, inherits)?;
         let Some(name) = name else {
             move_to(&making, &at.name, &hidden, &at.name)?;
             index.add(new.id, kind, root, Place::Unnamed);
@@ -211,10 +214,9 @@ impl Store {
     }
 
     /// The folder to make a file in, so that it inherits what it would inherit from `parent`.
-    fn making_folder(&self, root: usize, parent: &OwnedFd, kind: Kind) -> io::Result<OwnedFd> {
+    fn making_folder(&self, root: usize, parent: &OwnedFd, inherits: bool) -> io::Result<OwnedFd> {
         const DEFAULT: &str = "system.posix_acl_default";
         let hidden = &self.roots[root].unlinked;
-        let inherits = kind != Kind::Symlink && lookup::has_default_acl(parent.as_fd())?;
         let name = if inherits { MAKING_WITH_ACL } else { MAKING };
         match rustix::fs::mkdirat(hidden, name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -234,7 +236,14 @@ impl Store {
     }
 
     /// Makes the file with everything but its name.
-    fn bring_about(&self, root: usize, at: &Location, kind: Kind, new: New<'_>) -> io::Result<()> {
+    fn bring_about(
+        &self,
+        root: usize,
+        at: &Location,
+        kind: Kind,
+        new: New<'_>,
+        inherits: bool,
+    ) -> io::Result<()> {
         let permissions = Mode::from_raw_mode(new.mode & 0o7777);
         match (kind, new.target) {
             (Kind::Directory, _) => rustix::fs::mkdirat(&at.dir, &at.name[..], permissions)?,
@@ -252,12 +261,9 @@ impl Store {
         let object = at.object()?;
         if kind != Kind::Symlink {
             let has = u32::from(stat.stx_mode) & 0o7777;
-            // An inherited ACL may have taken permissions; suid, sgid and sticky bits never.
-            let wanted = if lookup::has_acl(object.as_fd())? {
-                has | new.mode & 0o7000
-            } else {
-                new.mode & 0o7777
-            };
+            // An inherited ACL may have taken permissions, also one that leaves nothing but a
+            // mode; suid, sgid and sticky bits never.
+            let wanted = if inherits { has | new.mode & 0o7000 } else { new.mode & 0o7777 };
             if has != wanted {
                 backing::chmod(object.as_fd(), wanted)?;
             }

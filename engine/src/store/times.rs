@@ -16,10 +16,12 @@ use super::{Applying, Store};
 /// So many files may have times to be set before `apply` sets them.
 pub(super) const MOST: usize = 4096;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Stamp {
     atime: Option<FileTime>,
     mtime: Option<FileTime>,
+    /// When they were noted: the file's status changed then.
+    changed: Option<FileTime>,
 }
 
 /// The times that are still to be set, by id.
@@ -27,25 +29,50 @@ struct Stamp {
 pub(super) struct Times(Mutex<HashMap<FileId, Stamp>>);
 
 impl Times {
-    /// Notes times; `None` leaves one as it is.
-    pub(super) fn note(&self, id: FileId, atime: Option<FileTime>, mtime: Option<FileTime>) {
+    /// Notes times that were given at `now`; `None` leaves one as it is.
+    pub(super) fn note(
+        &self,
+        id: FileId,
+        atime: Option<FileTime>,
+        mtime: Option<FileTime>,
+        now: FileTime,
+    ) {
         let mut stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = stamps.entry(id).or_default();
         stamp.atime = atime.or(stamp.atime);
         stamp.mtime = mtime.or(stamp.mtime);
+        stamp.changed = Some(now);
     }
 
     pub(super) fn forget(&self, id: FileId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    /// Puts the times that are noted in place of those of the backing file.
-    pub(super) fn show(&self, stat: &mut Stat) {
-        let stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stamp) = stamps.get(&stat.id) {
-            stat.atime = stamp.atime.unwrap_or(stat.atime);
-            stat.mtime = stamp.mtime.unwrap_or(stat.mtime);
+    /// What `look` says of the backing file, with the times that are noted in place of its own.
+    pub(super) fn with(
+        &self,
+        id: FileId,
+        mut look: impl FnMut() -> io::Result<Stat>,
+    ) -> io::Result<Stat> {
+        let mut noted = self.noted(id);
+        loop {
+            let mut stat = look()?;
+            // One that was set in the backing file meanwhile may be in neither of the two.
+            let after = self.noted(id);
+            if noted != after {
+                noted = after;
+                continue;
+            }
+            stat.atime = noted.atime.unwrap_or(stat.atime);
+            stat.mtime = noted.mtime.unwrap_or(stat.mtime);
+            stat.ctime = noted.changed.map_or(stat.ctime, |changed| changed.max(stat.ctime));
+            return Ok(stat);
         }
+    }
+
+    fn noted(&self, id: FileId) -> Stamp {
+        let stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stamps.get(&id).copied().unwrap_or_default()
     }
 
     pub(super) fn len(&self) -> usize {

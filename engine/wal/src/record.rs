@@ -69,7 +69,7 @@ pub enum RecordError {
         /// What its header says.
         found: Lsn,
     },
-    /// The length is above the limit.
+    /// The length is above the limit, or passes the end of all positions.
     #[error("the record at {at} claims {len} bytes of body, at most {BODY_MAX} are possible")]
     TooLong {
         /// Where it begins.
@@ -165,7 +165,8 @@ fn whole(bytes: &[u8], at: Lsn) -> Result<(Header, &[u8]), RecordError> {
     if header.lsn != at {
         return Err(RecordError::Misplaced { expected: at, found: header.lsn });
     }
-    if header.len as usize > BODY_MAX {
+    let fits = header.len as usize <= BODY_MAX;
+    if !fits || at.0.checked_add(header.size() as u64).is_none() {
         return Err(RecordError::TooLong { at, len: header.len });
     }
     if !header.reserved_is_zero {
@@ -184,29 +185,41 @@ fn whole(bytes: &[u8], at: Lsn) -> Result<(Header, &[u8]), RecordError> {
 pub fn committed_claim(bytes: &[u8], at: Lsn) -> Option<Lsn> {
     let mut best = None;
     let mut from = 0;
+    while let Some((next, _, record)) = proven(bytes, at, from) {
+        best = best.max(Some(record.committed));
+        from = next;
+    }
+    best
+}
+
+/// Where a chain that is broken at the beginning of `bytes` can be taken up again: before the
+/// first record that the one directly before it proves, as in [`committed_claim`]. The time there
+/// is not known, and zero. `at` is the position of `bytes[0]`.
+pub fn resume(bytes: &[u8], at: Lsn) -> Option<Cursor> {
+    proven(bytes, at, 0).map(|(_, cursor, _)| cursor)
+}
+
+/// The first record behind `bytes[from]` that the one directly before it proves: where in `bytes`
+/// it stands, the cursor before it, and itself.
+fn proven(bytes: &[u8], at: Lsn, mut from: usize) -> Option<(usize, Cursor, Record<'_>)> {
     while let Some(lsn) = bytes.get(from + LSN_AT..).and_then(<[u8]>::first_chunk) {
         // The place alone rules out nearly every byte; the rest is looked at after it.
-        let here = at.plus(from as u64);
+        let here = Lsn(at.0.checked_add(from as u64)?);
         let first = (u64::from_le_bytes(*lsn) == here.0)
             .then(|| Header::read(&bytes[from..]))
             .flatten()
             .filter(|header| header.fits(here));
-        let Some(first) = first else {
-            from += 1;
-            continue;
-        };
-        let next = from + first.size();
-        let before =
-            Cursor { lsn: here.plus(first.size() as u64), chain: first.crc, time: Time(0) };
-        match bytes.get(next..).map(|rest| decode(rest, before)) {
-            Some(Ok(record)) => {
-                best = best.max(Some(record.committed));
-                from = next;
+        if let Some(first) = first {
+            let next = from + first.size();
+            let lsn = here.plus(first.size() as u64);
+            let cursor = Cursor { lsn, chain: first.crc, time: Time(0) };
+            if let Some(Ok(record)) = bytes.get(next..).map(|rest| decode(rest, cursor)) {
+                return Some((next, cursor, record));
             }
-            _ => from += 1,
         }
+        from += 1;
     }
-    best
+    None
 }
 
 struct Header {
@@ -234,7 +247,8 @@ impl Header {
     }
 
     fn fits(&self, at: Lsn) -> bool {
-        self.lsn == at && self.reserved_is_zero && self.len as usize <= BODY_MAX
+        let fits = self.len as usize <= BODY_MAX && at.0.checked_add(self.size() as u64).is_some();
+        self.lsn == at && self.reserved_is_zero && fits
     }
 
     const fn size(&self) -> usize {
@@ -325,5 +339,30 @@ mod tests {
         let second = usize::try_from(cursors[2].lsn.0).unwrap();
         bytes[second + 1] ^= 1;
         assert_eq!(committed_claim(&bytes[1..], Lsn(1)), None);
+    }
+
+    #[test]
+    fn behind_a_broken_record_the_chain_is_taken_up_where_two_in_a_row_prove_it() {
+        let (mut bytes, cursors) = three();
+        // Its CRC field is good, so the record behind it is proved by it.
+        bytes[HEADER_LEN] ^= 1;
+        let found = resume(&bytes, Lsn(0)).unwrap();
+        assert_eq!((found.lsn, found.chain), (cursors[1].lsn, cursors[1].chain));
+        bytes[0] ^= 1;
+        let found = resume(&bytes, Lsn(0)).unwrap();
+        assert_eq!((found.lsn, found.chain), (cursors[2].lsn, cursors[2].chain));
+        let second = usize::try_from(cursors[1].lsn.0).unwrap();
+        bytes[second] ^= 1;
+        assert_eq!(resume(&bytes, Lsn(0)), None);
+    }
+
+    #[test]
+    fn nothing_is_read_past_the_end_of_all_positions() {
+        let at = Cursor { lsn: Lsn(u64::MAX - 40), ..Cursor::default() };
+        let mut bytes = vec![0; 100];
+        bytes[8..16].copy_from_slice(&at.lsn.0.to_le_bytes());
+        bytes[4] = 20;
+        assert!(matches!(decode(&bytes, at), Err(RecordError::TooLong { .. })));
+        assert_eq!(committed_claim(&bytes, at.lsn), None);
     }
 }

@@ -1,0 +1,130 @@
+//! Both nodes in one process, joined without a network: a mount on the first, the log copied to
+//! the second byte by byte. For what the daemon's configuration does not offer: FUSE features
+//! masked, suid bits and device files honoured, small file systems below.
+//!
+//! `joined-nodes HOME [--state DIR] [--second-state DIR] [--mask BITS] [--suid-and-devices]`
+//! serves `HOME/one/data`, with the nodes' logs in the given directories, until its standard input ends; then it stops both
+//! nodes cleanly. It says `ready` once it serves. It never touches anything outside of these.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use duolog_engine::node::{self, Node, NodeConfig};
+use duolog_engine::store::{Directory, LocalRules, Preset};
+use duolog_wal::{ClusterId, NodeId};
+
+const BOUND: Duration = Duration::from_mins(1);
+
+#[derive(Default)]
+struct Options {
+    home: PathBuf,
+    state: Option<PathBuf>,
+    second_state: Option<PathBuf>,
+    mask: u64,
+    suid_and_devices: bool,
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match &*argument {
+            "--state" => options.state = Some(arguments.next().unwrap().into()),
+            "--second-state" => options.second_state = Some(arguments.next().unwrap().into()),
+            "--mask" => options.mask = arguments.next().unwrap().parse().unwrap(),
+            "--suid-and-devices" => options.suid_and_devices = true,
+            _ => options.home = argument.into(),
+        }
+    }
+    options
+}
+
+fn config(options: &Options, name: &str, id: NodeId) -> NodeConfig {
+    let root = options.home.join(name);
+    fs::create_dir_all(&root).unwrap();
+    let local = LocalRules::new(Preset::None, &["local*".to_owned()]).unwrap();
+    let directory = Directory::of(&root.join("data"), local).unwrap();
+    let given = if id == NodeId::Node1 { &options.state } else { &options.second_state };
+    let state = given.clone().unwrap_or_else(|| root.join("state"));
+    let mut config = NodeConfig::new(ClusterId(7), id, state, vec![directory]);
+    config.log.segment_bytes = 4 << 20;
+    config.checkpoint_bytes = 8 << 20;
+    config.masked_fuse_flags = options.mask;
+    config.suid_and_devices = options.suid_and_devices;
+    config
+}
+
+fn open(options: &Options, name: &str, id: NodeId) -> Arc<Node> {
+    let config = config(options, name, id);
+    node::adopt(&config).unwrap();
+    Node::open(config).unwrap()
+}
+
+/// Copies the log from one node to the other and the acknowledgements back, until told to end.
+fn join(from: &Arc<Node>, to: &Arc<Node>, over: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let (from, to, over) = (Arc::clone(from), Arc::clone(to), Arc::clone(over));
+    let (ring, rung) = mpsc::channel();
+    let ring = Mutex::new(ring);
+    from.on_progress(Box::new(move || ring.lock().unwrap().send(()).unwrap_or(())));
+    std::thread::spawn(move || {
+        from.peer_connected(true);
+        to.begin_receiving();
+        let mut at = to.end().lsn;
+        while !over.load(Ordering::Relaxed) {
+            let end = from.end().lsn;
+            while at < end {
+                let mut bytes = Vec::new();
+                from.read_raw(at, 64 << 10, &mut bytes).unwrap();
+                to.receive(at, &bytes).unwrap();
+                at = at.plus(bytes.len() as u64);
+            }
+            let durable = to.sync_received().unwrap();
+            from.peer_durable(durable, to.applied(), to.free_bytes().1).unwrap();
+            to.announce_committed(from.committed());
+            if at == from.end().lsn {
+                rung.recv_timeout(Duration::from_millis(2)).ok();
+            }
+            while rung.try_recv().is_ok() {}
+        }
+    })
+}
+
+fn main() {
+    let options = options();
+    assert_ne!(options.home, Path::new(""), "where to?");
+    let first = open(&options, "one", NodeId::Node1);
+    let second = open(&options, "two", NodeId::Node2);
+    second.follow();
+    let over = Arc::new(AtomicBool::new(false));
+    let wire = join(&first, &second, &over);
+    first.lead(true).unwrap();
+    assert!(first.wait_ready(BOUND).unwrap());
+    first.mount().unwrap();
+    println!("ready");
+
+    let (told, stop) = mpsc::channel();
+    std::thread::spawn(move || {
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        told.send(()).unwrap();
+    });
+    while stop.recv_timeout(Duration::from_millis(50)).is_err() {
+        for node in [&first, &second] {
+            if let Some(failure) = node.wait_failure(Duration::ZERO) {
+                eprintln!("{failure}: {failure:?}");
+                first.unmount();
+                std::process::exit(1);
+            }
+        }
+    }
+    first.stop(BOUND).unwrap();
+    over.store(true, Ordering::Relaxed);
+    wire.join().unwrap();
+    second.stop(BOUND).unwrap();
+}
