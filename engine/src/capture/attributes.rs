@@ -1,6 +1,6 @@
 //! Owner, permissions, times and size.
 
-use duolog_wal::{Attributes, FileId, FileTime, Operation};
+use duolog_wal::{Attributes, FileId, FileTime, Lsn, Operation};
 use rustix::io::Errno;
 
 use super::{Caller, Capture, Done, TTL, errno};
@@ -81,24 +81,23 @@ impl Capture {
     }
 
     /// Whoever writes to a file takes its suid and sgid bits away, but for who may leave them.
-    pub(super) fn kill_suidgid(&self, id: FileId, kills: Option<Caller>) -> Result<(), Errno> {
-        let Some(caller) = kills else { return Ok(()) };
+    /// Returns the end of the record that does it, zero where there is nothing to do: applied, it
+    /// shows.
+    pub(super) fn kill_suidgid(&self, id: FileId, kills: Option<Caller>) -> Result<Lsn, Errno> {
+        let Some(caller) = kills else { return Ok(Lsn::ZERO) };
         let stat = self.node.store.stat(id).map_err(errno)?;
         let mode = stat.mode & 0o7777;
         let kept = without_suidgid(mode, stat.gid, caller);
         if kept == mode || stat.mode & libc::S_IFMT != libc::S_IFREG {
-            return Ok(());
+            return Ok(Lsn::ZERO);
         }
         let attributes = Attributes { mode: Some(kept), ..Attributes::default() };
         let operation = Operation::SetAttributes { id, attributes };
         if id.is_local() {
-            return self
-                .node
-                .store
-                .apply_local(&operation, crate::node::now())
-                .map_err(|error| super::apply_errno(&error));
+            let applied = self.node.store.apply_local(&operation, crate::node::now());
+            return applied.map(|()| Lsn::ZERO).map_err(|error| super::apply_errno(&error));
         }
-        self.append(&operation, &[id]).map(drop)
+        self.append(&operation, &[id]).map(|appended| appended.end)
     }
 }
 
