@@ -186,7 +186,7 @@ impl Source for Shipper {
     }
 
     fn end(&self) -> Lsn {
-        self.node.end().lsn
+        self.node.end_lsn()
     }
 
     fn read(&mut self, from: Lsn, max: usize, buf: &mut Vec<u8>) -> io::Result<()> {

@@ -5,4 +5,5 @@ pub mod disk;
 pub mod fuse;
 pub mod log;
 pub mod node;
+mod priority;
 pub mod store;

@@ -40,10 +40,12 @@ fn main() {
         ("gap", 14, None),
         ("damage", 14, Some([0, 60, 16, 1])),
         ("damage-behind", 14 + 32, Some([2, 40, 16, 1])),
+        ("damage-below-hint", 14 + 32, Some([0, 40, 16, 1])),
         ("header", 14, Some([1, 70, 0, 1])),
         ("raw", 10, None),
     ] {
-        let mut bytes = vec![flags, u8::from(damage.is_some()), 40, 0];
+        let hint = if name == "damage-below-hint" { 200 } else { 40 };
+        let mut bytes = vec![flags, u8::from(damage.is_some()), hint, 0];
         bytes.extend(damage.into_iter().flatten());
         let mut at = AT;
         for part in operations.chunks(operations.len().div_ceil(usize::from(flags & 3) + 1)) {

@@ -44,23 +44,24 @@ pub(super) fn run(options: &Export) -> anyhow::Result<()> {
     let out = directory(&options.out)?;
     let to = options.to.unwrap_or(Lsn(u64::MAX));
 
+    let Some(cluster) = segments.cluster else { bail!("no segment tells its pair") };
+    let (view, history) = (chain.views().0, chain.views().1.to_vec());
+    let begin = SegmentHeader { cluster, first: from, view, history };
     let (mut writing, mut own) = (None::<Writing>, usize::MAX);
     let (mut count, mut records) = (0, 0);
     let mut end = from;
-    loop {
-        let before = (chain.cursor(), chain.views().0, chain.views().1.to_vec());
-        if !chain.advance()? || chain.cursor().lsn > to {
-            break;
-        }
+    while chain.advance()? && chain.cursor().lsn <= to {
         if chain.own() != own {
             own = chain.own();
-            if let Some(done) = writing.take() {
-                done.finish()?;
-            }
-            let (first, view, history) = before;
-            let Some(cluster) = segments.cluster else { bail!("no segment tells its pair") };
-            let header = SegmentHeader { cluster, first, view, history };
-            writing = Some(Writing::begin(&out, &header)?);
+            let header = match (writing.take(), &segments.files[own].header) {
+                // It was entered at its beginning.
+                (Some(done), Ok(header)) => {
+                    Writing::finish(done)?;
+                    header
+                }
+                _ => &begin,
+            };
+            writing = Some(Writing::begin(&out, header)?);
             count += 1;
         }
         if let Some(writing) = &mut writing {

@@ -1,10 +1,11 @@
 //! Owner, permissions, times and size.
 
-use duolog_wal::{Attributes, FileId, FileTime, Lsn, Operation};
+use duolog_wal::{Attributes, FileId, FileTime, Operation};
 use rustix::io::Errno;
 
 use super::{Caller, Capture, Done, TTL, errno};
 use crate::fuse::{Reply, SetAttr, TimeOrNow};
+use crate::node::Content;
 
 impl Capture {
     pub(super) fn get_attr(&self, id: FileId, reply: Reply) {
@@ -81,23 +82,31 @@ impl Capture {
     }
 
     /// Whoever writes to a file takes its suid and sgid bits away, but for who may leave them.
-    /// Returns the end of the record that does it, zero where there is nothing to do: applied, it
-    /// shows.
-    pub(super) fn kill_suidgid(&self, id: FileId, kills: Option<Caller>) -> Result<Lsn, Errno> {
-        let Some(caller) = kills else { return Ok(Lsn::ZERO) };
+    pub(super) fn kill_suidgid(&self, id: FileId, kills: Option<Caller>) -> Result<(), Errno> {
+        let Some(caller) = kills else { return Ok(()) };
+        let applied = self.node.applied();
         let stat = self.node.store.stat(id).map_err(errno)?;
-        let mode = stat.mode & 0o7777;
+        let pending = self.node.overlay.get(id);
+        let pending = pending.and_then(|content| Content::lock(&content).mode(applied));
+        let mode = pending.unwrap_or(stat.mode & 0o7777);
         let kept = without_suidgid(mode, stat.gid, caller);
         if kept == mode || stat.mode & libc::S_IFMT != libc::S_IFREG {
-            return Ok(Lsn::ZERO);
+            return Ok(());
         }
         let attributes = Attributes { mode: Some(kept), ..Attributes::default() };
         let operation = Operation::SetAttributes { id, attributes };
         if id.is_local() {
-            let applied = self.node.store.apply_local(&operation, crate::node::now());
-            return applied.map(|()| Lsn::ZERO).map_err(|error| super::apply_errno(&error));
+            return self
+                .node
+                .store
+                .apply_local(&operation, crate::node::now())
+                .map_err(|error| super::apply_errno(&error));
         }
-        self.append(&operation, &[id]).map(|appended| appended.end)
+        let content = self.node.overlay.file(id);
+        let mut content = Content::lock(&content);
+        let appended = self.append(&operation, &[])?;
+        content.set_mode(appended.end, kept);
+        Ok(())
     }
 }
 

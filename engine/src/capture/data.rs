@@ -25,14 +25,8 @@ impl Capture {
         if data.len() > WRITE_MAX || offset.saturating_add(data.len() as u64) > FILE_BYTES_MAX {
             return reply.error(Errno::FBIG);
         }
-        match self.kill_suidgid(id, kills) {
-            Ok(Lsn::ZERO) => {}
-            // Nobody may find the bits still set once the write is answered.
-            Ok(end) => {
-                self.node.progress.want(end);
-                return self.write_when(Stage::Applied, end, (id, offset, data, cache), reply);
-            }
-            Err(error) => return reply.error(error),
+        if let Err(error) = self.kill_suidgid(id, kills) {
+            return reply.error(error);
         }
         if id.is_local() {
             return self.write_local(id, offset, data, reply);
@@ -40,28 +34,17 @@ impl Capture {
         // Pages that the kernel writes back must never wait for other writes: memory is freed by
         // them, and an fsync may already wait for them.
         if !cache && let Some(wait) = self.congestion() {
-            return self.write_when(wait.0, wait.1, (id, offset, data, cache), reply);
+            let (capture, data) = (self.clone(), data.to_vec());
+            let retry = move |result: Result<(), Errno>| match result {
+                Ok(()) => capture.write(id, offset, &data, cache, None, reply),
+                Err(error) => reply.error(error),
+            };
+            return self.when(wait.0, wait.1, Box::new(retry));
         }
         match self.log_write(id, offset, data) {
             Ok(()) => reply.written(u32::try_from(data.len()).expect("at most WRITE_MAX")),
             Err(error) => reply.error(error),
         }
-    }
-
-    /// Writes once the log has come that far.
-    fn write_when(
-        &self,
-        stage: Stage,
-        lsn: Lsn,
-        (id, offset, data, cache): (FileId, u64, &[u8], bool),
-        reply: Reply,
-    ) {
-        let (capture, data) = (self.clone(), data.to_vec());
-        let then = move |result: Result<(), Errno>| match result {
-            Ok(()) => capture.write(id, offset, &data, cache, None, reply),
-            Err(error) => reply.error(error),
-        };
-        self.when(stage, lsn, Box::new(then));
     }
 
     fn log_write(&self, id: FileId, offset: u64, data: &[u8]) -> Result<(), Errno> {
@@ -96,7 +79,7 @@ impl Capture {
     /// What a new write has to wait for, if too much is under way.
     fn congestion(&self) -> Option<(Stage, Lsn)> {
         let max = self.node.config.unacknowledged_max_bytes;
-        let end = self.node.end().lsn;
+        let end = self.node.end_lsn();
         let half = Lsn(end.0.saturating_sub(max / 2));
         if end.since(self.node.committed()) > max {
             self.node.progress.want(end);

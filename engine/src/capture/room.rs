@@ -35,7 +35,7 @@ impl Measured {
             .space()
             .map_or((0, 0), |space| (space.available_bytes, space.available_files));
         // What is logged and not applied takes its room later.
-        let end = node.end().lsn;
+        let end = node.end_lsn();
         let here = bytes.saturating_sub(end.since(node.applied()));
         Self {
             at: Instant::now(),

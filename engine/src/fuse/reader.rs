@@ -67,6 +67,7 @@ impl<H: Handler> Reader<H> {
 
     /// Serves until the session ends.
     pub(super) fn run(mut self, mut buffer: ReadBuffer) {
+        crate::priority::raise();
         self.end = loop {
             match self.shared.device.read(buffer.window()) {
                 Ok(len) => self.dispatch(&buffer.window()[..len]),

@@ -125,14 +125,38 @@ const NOTHING: [u8; HEADER_LEN] = [0; HEADER_LEN];
 /// Bytes of a mark's record.
 const MARK_LEN: usize = HEADER_LEN + 8;
 
+/// What a page is made of before anything is written to it.
+static ZEROS: [u8; PAGE] = [0; PAGE];
+/// The unit in which file systems read what a write covers in part.
+const PAGE: usize = 4096;
+
 impl<F: DiskFile> Tail<F> {
     /// Writes at the end, which stays where it is.
     fn write(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), LogError> {
         let at = self.end.lsn;
         self.unsynced.open = true;
-        let written = self.open.file.write_all_at(parts, self.open.offset(at));
-        self.debris = written.is_err();
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        let written = self.clear_last_page(bytes).and_then(|()| {
+            let written = self.open.file.write_all_at(parts, self.open.offset(at));
+            self.debris = written.is_err();
+            written
+        });
         written.map_err(|error| LogError::writing(at, error))
+    }
+
+    /// Fills the page in which `bytes` at the end will end with zeros, if nothing was written to
+    /// it in this lap. A segment that is used again has left the page cache, and a write that
+    /// covers a part of a page waits until the disk has read the rest.
+    fn clear_last_page(&self, bytes: u64) -> io::Result<()> {
+        let page = PAGE as u64;
+        let from = self.open.offset(self.end.lsn);
+        let upto = from + bytes;
+        let last = upto - upto % page;
+        let file_end = self.open.offset(self.open.first.lsn) + self.open.capacity;
+        if last == upto || last < from || last + page > file_end {
+            return Ok(());
+        }
+        self.open.file.write_all_at(&mut [IoSlice::new(&ZEROS)], last)
     }
 }
 

@@ -102,7 +102,7 @@ impl Node {
         applied: Lsn,
         free_bytes: u64,
     ) -> Result<(), NodeError> {
-        let end = self.log.end().lsn;
+        let end = self.log.end_lsn();
         if durable > end {
             return Err(NodeError::Acknowledged { acknowledged: durable, end });
         }

@@ -251,11 +251,15 @@ impl Node {
     }
 
     fn sync_loop(&self) {
+        crate::priority::raise();
         while self.progress.next_sync().is_some() {
             match self.log.sync() {
                 Ok(durable) => {
+                    let before = self.progress.committed();
                     self.progress.advance_durable(durable);
-                    self.wake();
+                    if self.progress.committed() > before {
+                        self.wake();
+                    }
                 }
                 Err(error) => {
                     tracing::error!(%error, "the log cannot be synced: this node stops");
@@ -268,6 +272,11 @@ impl Node {
     /// End of the log.
     pub fn end(&self) -> Cursor {
         self.log.end()
+    }
+
+    /// Like [`Node::end`], the position alone and without waiting for an append under way.
+    pub fn end_lsn(&self) -> Lsn {
+        self.log.end_lsn()
     }
 
     /// First position that the log still holds.

@@ -31,6 +31,9 @@ pub(crate) struct Content {
     size: u64,
     /// Time of the last pending operation.
     time: Time,
+    /// Permission bits that a write has taken away set-id bits from, and the end of the record
+    /// that says so: nobody waits for it to be applied.
+    mode: Option<(Lsn, u32)>,
     /// End of the last record of this file, of any kind.
     last: Lsn,
 }
@@ -65,9 +68,9 @@ impl Overlay {
         self.files().contents.get(&id).cloned()
     }
 
-    /// Forgets files of which nothing is pending and everything is committed, once they are
+    /// Forgets files of which nothing is pending and everything is settled: committed and applied. once they are
     /// many: one that is remembered beyond need changes no answer.
-    pub(crate) fn prune(&self, committed: Lsn) {
+    pub(crate) fn prune(&self, settled: Lsn) {
         let mut files = self.files();
         if files.contents.len() < 2 * files.kept + PRUNE_AFTER {
             return;
@@ -76,7 +79,7 @@ impl Overlay {
             // In use: whoever holds it may be about to add to it.
             Arc::strong_count(content) > 1 || {
                 let content = content.lock().expect(POISON);
-                !content.pending.is_empty() || content.last > committed
+                !content.pending.is_empty() || content.last > settled
             }
         });
         files.kept = files.contents.len();
@@ -101,6 +104,17 @@ impl Content {
     /// Time of the last change that is pending.
     pub(crate) fn time(&self) -> Option<Time> {
         (!self.pending.is_empty()).then_some(self.time)
+    }
+
+    /// Permission bits that are logged, if that record is not applied yet.
+    pub(crate) fn mode(&self, applied: Lsn) -> Option<u32> {
+        self.mode.filter(|(end, _)| *end > applied).map(|(_, mode)| mode)
+    }
+
+    /// Permission bits were logged, in a record that ends at `end`.
+    pub(crate) fn set_mode(&mut self, end: Lsn, mode: u32) {
+        self.mode = Some((end, mode));
+        self.touch(end);
     }
 
     /// End of the last record of this file.

@@ -56,6 +56,8 @@ struct State {
     peer_applied: Lsn,
     /// Somebody waits for the log to be durable up to here.
     wanted: Lsn,
+    /// The thread that syncs waits for work.
+    sync_idle: bool,
     /// Threads that wait for a position, whichever.
     blocked: usize,
     stopped: bool,
@@ -235,8 +237,11 @@ impl Progress {
         let mut state = self.lock();
         if lsn > state.wanted {
             state.wanted = lsn;
+            let idle = std::mem::take(&mut state.sync_idle);
             drop(state);
-            self.wanted.notify_one();
+            if idle {
+                self.wanted.notify_one();
+            }
         }
     }
 
@@ -300,6 +305,7 @@ impl Progress {
             if state.wanted > state.durable {
                 return Some(state.wanted);
             }
+            state.sync_idle = true;
             state = self.wanted.wait(state).expect(POISON);
         }
     }
@@ -377,7 +383,9 @@ impl Progress {
             if !is_idle && (was_idle || state.apply_is_due()) {
                 self.appliable.notify_one();
             }
-            self.moved.notify_all();
+            if state.blocked > 0 {
+                self.moved.notify_all();
+            }
         }
         for waiter in waiters {
             waiter(Ok(()));

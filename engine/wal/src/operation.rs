@@ -425,7 +425,14 @@ impl Attributes {
         let atime = FileTime { seconds: f.i64()?, nanos: f.u32()? };
         let mtime = FileTime { seconds: f.i64()?, nanos: f.u32()? };
         let is = |bit| valid & bit != 0;
-        (valid < 32 && atime.nanos < 1_000_000_000 && mtime.nanos < 1_000_000_000).then_some(Self {
+        // What is not set is zero: nothing is ever ignored.
+        let unset = (is(MODE) || mode == 0)
+            && (is(UID) || uid == 0)
+            && (is(GID) || gid == 0)
+            && (is(ATIME) || atime == FileTime::default())
+            && (is(MTIME) || mtime == FileTime::default());
+        let in_range = valid < 32 && atime.nanos < 1_000_000_000 && mtime.nanos < 1_000_000_000;
+        (unset && in_range).then_some(Self {
             mode: is(MODE).then_some(mode),
             uid: is(UID).then_some(uid),
             gid: is(GID).then_some(gid),
@@ -575,6 +582,19 @@ mod tests {
             let bytes = bytes(&operation);
             let record = record::decode(&bytes, Cursor::default()).unwrap();
             assert_eq!(Operation::decode(&record), Err(OperationError::Malformed { kind: 36 }));
+        }
+    }
+
+    #[test]
+    fn an_attribute_that_is_not_set_and_not_zero_is_refused() {
+        let attributes = Attributes { mode: Some(0o600), ..Attributes::default() };
+        let bytes = bytes(&Operation::SetAttributes { id: FileId(1024), attributes });
+        let record = record::decode(&bytes, Cursor::default()).unwrap();
+        for field in [16, 20, 24, 32, 36, 44] {
+            let mut body = record.body.to_vec();
+            body[field] = 1;
+            let set = Operation::decode(&Record { body: &body, ..record });
+            assert_eq!(set, Err(OperationError::Malformed { kind: 48 }), "at {field}");
         }
     }
 
