@@ -68,8 +68,8 @@ impl Overlay {
         self.files().contents.get(&id).cloned()
     }
 
-    /// Forgets files of which nothing is pending and everything is settled: committed and applied. once they are
-    /// many: one that is remembered beyond need changes no answer.
+    /// Forgets files of which nothing is pending and everything is settled, which means committed
+    /// and applied, once they are many: one that is remembered beyond need changes no answer.
     pub(crate) fn prune(&self, settled: Lsn) {
         let mut files = self.files();
         if files.contents.len() < 2 * files.kept + PRUNE_AFTER {
