@@ -254,6 +254,25 @@ fn local_files_of_any_kind_stay_on_their_node() {
     Pair::start(dir).stop();
 }
 
+/// A write by an ordinary user takes set-id bits away before it is answered.
+#[test]
+fn a_write_takes_set_id_bits_away_before_anybody_can_look() {
+    use rustix::fs::Uid;
+    let pair = Pair::new();
+    let file = fs::File::create(pair.mount.join("f")).unwrap();
+    let (root, user) = (Uid::ROOT, Uid::from_raw(1000));
+    for round in 0..100 {
+        file.set_permissions(fs::Permissions::from_mode(0o6755)).unwrap();
+        rustix::thread::set_thread_res_uid(root, user, root).unwrap();
+        let written = file.write_all_at(b"x", round);
+        rustix::thread::set_thread_res_uid(root, root, root).unwrap();
+        written.unwrap();
+        let mode = file.metadata().unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o755, "round {round}");
+    }
+    pair.stop();
+}
+
 /// What others put into the backing directory is not shown; in its place nothing can be made, and
 /// the directory that it is in cannot be removed.
 #[test]

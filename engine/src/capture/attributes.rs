@@ -84,9 +84,9 @@ impl Capture {
     /// Whoever writes to a file takes its suid and sgid bits away, but for who may leave them.
     pub(super) fn kill_suidgid(&self, id: FileId, kills: Option<Caller>) -> Result<(), Errno> {
         let Some(caller) = kills else { return Ok(()) };
+        let applied = self.node.applied();
         let stat = self.node.store.stat(id).map_err(errno)?;
         let pending = self.node.overlay.get(id);
-        let applied = self.node.applied();
         let pending = pending.and_then(|content| Content::lock(&content).mode(applied));
         let mode = pending.unwrap_or(stat.mode & 0o7777);
         let kept = without_suidgid(mode, stat.gid, caller);

@@ -150,11 +150,13 @@ impl Capture {
         // cut the file short.
         let content = self.node.overlay.get(id);
         let content = content.as_ref().map(|content| Content::lock(content));
+        // Before the backing file too: what is applied by now shows there.
+        let applied = self.node.applied();
         let stat = self.node.store.stat(id).map_err(errno)?;
-        Ok(self.attr_of(id, &stat, content.as_deref()))
+        Ok(self.attr_of(id, &stat, content.as_deref(), applied))
     }
 
-    fn attr_of(&self, id: FileId, stat: &Stat, content: Option<&Content>) -> Attr {
+    fn attr_of(&self, id: FileId, stat: &Stat, content: Option<&Content>, applied: Lsn) -> Attr {
         let mut attr = Attr {
             ino: self.node_id(id),
             size: stat.size,
@@ -170,7 +172,7 @@ impl Capture {
             rdev: u32::try_from(stat.rdev).unwrap_or(0),
             blksize: 4096,
         };
-        if let Some(mode) = content.and_then(|content| content.mode(self.node.applied())) {
+        if let Some(mode) = content.and_then(|content| content.mode(applied)) {
             attr.mode = (attr.mode & libc::S_IFMT) | mode;
         }
         if let Some((size, time)) = content.and_then(|content| content.size().zip(content.time())) {

@@ -34,7 +34,8 @@ impl Node {
                 }
             }
             self.progress.advance_applied(at);
-            self.overlay.prune(self.progress.committed());
+            // Past `at` there may be records already that are committed and not applied.
+            self.overlay.prune(self.progress.committed().min(at.lsn));
         }
         Ok(())
     }

@@ -68,9 +68,9 @@ impl Overlay {
         self.files().contents.get(&id).cloned()
     }
 
-    /// Forgets files of which nothing is pending and everything is committed, once they are
-    /// many: one that is remembered beyond need changes no answer.
-    pub(crate) fn prune(&self, committed: Lsn) {
+    /// Forgets files of which nothing is pending and everything is settled, which means committed
+    /// and applied, once they are many: one that is remembered beyond need changes no answer.
+    pub(crate) fn prune(&self, settled: Lsn) {
         let mut files = self.files();
         if files.contents.len() < 2 * files.kept + PRUNE_AFTER {
             return;
@@ -79,7 +79,7 @@ impl Overlay {
             // In use: whoever holds it may be about to add to it.
             Arc::strong_count(content) > 1 || {
                 let content = content.lock().expect(POISON);
-                !content.pending.is_empty() || content.last > committed
+                !content.pending.is_empty() || content.last > settled
             }
         });
         files.kept = files.contents.len();
