@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 //! The log on a disk that loses, tears and reorders what was not synced.
 //!
 //! Each seed is one node's life: appends from several writers, syncs, rolls, checkpoints,
@@ -13,6 +12,7 @@
 //! is not synced; recycling up to a segment whose header was not synced.
 //!
 //! `DUOLOG_SEEDS=N` runs N seeds, `DUOLOG_SEED=N` that one.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use duolog_engine::disk::sim::{Faults, Random, SimDisk};
 use duolog_engine::disk::{Disk, DiskFile};

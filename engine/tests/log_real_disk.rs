@@ -1,5 +1,5 @@
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 //! The log in a real directory: locks, room, readers of other processes.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::io::ErrorKind;
 use std::path::Path;

@@ -1,8 +1,8 @@
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 //! Files as version 1 writes them: they still read, and the same things still give these bytes.
 //!
 //! A change of the format is a new version with files of its own beside these. To make those:
 //! `cargo test -p duolog-wal --test golden -- --ignored`, once.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use duolog_wal::control::{CONTROL_LEN, FoldStamp};
 use duolog_wal::segment::SEGMENT_HEADER_LEN;
