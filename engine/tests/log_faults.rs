@@ -1,7 +1,8 @@
 //! The log where single things go wrong: what is refused names the place, what failed changed
 //! nothing, what is durable was synced. On the simulated disk.
 //!
-//! Each was seen to fail with the line that it is about taken out.
+//! Each was seen to fail with the line that it is about taken out, but for the forgiven tail, the
+//! older lap and the second log.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
