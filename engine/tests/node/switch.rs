@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{BOUND, Pair, Wire, tree};
 
 /// A view that follows every one that either node has held.
 fn next(nodes: [&Node; 2], primary: NodeId, pair: bool) -> View {
-    let held = nodes.map(|node| node.register()).map(|known| known.hi.max(known.conf.num).0);
+    let held = nodes.map(Node::register).map(|known| known.hi.max(known.conf.num).0);
     let num = ViewNum(held.into_iter().max().unwrap() + 1);
     View { num, primary, pair, witness: 0, origin: primary, forced: false }
 }
@@ -34,7 +34,7 @@ fn alone(node: &Node, peer: &Node) {
 
 /// Mounts, writes and reads a few files, one of which grows from primary to primary, and makes
 /// sure that `peer` has them. Returns what the growing one holds.
-fn serve(node: &Arc<Node>, mount: &PathBuf, turn: u8) -> Vec<u8> {
+fn serve(node: &Arc<Node>, mount: &Path, turn: u8) -> Vec<u8> {
     node.mount().unwrap();
     let path = mount.join("grows");
     let mut file = fs::File::options().create(true).append(true).open(&path).unwrap();
@@ -91,7 +91,7 @@ fn roles_change_as_often_as_wanted_within_one_life() {
 fn a_living_second_takes_over_with_everything_it_acknowledged() {
     let mut pair = Pair::new();
     let file = fs::File::create(pair.mount.join("f")).unwrap();
-    file.write_all_at(&[7; 300_000], 0).unwrap();
+    file.write_all_at(&vec![7; 300_000], 0).unwrap();
     file.sync_all().unwrap();
     drop(file);
     // Of what was committed last the second need not have heard that it is.
