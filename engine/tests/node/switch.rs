@@ -81,7 +81,8 @@ fn roles_change_as_often_as_wanted_within_one_life() {
     pair.first.mount().unwrap();
     assert_eq!(fs::read(mounts[0].join("grows")).unwrap(), expected);
     let dir = pair.stop();
-    let [one, two] = ["one", "two"].map(|name| tree(&dir.path().join(name).join(".data.duolog/data")));
+    let [one, two] =
+        ["one", "two"].map(|name| tree(&dir.path().join(name).join(".data.duolog/data")));
     assert_eq!(one.len(), two.len());
     assert!(one.iter().zip(&two).all(|(a, b)| (&a.0, &a.4) == (&b.0, &b.4)), "{one:?} {two:?}");
 }
