@@ -135,7 +135,7 @@ const fn row(from: State, to: Why, on: &'static str) -> Row {
 
 /// Every way there is.
 pub const TABLE: &[Row] = &{
-    use State::{Alone, Prim, Second, Stop, Wait};
+    use State::Stop;
     [
         row(
             Stop,

@@ -95,7 +95,7 @@ impl Machine {
             let failover_ms = self.settings.failover_ms;
             let base = self.register.conf;
             let ask = Ask { view, base, nonce, failover_ms };
-            self.to_witness(Question::Ask(ask));
+            self.tell_witness(Question::Ask(ask));
         }
     }
 
@@ -188,7 +188,7 @@ impl Machine {
         self.persist(view, None);
         self.lead(view);
         self.receipt(why, decided_by, base, since);
-        self.to_witness(Question::Learn { view });
+        self.tell_witness(Question::Learn { view });
     }
 
     /// Begins to lead `view`: from here on it is this incarnation's.
@@ -244,7 +244,7 @@ impl Machine {
         self.persist(view, None);
         self.out.push(Effect::SyncLog);
         self.lead(view);
-        self.to_witness(Question::Learn { view });
+        self.tell_witness(Question::Learn { view });
     }
 
     /// An operator overrode the protocol.
@@ -262,7 +262,7 @@ impl Machine {
         self.persist(view, None);
         self.lead(view);
         self.receipt(Promotion::Force, Decider::Operator(forced), base, self.now);
-        self.to_witness(Question::Learn { view });
+        self.tell_witness(Question::Learn { view });
     }
 
     /// The winner of a split brain goes on, above both lines.
@@ -276,7 +276,7 @@ impl Machine {
         self.persist(view, None);
         self.lead(view);
         self.receipt(Promotion::SplitBrain, decided_by, base, self.now);
-        self.to_witness(Question::Learn { view });
+        self.tell_witness(Question::Learn { view });
     }
 
     fn alone_view(&self, num: ViewNum, witness: u128) -> View {

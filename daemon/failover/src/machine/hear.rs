@@ -129,7 +129,7 @@ impl Machine {
         self.asking = None;
         self.peer.answered = Some((beat.incarnation, beat.sent));
         let (incarnation, sent) = (beat.incarnation, beat.sent);
-        self.to_peer(Message::Answer { incarnation, sent });
+        self.tell_peer(Message::Answer { incarnation, sent });
     }
 
     /// Nothing is served there any more, if it was said after the last lease was given.

@@ -219,10 +219,8 @@ impl Machine {
         settings: Settings,
         now: Now,
     ) -> Self {
-        let mode = match settings.start_at_boot {
-            true => Mode::Work,
-            false => Mode::Stopped(Stopped::NotStarted),
-        };
+        let mode =
+            if settings.start_at_boot { Mode::Work } else { Mode::Stopped(Stopped::NotStarted) };
         let mut machine = Self {
             me,
             incarnation,
@@ -299,6 +297,17 @@ impl Machine {
             self.settle();
         }
         std::mem::take(&mut self.out)
+    }
+
+    /// Forgets what only tells one task or promotion from another while none is under way. For
+    /// model checkers, to which two machines that will do the same are one.
+    pub fn forget_names(&mut self) {
+        let busy = matches!(self.services, Services::Starting(_) | Services::Stopping(_))
+            || self.asking.is_some_and(|asking| asking.gateway.is_some());
+        if !busy {
+            self.tickets = 0;
+        }
+        self.promotion = None;
     }
 
     /// Whether `timer` is set.
@@ -542,14 +551,14 @@ impl Machine {
             return;
         }
         self.said.beat = Some(key);
-        self.to_witness(Question::Beat(WitnessBeat {
+        self.tell_witness(Question::Beat(WitnessBeat {
             incarnation: self.incarnation,
             sent: self.now,
             conf: self.register.conf,
             lease: beat.lease,
             failover_ms: self.settings.failover_ms,
         }));
-        self.to_peer(Message::Beat(beat));
+        self.tell_peer(Message::Beat(beat));
     }
 
     fn beat(&self) -> Beat {
@@ -583,17 +592,17 @@ impl Machine {
 
     fn say_gone(&mut self) {
         let gone = Gone { incarnation: self.incarnation, at: self.now };
-        self.to_peer(Message::Gone(gone));
-        self.to_witness(Question::Gone(gone));
+        self.tell_peer(Message::Gone(gone));
+        self.tell_witness(Question::Gone(gone));
     }
 
-    fn to_peer(&mut self, message: Message) {
+    fn tell_peer(&mut self, message: Message) {
         if self.settings.peer {
             self.out.push(Effect::ToPeer(message));
         }
     }
 
-    fn to_witness(&mut self, question: Question) {
+    fn tell_witness(&mut self, question: Question) {
         if self.settings.witness {
             self.out.push(Effect::ToWitness(question));
         }

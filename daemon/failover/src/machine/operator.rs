@@ -21,33 +21,31 @@ impl Machine {
             Action::ForceStart(forced) => self.force_start(forced),
             Action::Failover(on) => {
                 self.settings.failover = on;
-                self.keep(Kept::Failover(on))
+                self.out.push(Effect::Keep(Kept::Failover(on)));
+                Ok(())
             }
-            Action::Maintenance(until) => self.maintain(until),
+            Action::Maintenance(until) => {
+                self.maintain(until);
+                Ok(())
+            }
             Action::StartAtBoot(on) => {
                 self.settings.start_at_boot = on;
-                self.keep(Kept::StartAtBoot(on))
+                self.out.push(Effect::Keep(Kept::StartAtBoot(on)));
+                Ok(())
             }
             Action::AutoRejoin(on) => {
                 self.settings.auto_rejoin = on;
-                self.keep(Kept::AutoRejoin(on))
+                self.out.push(Effect::Keep(Kept::AutoRejoin(on)));
+                Ok(())
             }
             Action::SplitBrain { winner, forced } => {
                 named(&forced)?;
                 if winner != self.me {
                     return Err(Refused::OtherNode(winner));
                 }
-                match self.settle_split_by_hand(forced) {
-                    true => Ok(()),
-                    false => Err(Refused::NoSplitBrain),
-                }
+                if self.settle_split_by_hand(forced) { Ok(()) } else { Err(Refused::NoSplitBrain) }
             }
         }
-    }
-
-    fn keep(&mut self, kept: Kept) -> Result<(), Refused> {
-        self.out.push(Effect::Keep(kept));
-        Ok(())
     }
 
     fn start(&mut self, without_witness: bool) -> Result<(), Refused> {
@@ -167,13 +165,13 @@ impl Machine {
         Ok(())
     }
 
-    fn maintain(&mut self, until: Option<Now>) -> Result<(), Refused> {
+    fn maintain(&mut self, until: Option<Now>) {
         self.maintenance = until.is_some_and(|until| until > self.now);
         match until {
             Some(until) if self.maintenance => self.timers.set(Timer::Maintenance, until),
             _ => self.timers.clear(Timer::Maintenance),
         }
-        self.keep(Kept::Maintenance(until))
+        self.out.push(Effect::Keep(Kept::Maintenance(until)));
     }
 }
 

@@ -167,16 +167,15 @@ impl Machine {
             }
         }
         let newest = self.log.history.last();
-        let ready = match swap {
-            true => self.log_known && self.log.durable == self.log.end.lsn && !self.serves(),
-            false => {
-                self.begun == Some(view.num)
-                    && newest.is_some_and(|it| it.num == view.num && it.origin == view.origin)
-            }
+        let ready = if swap {
+            self.log_known && self.log.durable == self.log.end.lsn && !self.serves()
+        } else {
+            self.begun == Some(view.num)
+                && newest.is_some_and(|it| it.num == view.num && it.origin == view.origin)
         };
         if self.prop_due && ready {
             self.prop_due = false;
-            self.to_peer(Message::Prop(Prop {
+            self.tell_peer(Message::Prop(Prop {
                 view,
                 base: self.register.conf,
                 incarnation: self.incarnation,
@@ -219,9 +218,10 @@ impl Machine {
         let newest = self.log.history.last();
         // The record of the view stands in no other log than the proposer's and its copies. A
         // swap has none: there the logs end alike, and nothing is appended any more.
-        let equal = match view.primary == self.me {
-            true => self.log.end == end,
-            false => newest.is_some_and(|it| it.num == view.num && it.origin == view.origin),
+        let equal = if view.primary == self.me {
+            self.log.end == end
+        } else {
+            newest.is_some_and(|it| it.num == view.num && it.origin == view.origin)
         };
         if !equal
             || self.log.durable < end.lsn
@@ -240,12 +240,12 @@ impl Machine {
         self.met = true;
         self.answered_now();
         self.say_accepted();
-        self.to_witness(Question::Learn { view });
+        self.tell_witness(Question::Learn { view });
     }
 
     fn say_accepted(&mut self) {
         let (view, durable) = (self.register.conf, self.log.durable);
-        self.to_peer(Message::Accepted { view, durable });
+        self.tell_peer(Message::Accepted { view, durable });
     }
 
     pub(super) fn on_accepted(&mut self, view: View) {
@@ -285,8 +285,8 @@ impl Machine {
             self.served = false;
             self.answered_now();
         }
-        self.to_peer(Message::Go { view });
-        self.to_witness(Question::Learn { view });
+        self.tell_peer(Message::Go { view });
+        self.tell_witness(Question::Learn { view });
     }
 
     pub(super) fn on_go(&mut self, view: View) {

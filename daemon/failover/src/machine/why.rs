@@ -151,10 +151,7 @@ impl Machine {
             return Why::NoMember;
         }
         if !self.register.member(self.me) {
-            return match connected {
-                true => Why::CatchesUp,
-                false => Why::NoConnection,
-            };
+            return if connected { Why::CatchesUp } else { Why::NoConnection };
         }
         if !self.log.complete && self.log_known {
             return Why::NotComplete;
