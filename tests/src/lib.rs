@@ -24,3 +24,4 @@ pub mod rows;
 pub mod scratch;
 pub mod sqlite;
 pub mod wait;
+pub mod wire;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use duolog_wal::{Lsn, Operation, View, ViewNum};
 
-use super::{Node, NodeError, POISON, Stage};
+use super::{Node, NodeError, POISON, Room, Stage};
 use crate::capture::Capture;
 use crate::fuse::{InitFlags, MountOptions, Session};
 
@@ -94,19 +94,14 @@ impl Node {
         self.peer_connected.store(connected, Ordering::Relaxed);
     }
 
-    /// The peer has the log on disk up to `durable` and applied up to `applied`, and this much
-    /// room is left there.
-    pub fn peer_durable(
-        &self,
-        durable: Lsn,
-        applied: Lsn,
-        free_bytes: u64,
-    ) -> Result<(), NodeError> {
+    /// The peer has the log on disk up to `durable` and applied up to `applied`, and `room` is left
+    /// there once it has applied all of that.
+    pub fn peer_durable(&self, durable: Lsn, applied: Lsn, room: Room) -> Result<(), NodeError> {
         let end = self.log.end_lsn();
         if durable > end {
             return Err(NodeError::Acknowledged { acknowledged: durable, end });
         }
-        self.peer_free_bytes.store(free_bytes, Ordering::Relaxed);
+        self.peer_says_room(durable, room);
         let before = self.progress.committed();
         self.progress.advance_acknowledged(durable, applied);
         if self.progress.committed() > before {
