@@ -63,7 +63,8 @@ fn copy(
             at = at.plus(bytes.len() as u64);
         }
         let durable = to.sync_received().unwrap();
-        from.peer_durable(durable, to.applied(), to.room()).unwrap();
+        let view = from.leads().unwrap_or_default();
+        from.peer_durable(view, durable, to.applied(), to.room()).unwrap();
         if !withheld.load(Ordering::Relaxed) {
             to.announce_committed(from.committed());
         }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use duolog_wal::{Cursor, Lsn, Operation};
 
-use super::{Node, POISON};
+use super::{CommitRule, Node, POISON};
 use crate::disk::Disk;
 
 /// How long a look at the file systems counts where it would be in the way of each commit.
@@ -148,7 +148,7 @@ impl Node {
     /// What the peer said last, where its room counts.
     fn peer_said(&self) -> Option<(Lsn, Room)> {
         let said = *self.rooms.peer.lock().expect(POISON);
-        said.filter(|_| self.progress.leads() == Some(true))
+        said.filter(|_| matches!(self.progress.rule(), Some(CommitRule::Pair(_))))
     }
 
     /// What is left on the peer; without limit where no peer counts, or it has said nothing yet.

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a test uses the mount as an SQL server does")]
 
+mod switch;
+
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -71,11 +73,18 @@ impl Pair {
     }
 }
 
+impl Pair {
+    fn path(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
+    }
+}
+
 impl Drop for Pair {
     /// A test that fails leaves no mount: whoever looked into it later would hang.
     fn drop(&mut self) {
         if self.dir.is_some() {
             self.first.unmount();
+            self.second.unmount();
         }
     }
 }
