@@ -149,7 +149,8 @@ fn an_allocation_and_a_hole_are_kept_by_a_sync_alone() {
         drop(file);
         mounted.cut();
         let bytes = fs::read(&path).unwrap();
-        let holes: usize = sectors(&bytes)[..16].iter().map(|sector| usize::from(*sector == 0)).sum();
+        let holes: usize =
+            sectors(&bytes)[..16].iter().map(|sector| usize::from(*sector == 0)).sum();
         let grown = bytes.len() == 4 * PAGE;
         assert!(grown || bytes.len() == 2 * PAGE);
         assert!(!synced || (grown && holes == 16), "{holes} sectors, {} bytes", bytes.len());
