@@ -5,13 +5,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use duolog_transport::LoopbackPort;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fsync;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -33,6 +33,8 @@ fn said(output: &Output) -> String {
 /// A configured node in a directory of its own.
 struct Place {
     directory: tempfile::TempDir,
+    /// Where it listens, if it does: its own also while it is down.
+    port: Option<LoopbackPort>,
 }
 
 impl Place {
@@ -45,8 +47,8 @@ impl Place {
 
     /// A primary and its secondary, both adopted.
     fn pair() -> [Self; 2] {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let [(one, print1), (two, print2)] = [Self::keys(), Self::keys()];
+        let [(one, print1), (mut two, print2)] = [Self::keys(), Self::keys()];
+        let port = two.port.insert(LoopbackPort::choose().unwrap()).number();
         let peer = |port, print| {
             format!("[peer]\naddress = \"127.0.0.1:{port}\"\nfingerprint = \"{print}\"\n")
         };
@@ -65,7 +67,7 @@ impl Place {
         assert!(keys.status.success(), "{}", said(&keys));
         let text = said(&keys);
         let from = text.find("sha256:").unwrap();
-        let place = Self { directory };
+        let place = Self { directory, port: None };
         fs::create_dir(place.data()).unwrap();
         (place, text[from..from + 7 + 64].to_owned())
     }

@@ -1,6 +1,7 @@
 //! The engine: a data directory whose every change stands in a write-ahead log first.
 
 pub mod capture;
+pub mod dirty;
 pub mod disk;
 pub mod fuse;
 pub mod log;

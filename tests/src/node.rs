@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use duolog_transport::LoopbackPort;
 use rustix::process::Signal;
 use serde::Deserialize;
 
@@ -97,7 +97,8 @@ pub enum Role {
 pub struct Node {
     number: u8,
     home: PathBuf,
-    listen: SocketAddr,
+    /// Held as long as the node may be started again.
+    port: LoopbackPort,
     fingerprint: String,
     process: Option<Process>,
 }
@@ -112,9 +113,8 @@ impl Node {
         let said = run(duolog(&["keygen", "--out", out, "--name", &name]), COMMAND_LIMIT);
         let fingerprint = said.split_whitespace().find(|word| word.starts_with("sha256:"));
         let fingerprint = fingerprint.expect("keygen prints the fingerprint").to_owned();
-        let free = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let listen = free.local_addr().unwrap();
-        Self { number, home, listen, fingerprint, process: None }
+        let port = LoopbackPort::choose().unwrap();
+        Self { number, home, port, fingerprint, process: None }
     }
 
     /// All that is its own lies in here: configuration, log and directories.
@@ -145,8 +145,8 @@ impl Node {
         peer: &Self,
         directories: &[(&str, &str)],
     ) {
-        let Self { number, home, listen, .. } = self;
-        let (home, log) = (home.display(), &common.log);
+        let Self { number, home, port, .. } = self;
+        let (home, log, listen) = (home.display(), &common.log, port.address());
         let role_name = if *role == Role::Second { "second" } else { "prim" };
         let mut text = format!(
             "[cluster]\nid = \"{}\"\n\n\
@@ -156,7 +156,7 @@ impl Node {
             common.cluster
         );
         if *role != Role::Alone {
-            let (address, fingerprint) = (peer.listen, &peer.fingerprint);
+            let (address, fingerprint) = (peer.port.address(), &peer.fingerprint);
             write!(text, "[peer]\naddress = \"{address}\"\nfingerprint = \"{fingerprint}\"\n\n")
                 .unwrap();
         }

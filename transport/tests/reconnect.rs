@@ -6,7 +6,7 @@ mod pair;
 
 use std::time::{Duration, Instant};
 
-use duolog_transport::{Compression, Tuning, dial, listen};
+use duolog_transport::{Compression, LoopbackPort, Tuning, dial, listen};
 use duolog_wal::Lsn;
 use pair::proxy::Proxy;
 use pair::{
@@ -111,7 +111,8 @@ fn a_restarted_secondary_is_found_long_before_the_idle_timeout() {
 #[test]
 fn the_primary_dials_until_somebody_answers() {
     let (primary, secondary) = Pair::nodes();
-    let free = std::net::UdpSocket::bind(loopback(0)).unwrap().local_addr().unwrap();
+    let port = LoopbackPort::choose().unwrap();
+    let free = port.address();
     let dialer = dial(dial_config(free, &quick()), Primary(primary.clone())).unwrap();
     let mut end = primary.append(b"nobody there", &dialer.waker());
     wait_stats(&dialer, "that nobody answers", |stats| {

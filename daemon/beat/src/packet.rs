@@ -18,8 +18,8 @@
 //!           padding   zeros
 //!      32  tag        HMAC-SHA256 over everything before, with the key of this direction
 //! ```
-//! Little-endian. At most 1,200 bytes, so that no path splits it. A beat is padded: whoever answers
-//! has room for its answer in the length of the question. What is in it is not secret and crosses
+//! Little-endian. At most 1,200 bytes, so that no path splits it. Beats and messages are questions:
+//! a fresh one is answered, and padded so that there is room for the answer in its length. What is in it is not secret and crosses
 //! in clear; what makes it believed is the tag, and `session`, `to`, `sequence` and `echo` as
 //! [`session`](crate::session) checks them.
 
@@ -81,14 +81,21 @@ impl std::fmt::Display for Party {
 /// What a datagram is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A heartbeat, which wants an answer.
+    /// Whether that path goes there and back.
     Beat,
-    /// The answer to the heartbeat that it echoes.
+    /// The answer to the fresh question that it echoes; the witness's reply is in it.
     Answer,
     /// The answer to what cannot be believed yet: tells my session, so that what comes next can.
     Welcome,
-    /// A message of the failover machine or of the witness.
+    /// A message of the failover machine.
     Message,
+}
+
+impl Kind {
+    /// Whether it wants an answer. Answers never do.
+    pub const fn is_question(self) -> bool {
+        matches!(self, Self::Beat | Self::Message)
+    }
 }
 
 impl Kind {

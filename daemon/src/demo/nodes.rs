@@ -9,14 +9,13 @@
 use std::fmt::Write;
 use std::fs;
 use std::io;
-use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use duolog_transport::Fingerprint;
+use duolog_transport::{Fingerprint, LoopbackPort};
 use duolog_wal::{ClusterId, NodeId};
 use rustix::process::Signal;
 
@@ -37,7 +36,7 @@ pub(crate) struct Pair {
     executable: PathBuf,
     cluster: ClusterId,
     fingerprints: [Fingerprint; 2],
-    ports: [u16; 2],
+    ports: [LoopbackPort; 2],
     preset: Preset,
 }
 
@@ -50,7 +49,7 @@ impl Pair {
             executable: std::env::current_exe().context("cannot find duolog's own executable")?,
             cluster: keygen::new_cluster()?,
             fingerprints: [keygen::identity(&keys, "node1")?, keygen::identity(&keys, "node2")?],
-            ports: free_ports()?,
+            ports: [free_port()?, free_port()?],
             preset,
         };
         for node in [NodeId::Node1, NodeId::Node2] {
@@ -112,11 +111,11 @@ impl Pair {
             node.number(),
             text(&home.join("state"))?,
             text(&self.socket(node))?,
-            self.ports[index(node)],
+            self.ports[index(node)].number(),
         );
         if peer {
             let other = index(node.peer());
-            let (port, fingerprint) = (self.ports[other], self.fingerprints[other]);
+            let (port, fingerprint) = (self.ports[other].number(), self.fingerprints[other]);
             write!(
                 config,
                 "[peer]\naddress = \"127.0.0.1:{port}\"\nfingerprint = \"{fingerprint}\"\n"
@@ -235,11 +234,9 @@ impl Node {
     }
 }
 
-/// Two UDP ports of the loopback interface that nobody uses.
-fn free_ports() -> anyhow::Result<[u16; 2]> {
-    let bind = || UdpSocket::bind("127.0.0.1:0").context("cannot take a UDP port on 127.0.0.1");
-    let (first, second) = (bind()?, bind()?);
-    Ok([first.local_addr()?.port(), second.local_addr()?.port()])
+/// A port for a node, its own also while it is down.
+fn free_port() -> anyhow::Result<LoopbackPort> {
+    LoopbackPort::choose().context("cannot take a UDP port on 127.0.0.1")
 }
 
 #[cfg(test)]

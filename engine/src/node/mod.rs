@@ -18,6 +18,7 @@ mod base;
 mod checkpoint;
 mod error;
 mod file_ids;
+mod fold;
 mod follow;
 mod lead;
 mod overlay;
