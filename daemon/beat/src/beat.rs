@@ -65,7 +65,7 @@ pub struct Path {
 pub struct WitnessAt {
     /// Where it listens.
     pub address: SocketAddr,
-    /// [`Secret::for_witness`] of the pair's secret.
+    /// What this node shares with it, and the other node does not know.
     pub secret: Secret,
 }
 

@@ -1,17 +1,16 @@
-//! The secret of a pair, its file, and the keys that are made of it.
+//! Secrets that two processes share, their files, and the keys that are made of them.
 //!
-//! One file of 32 random bytes, equal on both nodes. From it comes, by HKDF-SHA256 with the
-//! pair's id as salt, one secret for the two nodes and one for each node with the witness; from
-//! each of those one key a direction. A witness holds the two secrets that concern it and cannot
-//! speak as one node to the other; a datagram sent back to its sender fits no key there. Nothing
-//! here prints a secret but `to_hex`, which is asked for by name.
+//! A file of 32 random bytes for the two nodes, and one for each node with the witness, so that a
+//! witness cannot speak as one node to the other, nor a node as the other to the witness. From a
+//! secret comes, by HKDF-SHA256 with the pair's id as salt, one key a direction: a datagram sent
+//! back to its sender fits no key there, nor one of another pair that was given the same file.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use duolog_wal::{ClusterId, NodeId};
+use duolog_wal::ClusterId;
 use ring::rand::SecureRandom;
 use ring::{hkdf, hmac};
 
@@ -101,30 +100,19 @@ impl Secret {
             .map_err(|source| KeyError::Unwritable { path: path.to_owned(), source })
     }
 
-    /// What `node` and the witness share, made of the pair's secret.
-    #[must_use]
-    pub fn for_witness(&self, cluster: ClusterId, node: NodeId) -> Self {
-        self.derive(cluster, &format!("duolog 1 witness of {node}"))
-    }
-
-    /// The keys of `here` for what it says to `there` and hears from it. `self` is the pair's
-    /// secret between the nodes, and the one of [`Secret::for_witness`] with a witness.
+    /// The keys of `here`, which shares this secret with `there`, for what it says and hears.
     pub fn keys(&self, cluster: ClusterId, here: Party, there: Party) -> Keys {
+        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, &cluster.0.to_le_bytes()).extract(&self.0);
         let key = |from: Party, to: Party| {
-            let made = self.derive(cluster, &format!("duolog 1 beat {from} to {to}"));
-            hmac::Key::new(hmac::HMAC_SHA256, &made.0)
+            let purpose = format!("duolog 1 beat {from} to {to}");
+            let mut made = [0; SECRET_LEN];
+            secret
+                .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+                .and_then(|expanded| expanded.fill(&mut made))
+                .expect("one digest's length is always allowed");
+            hmac::Key::new(hmac::HMAC_SHA256, &made)
         };
         Keys { send: key(here, there), receive: key(there, here) }
-    }
-
-    fn derive(&self, cluster: ClusterId, purpose: &str) -> Self {
-        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, &cluster.0.to_le_bytes());
-        let mut made = [0; SECRET_LEN];
-        salt.extract(&self.0)
-            .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
-            .and_then(|made_here| made_here.fill(&mut made))
-            .expect("one digest's length is always allowed");
-        Self(made)
     }
 }
 
@@ -196,6 +184,7 @@ pub enum KeyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use duolog_wal::NodeId;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
@@ -206,11 +195,6 @@ mod tests {
     #[test]
     fn keys_stay_what_they_are() {
         let secret = Secret([1; SECRET_LEN]);
-        let shared = secret.for_witness(ClusterId(7), NodeId::Node1);
-        assert_eq!(
-            shared.to_hex(),
-            "742ec91a37910c05a46d27bae098988f48eddbcc10856078e19dac382be3989b"
-        );
         let keys = secret.keys(ClusterId(7), NODE1, NODE2);
         assert_eq!(
             hmac::sign(&keys.send, b"").as_ref()[..4],
@@ -223,13 +207,12 @@ mod tests {
     #[test]
     fn each_direction_pair_and_purpose_has_a_key_of_its_own() {
         let secret = Secret::generate().unwrap();
-        let witness = |node| secret.for_witness(ClusterId(7), node);
         let mut seen = Vec::new();
         for (secret, cluster, here, there) in [
             (secret.clone(), 7, NODE1, NODE2),
             (secret.clone(), 8, NODE1, NODE2),
-            (witness(NodeId::Node1), 7, NODE1, Party::Witness),
-            (witness(NodeId::Node2), 7, NODE2, Party::Witness),
+            (secret.clone(), 7, NODE1, Party::Witness),
+            (secret.clone(), 7, NODE2, Party::Witness),
         ] {
             let ours = secret.keys(ClusterId(cluster), here, there);
             let theirs = secret.keys(ClusterId(cluster), there, here);

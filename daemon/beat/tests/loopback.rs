@@ -110,7 +110,9 @@ fn carry_until(what: &str, between: &mut [&mut Between], mut done: impl FnMut() 
     let end = Instant::now() + BOUND;
     while !done() {
         assert!(Instant::now() < end, "{what}: not within {} s", BOUND.as_secs());
-        between.iter_mut().for_each(|between| between.carry(true));
+        for between in between.iter_mut() {
+            between.carry(true);
+        }
     }
 }
 
@@ -266,7 +268,9 @@ fn strangers_and_forgers_get_nothing() {
     carry_until("strangers' packets", &mut [&mut strange], || true);
     let end = Instant::now() + BOUND;
     while strange.recorded[0].len() < 10 && Instant::now() < end {
-        strangers.iter().for_each(|node| node.say(66));
+        for node in &strangers {
+            node.say(66);
+        }
         strange.carry(false);
     }
     for bytes in &strange.recorded[0] {
