@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use duolog_wal::Lsn;
+use duolog_wal::{Cursor, Lsn};
 
 use super::segment::{self, Segment};
 use super::{Log, LogError, LogOptions, Shared, UNBROKEN};
@@ -135,6 +135,36 @@ impl<D: Disk> Log<D> {
         let spare = make(&shared.disk, name, shared.options.segment_bytes)
             .map_err(|error| LogError::writing(shared.end(), error))?;
         shared.spares().ready.push(spare);
+        Ok(true)
+    }
+
+    /// The oldest segment of the log: where it begins and where it ends, if the log goes on
+    /// durably in another.
+    pub fn oldest(&self) -> Option<(Cursor, Cursor)> {
+        let segments = self.shared.segments.read().expect(UNBROKEN);
+        let (first, next) = (segments.first()?.first, segments.get(1)?.first);
+        (next.lsn < self.shared.durable()).then_some((first, next))
+    }
+
+    /// Where the open segment begins, bytes of records that fit a new one, and spares at hand.
+    pub fn ahead(&self) -> (Lsn, u64, usize) {
+        let first = self.shared.segments.read().expect(UNBROKEN).last().map(|open| open.first.lsn);
+        let spares = self.shared.spares().ready();
+        (first.unwrap_or_default(), self.shared.options.capacity(), spares)
+    }
+
+    /// Gives the disk back a spare, if there is more than one; says whether it did.
+    ///
+    /// # Errors
+    /// It could not be removed.
+    pub fn drop_spare(&self) -> Result<bool, LogError> {
+        let mut spares = self.shared.spares();
+        if spares.ready() < 2 {
+            return Ok(false);
+        }
+        let spare = spares.ready.pop().expect("more than one");
+        remove_if_there(&self.shared.disk, &spare.name)
+            .map_err(|source| LogError::Io { at: self.shared.end(), source })?;
         Ok(true)
     }
 

@@ -108,6 +108,9 @@ impl Node {
         }
         self.peer_free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.progress.committed();
+        if self.progress.acknowledged().is_some() {
+            self.folding.peer_has(durable);
+        }
         self.progress.advance_acknowledged(durable, applied);
         if self.progress.committed() > before {
             self.wake();
