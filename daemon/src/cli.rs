@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
-    /// Make a node's certificate and key, or the id of a new pair.
+    /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.
     Keygen(Keygen),
     /// Make the configured directories replicated ones; nothing may have a file in them open.
     Adopt(Adopt),
@@ -99,6 +99,9 @@ pub(crate) struct Keygen {
     /// Print the id of a new pair.
     #[arg(long)]
     pub cluster: bool,
+    /// A new file for the key that both nodes share; copy it to the other node.
+    #[arg(long, value_name = "FILE")]
+    pub pair_key: Option<PathBuf>,
 }
 
 /// `duolog adopt`.

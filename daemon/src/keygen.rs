@@ -1,6 +1,9 @@
 //! Makes what a pair needs before it is configured: certificates, and the name of the pair.
 
-use std::io::Read;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -13,6 +16,10 @@ use crate::cli::Keygen;
 pub(crate) fn run(options: &Keygen) -> anyhow::Result<()> {
     if options.cluster {
         println!("cluster id  {}", new_cluster()?);
+    }
+    if let Some(file) = &options.pair_key {
+        shared_key(file)?;
+        println!("pair key    {} (copy it to the other node, and to nobody else)", file.display());
     }
     if let Some(out) = &options.out {
         let fingerprint = identity(out, &options.name)?;
@@ -45,13 +52,31 @@ pub(crate) fn identity(out: &Path, name: &str) -> anyhow::Result<Fingerprint> {
     Ok(identity.fingerprint())
 }
 
+/// A new key that two processes share, 32 random bytes as hex digits, in a new file that only its
+/// owner reads.
+pub(crate) fn shared_key(file: &Path) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for byte in random::<32>()? {
+        write!(text, "{byte:02x}")?;
+    }
+    text.push('\n');
+    let made = File::options().write(true).create_new(true).mode(0o600).open(file);
+    made.and_then(|mut made| made.write_all(text.as_bytes())).with_context(|| {
+        format!("cannot write {}; a key is never overwritten, remove an old one", file.display())
+    })
+}
+
 /// The name of a new pair: 128 random bits.
 pub(crate) fn new_cluster() -> anyhow::Result<ClusterId> {
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")
+    Ok(ClusterId(u128::from_le_bytes(random()?)))
+}
+
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bytes))
         .context("cannot read /dev/urandom")?;
-    Ok(ClusterId(u128::from_le_bytes(bytes)))
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -61,6 +86,20 @@ mod tests {
     #[test]
     fn a_pair_never_gets_the_name_of_another() {
         assert_ne!(new_cluster().unwrap(), new_cluster().unwrap());
+    }
+
+    #[test]
+    fn a_shared_key_is_for_its_owner_alone_and_never_overwritten() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| directory.path().join(name));
+        shared_key(&one).unwrap();
+        shared_key(&two).unwrap();
+        let [one_text, two_text] = [&one, &two].map(|file| std::fs::read_to_string(file).unwrap());
+        assert_ne!(one_text, two_text);
+        assert_eq!((one_text.len(), one_text.trim().len()), (65, 64));
+        assert_eq!(std::fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(shared_key(&one).is_err(), "a key was overwritten");
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::cli::Run;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::control::{Answer, Listener, Question, Reply};
 use crate::mounts;
 use crate::shell::{Event, Shell};
@@ -20,6 +20,10 @@ use crate::shell::{Event, Shell};
 /// Runs the node until it was stopped or failed.
 pub(crate) fn run(options: &Run) -> anyhow::Result<()> {
     let config = Config::load(&options.node.config)?;
+    // Without a peer there is nobody to share roles with.
+    let Some(role) = config.role.or_else(|| config.peer.is_none().then_some(Role::Prim)) else {
+        bail!("a node with a [peer] needs a role: add role = \"prim\" or \"second\" to [node]");
+    };
     if options.with_parent {
         rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
             .context("cannot bind this node's life to its parent's")?;
@@ -29,10 +33,10 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot wait for events")?;
-    runtime.block_on(supervise(config, options.with_parent))
+    runtime.block_on(supervise(config, role, options.with_parent))
 }
 
-async fn supervise(config: Config, with_parent: bool) -> anyhow::Result<()> {
+async fn supervise(config: Config, role: Role, with_parent: bool) -> anyhow::Result<()> {
     // Nobody else may connect in the moment before the socket has its mode.
     rustix::process::umask(Mode::from_raw_mode(0o117));
     let control = Listener::open(&config.control_socket)?;
@@ -45,7 +49,7 @@ async fn supervise(config: Config, with_parent: bool) -> anyhow::Result<()> {
 
     let directories: Vec<_> =
         config.directories.iter().map(|directory| directory.path.clone()).collect();
-    let shell = Arc::new(Shell::new(config));
+    let shell = Arc::new(Shell::new(config, role));
     let (say, events) = channel();
     let (end, mut ended) = oneshot::channel();
     std::thread::Builder::new()

@@ -49,6 +49,7 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Shell {
     pub(crate) config: Config,
+    role: Role,
     phase: Mutex<Phase>,
     pub(crate) node: OnceLock<Arc<Node>>,
     stats: OnceLock<Arc<Stats>>,
@@ -65,9 +66,11 @@ struct Running {
 }
 
 impl Shell {
-    pub(crate) fn new(config: Config) -> Self {
+    /// A node that keeps `role` whatever happens.
+    pub(crate) fn new(config: Config, role: Role) -> Self {
         Self {
             config,
+            role,
             phase: Mutex::new(Phase::Opening),
             node: OnceLock::new(),
             stats: OnceLock::new(),
@@ -114,7 +117,7 @@ impl Shell {
         events: &Receiver<Event>,
     ) -> anyhow::Result<()> {
         let node = &running.node;
-        match (self.config.role, &self.config.peer) {
+        match (self.role, &self.config.peer) {
             (Role::Second, Some(peer)) => {
                 node.follow();
                 let link = link::receive(&self.config, peer, node, &self.bond)?;
@@ -205,7 +208,7 @@ impl Shell {
             first: node.first,
             end: node.end,
             durable: node.durable,
-            acknowledged: match config.role {
+            acknowledged: match self.role {
                 Role::Prim => node.acknowledged,
                 Role::Second => Some(node.durable),
             },
@@ -214,7 +217,7 @@ impl Shell {
             checkpoint: node.checkpoint,
         });
         let facts = Facts {
-            role: config.role,
+            role: self.role,
             peer: config.peer.as_ref().map(|_| config.node.peer()),
             phase: *self.phase.lock().unwrap_or_else(PoisonError::into_inner),
             failure: node.as_ref().and_then(|node| node.failure.clone()),
@@ -226,7 +229,7 @@ impl Shell {
             last_error: link.last_error.clone(),
         };
         let (state, sentence, data_sync) = standing(&facts);
-        let lacks = match (config.role, log.acknowledged) {
+        let lacks = match (self.role, log.acknowledged) {
             (Role::Second, _) => log.applied,
             (Role::Prim, acknowledged) => acknowledged.unwrap_or(log.end),
         };
@@ -288,6 +291,8 @@ pub(crate) fn node_config(config: &Config) -> anyhow::Result<NodeConfig> {
     node.checkpoint_bytes = sizes.checkpoint_bytes;
     node.unacknowledged_max_bytes = sizes.unacknowledged_max_bytes;
     node.recovery_window_bytes = sizes.recovery_window_bytes;
+    node.has_peer = config.peer.is_some();
+    node.retention_bytes = config.pair.retention_bytes;
     Ok(node)
 }
 

@@ -107,6 +107,11 @@ impl<'i> Section<'i> {
         Self { name: name.to_owned(), line, rest: table, known: Vec::new(), there: Vec::new() }
     }
 
+    /// One that is not in the file: every key of it is left out.
+    pub(super) fn empty(name: &str) -> Self {
+        Self::new(name, 0, DeTable::new())
+    }
+
     pub(super) fn line(&self) -> usize {
         self.line
     }
@@ -161,11 +166,29 @@ impl<'i> Section<'i> {
         Some(Found { value: number?, line, key: self.key(key) })
     }
 
-    pub(super) fn strings(&mut self, faults: &mut Faults, key: &'static str) -> Vec<Found<String>> {
-        let Some((line, value)) = self.take(faults, key) else { return Vec::new() };
+    pub(super) fn boolean(
+        &mut self,
+        faults: &mut Faults,
+        key: &'static str,
+    ) -> Option<Found<bool>> {
+        let (line, value) = self.take(faults, key)?;
+        if let DeValue::Boolean(value) = value {
+            return Some(Found { value, line, key: self.key(key) });
+        }
+        self.not_a(faults, line, key, &value, "true or false");
+        None
+    }
+
+    /// A list, less what in it is no text; nothing when it is not there or is none.
+    pub(super) fn strings(
+        &mut self,
+        faults: &mut Faults,
+        key: &'static str,
+    ) -> Option<Vec<Found<String>>> {
+        let (line, value) = self.take(faults, key)?;
         let DeValue::Array(items) = value else {
             self.not_a(faults, line, key, &value, "a list of texts: [\"...\", \"...\"]");
-            return Vec::new();
+            return None;
         };
         let mut found = Vec::new();
         for item in items {
@@ -177,7 +200,7 @@ impl<'i> Section<'i> {
                 other => self.not_a(faults, line, key, &other, "a text in double quotes"),
             }
         }
-        found
+        Some(found)
     }
 
     pub(super) fn section(

@@ -18,12 +18,19 @@ fn with(from: &str, to: &str) -> String {
 fn the_sample_parses_to_what_it_says() {
     let config = Config::parse(SAMPLE, Path::new("/etc/duolog")).unwrap();
     assert_eq!(config.node, NodeId::Node1);
-    assert_eq!(config.role, Role::Prim);
+    assert_eq!(config.role, None);
     assert_eq!(config.certificate.unwrap(), Path::new("/etc/duolog/node1.crt"));
     let peer = config.peer.unwrap();
     assert_eq!((peer.compression, peer.mtu_bytes), (Compression::Adaptive, 1452));
     assert_eq!(config.directories[0].preset, Preset::Postgresql);
     assert_eq!(config.log.segment_bytes, 64 << 20);
+    assert_eq!(config.paths[0].peer, "10.0.0.2:7533".parse().unwrap());
+    let witness = config.witness.unwrap();
+    assert_eq!((witness.id, witness.key), (Some(3), "/etc/duolog/witness1.key".into()));
+    assert_eq!(config.pair.drop_address[1], "address");
+    let service = &config.services[0];
+    assert_eq!((service.name.as_str(), service.foreground), ("postgresql", false));
+    assert_eq!(service.user.as_deref(), Some("postgres"));
 }
 
 /// An operator who leaves a key out gets what the sample file calls the default.
@@ -31,7 +38,11 @@ fn the_sample_parses_to_what_it_says() {
 fn the_sample_shows_the_defaults() {
     let optional = ["control_socket", "listen", "compression", "mtu_bytes", "segment_bytes"]
         .into_iter()
-        .chain(["checkpoint_bytes", "unacknowledged_max_bytes", "recovery_window_bytes"]);
+        .chain(["checkpoint_bytes", "unacknowledged_max_bytes", "recovery_window_bytes"])
+        .chain(["profile", "heartbeat_ms", "peer_lost_ms", "stall_ms", "fence_ms", "failover_ms"])
+        .chain(["stop_services_ms", "auto_rejoin", "start_at_boot", "split_brain"])
+        .chain(["retention_bytes", "resync_bytes_per_s", "foreground", "stop_signal"])
+        .chain(["start_seconds", "stop_seconds"]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
         let line = short.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
@@ -61,6 +72,24 @@ preset = \"oracle\"
 local = [\"../up\"]
 [log]
 segment_bytes = \"64 MiB\"
+[[path]]
+local = \"0.0.0.0\"
+[witness]
+address = \"10.0.0.3:7432\"
+id = \"3\"
+key = \"k\"
+[gateway]
+address = \"router\"
+[pair]
+profile = \"quick\"
+auto_rejoin = \"yes\"
+stall_ms = 5
+[[service]]
+name = \"a/b\"
+start = [\"sleep\", \"1\"]
+stop = []
+[[service]]
+foreground = false
 ";
     let found = faults(text);
     let lines: Vec<_> = found.iter().map(|fault| (fault.line, fault.key.as_str())).collect();
@@ -78,6 +107,19 @@ segment_bytes = \"64 MiB\"
         (14, "directory.preset"),
         (15, "directory.local"),
         (17, "log.segment_bytes"),
+        (18, "path.peer"),
+        (19, "path.local"),
+        (22, "witness.id"),
+        (25, "gateway.address"),
+        (27, "pair.profile"),
+        (28, "pair.auto_rejoin"),
+        (29, "pair.stall_ms"),
+        (30, "service.stop"),
+        (31, "service.name"),
+        (32, "service.start"),
+        (34, "service.name"),
+        (34, "service.start"),
+        (34, "service.foreground"),
     ];
     assert_eq!(lines, expected, "{found:#?}");
     assert!(found[6].right.contains("\"listen\""), "{}", found[6]);
@@ -98,13 +140,96 @@ fn an_empty_file_says_all_that_is_missing() {
 
 #[test]
 fn a_second_without_a_peer_is_refused() {
-    let start = SAMPLE.find("[peer]").unwrap();
-    let end = SAMPLE.find("[[directory]]").unwrap();
+    let start = SAMPLE.find("\n[peer]").unwrap();
+    let end = SAMPLE.find("\n[[directory]]").unwrap();
     let alone = format!("{}{}", &SAMPLE[..start], &SAMPLE[end..]);
     assert!(Config::parse(&alone, Path::new("/")).unwrap().peer.is_none());
-    let found = faults(&alone.replacen("role = \"prim\"", "role = \"second\"", 1));
+    let found = faults(&alone.replacen("# role = \"prim\"", "role = \"second\"", 1));
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0].key, "node.role");
+
+    let found = faults(&format!("{alone}\n[gateway]\naddress = \"10.0.0.254\"\n"));
+    assert_eq!(found[0].to_string().split(';').next(), Some("gateway: is there, and no [peer]"));
+}
+
+/// Else the SQL server could still run where the other node believes that it does not.
+#[test]
+fn a_primary_that_is_fenced_too_late_is_refused_when_the_file_is_read() {
+    for (from, to, key) in [
+        ("fence_ms = 3000", "fence_ms = 3600", "pair.failover_ms"),
+        ("stop_services_ms = 1500", "stop_services_ms = 2000", "pair.failover_ms"),
+        ("failover_ms = 5000", "failover_ms = 4500", "pair.failover_ms"),
+        ("peer_lost_ms = 2000", "peer_lost_ms = 3000", "pair.fence_ms"),
+        ("heartbeat_ms = 1000", "heartbeat_ms = 1001", "pair.peer_lost_ms"),
+    ] {
+        let found = faults(&with(&format!("\n{from}"), &format!("\n{to}")));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].key, key);
+    }
+    let found = &faults(&with("\nfence_ms = 3000", "\nfence_ms = 3600"))[0];
+    assert_eq!(
+        found.wrong,
+        "fence_ms (3600) and stop_services_ms (1500) are 5100 ms together, and failover_ms is \
+         5000: the SQL server could still run here when the other node takes over"
+    );
+    assert!(found.right.starts_with("write failover_ms = 5611 or more"), "{found}");
+}
+
+/// What the sample says of the timers that are left out.
+#[test]
+fn timers_that_are_left_out_come_from_the_profile_and_the_witness() {
+    let start = SAMPLE.find("\n[witness]").unwrap();
+    let end = SAMPLE.find("\n[[service]]").unwrap();
+    let timers = |tables: &str| {
+        let text = format!("{}\n{tables}{}", &SAMPLE[..start], &SAMPLE[end..]);
+        let pair = Config::parse(&text, Path::new("/")).unwrap().pair;
+        let Pair { heartbeat_ms, peer_lost_ms, stall_ms, fence_ms, failover_ms, .. } = pair;
+        [heartbeat_ms, peer_lost_ms, stall_ms, fence_ms, failover_ms, pair.stop_services_ms]
+    };
+    let witness = "[witness]\naddress = \"10.0.0.3:7432\"\nkey = \"k\"\n";
+    assert_eq!(timers(""), [1000, 2000, 5000, 20_000, 30_000, 7500]);
+    assert_eq!(timers(witness), [1000, 2000, 5000, 3000, 5000, 1500]);
+    let fast = "[pair]\nprofile = \"fast\"\n";
+    assert_eq!(timers(fast), [100, 300, 1000, 500, 1000, 375]);
+    assert_eq!(timers(&format!("{witness}{fast}fence_ms = 600\n"))[3..], [600, 1000, 300]);
+}
+
+#[test]
+fn heartbeats_without_a_path_go_beside_the_link() {
+    let start = SAMPLE.find("\n[[path]]").unwrap();
+    let end = SAMPLE.find("\n[witness]").unwrap();
+    let text = format!("{}{}", &SAMPLE[..start], &SAMPLE[end..]);
+    let paths = Config::parse(&text, Path::new("/")).unwrap().paths;
+    let (local, peer) = ("0.0.0.0:7533".parse().unwrap(), "10.0.0.2:7533".parse().unwrap());
+    assert_eq!(paths, [HeartbeatPath { local, peer }]);
+    let found = faults(&text.replacen("0.0.0.0:7433", "0.0.0.0:65500", 1));
+    assert_eq!(found[0].key, "path", "{found:#?}");
+    let twice =
+        with("[witness]", "[[path]]\nlocal = \"10.0.0.1:7533\"\npeer = \"[::1]:1\"\n[witness]");
+    let keys: Vec<_> = faults(&twice).into_iter().map(|fault| fault.key).collect();
+    assert_eq!(keys, ["path.local", "path.peer"]);
+}
+
+/// With a role the pair decides nothing, so there is nothing to keep secret between the nodes.
+#[test]
+fn the_key_of_the_pair_is_asked_for_unless_there_is_a_role() {
+    let without = with("pair_key = \"pair.key\"\n", "");
+    assert_eq!(faults(&without)[0].key, "node.pair_key");
+    let fixed = without.replacen("# role = \"prim\"", "role = \"prim\"", 1);
+    assert!(Config::parse(&fixed, Path::new("/")).unwrap().pair_key.is_none());
+}
+
+#[test]
+fn a_service_that_goes_to_the_background_needs_a_command_that_ends_it() {
+    let start = SAMPLE.find("stop = [").unwrap();
+    let end = start + SAMPLE[start..].find('\n').unwrap() + 1;
+    let without = format!("{}{}", &SAMPLE[..start], &SAMPLE[end..]);
+    assert_eq!(faults(&without)[0].key, "service.foreground");
+    let itself = without.replacen("foreground = false\n", "", 1);
+    let service = &Config::parse(&itself, Path::new("/")).unwrap().services[0];
+    assert!(service.foreground && service.stop.is_empty());
+    let two = faults(&format!("{SAMPLE}\n[[service]]\nname = \"postgresql\"\nstart = [\"/a\"]\n"));
+    assert!(two[0].wrong.contains("two called"), "{two:#?}");
 }
 
 #[test]

@@ -250,11 +250,11 @@ mod tests {
         let pair = Pair::make(directory.path(), Preset::Sqlite).unwrap();
         let one = Config::load(&pair.config(NodeId::Node1)).unwrap();
         let two = Config::load(&pair.config(NodeId::Node2)).unwrap();
-        assert_eq!((one.role, two.role), (Role::Prim, Role::Second));
+        assert_eq!((one.role, two.role), (Some(Role::Prim), Some(Role::Second)));
         assert_eq!(one.peer.as_ref().unwrap().address, two.listen);
         assert_eq!(one.cluster, two.cluster);
         let alone = Config::load(&pair.alone()).unwrap();
-        assert_eq!((alone.role, alone.peer.clone()), (Role::Prim, None));
+        assert_eq!((alone.role, alone.peer.clone()), (Some(Role::Prim), None));
         assert_eq!(alone.state_dir, two.state_dir);
         assert_eq!(alone.directories, two.directories);
     }

@@ -372,3 +372,83 @@ fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(to: u64, count: u64) -> FoldStamp {
+        FoldStamp { from: Lsn(0), to: Lsn(to), chain: Chain(9), count }
+    }
+
+    fn change(id: u64, start: u64, end: u64) -> Dirty {
+        let mut dirty = Dirty::default();
+        dirty.bytes(FileId(id), start, end);
+        dirty
+    }
+
+    /// Two folds, of which the control block may know both, one, or another one.
+    fn twice(place: &Place) -> Dirty {
+        let mut map = place.create(Lsn(0)).unwrap();
+        map.fold(&change(1024, 0, 10), stamp(100, 1)).unwrap();
+        let mut second = change(1024, 10, 20);
+        second.bytes(FileId(1026), 5, u64::MAX);
+        second.file(FileId(1030)).made = true;
+        map.fold(&second, stamp(200, 2)).unwrap();
+        map.dirty().clone()
+    }
+
+    #[test]
+    fn a_map_reads_back_as_it_was_folded() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path());
+        let dirty = twice(&place);
+        let map = place.open(stamp(200, 2)).unwrap();
+        assert_eq!((map.dirty(), map.stamp()), (&dirty, stamp(200, 2)));
+        let ranges: Vec<_> = map.dirty().get(FileId(1024)).unwrap().ranges.iter().collect();
+        assert_eq!(ranges, [(0, 20)]);
+        assert!(map.dirty().get(FileId(1030)).unwrap().made);
+    }
+
+    /// A crash between the batch and the control block.
+    #[test]
+    fn a_map_that_is_one_fold_ahead_is_as_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path());
+        let dirty = twice(&place);
+        let mut map = place.open(stamp(100, 1)).unwrap();
+        assert_eq!(map.dirty(), &dirty);
+        // The segment is folded once more, as the log still holds it.
+        map.fold(&change(1024, 10, 20), stamp(200, 2)).unwrap();
+        assert_eq!(map.dirty(), &dirty);
+        drop(map);
+        assert_eq!(place.open(stamp(200, 2)).unwrap().dirty(), &dirty);
+    }
+
+    #[test]
+    fn a_map_of_another_stamp_or_without_a_part_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path());
+        twice(&place);
+        let other_chain = FoldStamp { chain: Chain(8), ..stamp(200, 2) };
+        let other_from = FoldStamp { from: Lsn(1), ..stamp(100, 1) };
+        for known in [stamp(300, 3), stamp(50, 0), stamp(150, 2), other_chain, other_from] {
+            assert!(matches!(place.open(known), Err(MapError::Other { .. })), "{known:?}");
+        }
+        let db = config(&place.path()).open().unwrap();
+        db.remove(range_key(FileId(1026), 5)).unwrap();
+        db.flush().unwrap();
+        drop(db);
+        assert!(matches!(place.open(stamp(200, 2)), Err(MapError::Other { .. })));
+    }
+
+    #[test]
+    fn a_map_that_ends_the_process_when_it_is_opened_is_not_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path());
+        twice(&place);
+        fs::write(dir.path().join(TRIES), format!("{TRIES_MAX}\n")).unwrap();
+        let error = place.open(stamp(200, 2)).unwrap_err();
+        assert!(matches!(error, MapError::Deadly { tries: TRIES_MAX }), "{error}");
+    }
+}

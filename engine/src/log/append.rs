@@ -318,8 +318,13 @@ impl<D: Disk> Shared<D> {
         let name = spare.name.clone();
         let header = segment::header(self.cluster, tail.end, tail.view, &tail.history);
         let new = segment::begin(&self.disk, spare, &header, self.options.capacity());
-        let new = Arc::new(new.inspect_err(|_| self.discard(&name))?);
+        let new = new.inspect_err(|_| {
+            self.discard(&name);
+            self.spares().placed();
+        });
+        let new = Arc::new(new?);
         self.segments.write().expect(UNBROKEN).push(Arc::clone(&new));
+        self.spares().placed();
         let old = std::mem::replace(&mut tail.open, new);
         let unsynced = &mut tail.unsynced;
         if unsynced.open {

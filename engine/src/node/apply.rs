@@ -20,9 +20,15 @@ impl Node {
         while let Some(limit) = self.progress.next_apply() {
             let mut since_report = 0;
             let mut at = self.progress.applied_cursor();
+            let mut moved_back = false;
             while let Some(record) = reader.next(limit)? {
                 {
                     let mut applying = self.applying.lock().expect(POISON);
+                    // A node that ceased to lead may apply less than it might have.
+                    moved_back = record.end.lsn > self.progress.appliable();
+                    if moved_back {
+                        break;
+                    }
                     self.apply_record(&record)?;
                     *applying = record.end;
                 }
@@ -34,6 +40,10 @@ impl Node {
                 }
             }
             self.progress.advance_applied(at);
+            if moved_back {
+                // What it has read ahead may be cut.
+                reader = self.log.trusted_reader(at);
+            }
             // Past `at` there may be records already that are committed and not applied.
             self.overlay.prune(self.progress.committed().min(at.lsn));
         }

@@ -23,10 +23,9 @@ impl Node {
                     self.checkpoint()?;
                 }
                 self.recycle()?;
-                if self.retain()? {
-                    // A spare segment is made ahead, so that a roll in a commit is quick.
-                    self.log.prepare()?;
-                }
+                // A spare segment is made ahead, so that a roll in a commit is quick.
+                let most_bytes = self.retain()?;
+                self.log.prepare_within(most_bytes)?;
                 Ok(())
             })();
             match result {

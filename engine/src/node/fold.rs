@@ -30,7 +30,7 @@ use duolog_wal::record::BODY_MAX;
 use duolog_wal::{Control, Cursor, Lsn};
 
 use super::progress::Waiter;
-use super::{Node, NodeError, POISON, Stage};
+use super::{CommitRule, Node, NodeError, POISON, Stage};
 use crate::dirty::map::{Map, MapError, Place};
 use crate::dirty::{Dirty, DirtyLost};
 use crate::disk::Disk;
@@ -178,6 +178,15 @@ impl Node {
             && self.progress.acknowledged().is_none()
     }
 
+    /// What a commit needs has changed: from now on the log is kept for the peer, or no longer.
+    pub(super) fn keep_for_peer(&self, rule: CommitRule) {
+        if self.config.has_peer && rule == CommitRule::Local {
+            // Writers wait until it was looked how much room there is.
+            self.folding.room.until.store(0, Ordering::Release);
+        }
+        self.progress.nudge();
+    }
+
     /// First position that the peer may need.
     pub(super) fn peer_needs(&self, control: &Control) -> Lsn {
         if self.keeps_for_peer(control) {
@@ -188,16 +197,16 @@ impl Node {
         self.progress.acknowledged().unwrap_or(control.checkpoint.lsn)
     }
 
-    /// Keeps the disk that the log takes within its limit while this node is alone; says whether
-    /// a spare segment may be made.
-    pub(super) fn retain(&self) -> Result<bool, NodeError> {
+    /// Keeps the disk that the log takes within its limit while this node is alone; returns how
+    /// many bytes of disk the log may take.
+    pub(super) fn retain(&self) -> Result<u64, NodeError> {
         let control = self.control.get();
         if !self.keeps_for_peer(&control) || control.conf.pair {
             self.folding.room.until.store(u64::MAX, Ordering::Release);
             self.folding.room.look_at.store(u64::MAX, Ordering::Release);
             self.let_go_of_map(&control)?;
             self.admit();
-            return Ok(true);
+            return Ok(u64::MAX);
         }
         let segment = self.config.log.segment_bytes;
         let bound = self.bound();
@@ -221,14 +230,14 @@ impl Node {
         }
         self.set_room(bound, held);
         self.admit();
-        Ok(held || self.log_disk_bytes() + segment <= bound)
+        Ok(if held { u64::MAX } else { bound.saturating_sub(self.folding.place.disk_bytes()) })
     }
 
     /// Most bytes of disk for log and map.
     fn bound(&self) -> u64 {
         let segment = self.config.log.segment_bytes;
         // With less the log could not move at all.
-        let limit = self.config.retention_bytes.max(3 * segment);
+        let limit = self.config.retention_bytes.max(2 * segment);
         (limit + segment).saturating_sub(OTHER_BYTES)
     }
 
@@ -236,6 +245,7 @@ impl Node {
         self.log.disk_bytes() + self.folding.place.disk_bytes()
     }
 
+    /// Says how far the log may grow before writers wait.
     fn set_room(&self, bound: u64, held: bool) {
         let room = &self.folding.room;
         if held {
@@ -335,8 +345,8 @@ impl Node {
     /// Drops the map once both nodes have what it stands for.
     fn let_go_of_map(&self, control: &Control) -> Result<(), NodeError> {
         let Some(fold) = control.fold else { return Ok(()) };
-        let both_have = match (self.progress.leads(), self.progress.acknowledged()) {
-            (Some(true), Some(acknowledged)) => {
+        let both_have = match (self.progress.rule(), self.progress.acknowledged()) {
+            (Some(CommitRule::Pair(_)), Some(acknowledged)) => {
                 acknowledged.min(self.progress.peer_applied()) >= fold.to
             }
             (None, _) => {

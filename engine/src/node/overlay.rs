@@ -85,6 +85,12 @@ impl Overlay {
         files.kept = files.contents.len();
     }
 
+    /// Forgets everything: for a mount that begins, when the whole log is applied. What is left
+    /// then belongs to a log that this node no longer has.
+    pub(crate) fn clear(&self) {
+        *self.files() = Files::default();
+    }
+
     fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().expect(POISON)
     }

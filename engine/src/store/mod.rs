@@ -211,14 +211,12 @@ impl Store {
     ///
     /// # Errors
     /// A file that had lost its last name could not be deleted.
-    ///
-    /// # Panics
-    /// When the file is not held.
     pub fn release(&self, id: FileId) -> io::Result<Released> {
         let mut index = self.index_mut();
         {
             let mut holds = self.holds();
-            let count = holds.get_mut(&id).expect("only what is held is released");
+            // Said by a mount that ended since: everything of it was released at once.
+            let Some(count) = holds.get_mut(&id) else { return Ok(Released::Kept) };
             *count -= 1;
             if *count > 0 {
                 return Ok(Released::Kept);
@@ -233,6 +231,22 @@ impl Store {
             }
             _ => Ok(Released::Kept),
         }
+    }
+
+    /// Notes that every opening of every file was closed: whoever had them open is gone. Files
+    /// without a name stay, as [`unnamed`](Self::unnamed) says.
+    ///
+    /// # Errors
+    /// A file that had lost its last name could not be deleted.
+    pub fn release_all(&self) -> io::Result<()> {
+        let mut index = self.index_mut();
+        let held = std::mem::take(&mut *self.holds());
+        for id in held.into_keys() {
+            if index.node(id).is_some_and(|node| node.place == Place::Gone) {
+                self.delete_hidden(&mut index, id)?;
+            }
+        }
+        Ok(())
     }
 
     /// A checkpoint: everything applied so far is on disk when this returns, whatever happens to

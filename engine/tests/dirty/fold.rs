@@ -339,10 +339,10 @@ fn the_map_goes_once_the_peer_has_everything() {
         scatter(&alone.mount, &mut random, || alone.node.end().lsn.since(at) > SEGMENT / 8);
         ship(&alone.node, &second);
     }
-    alone.node.lead(true).unwrap();
+    let view = alone.node.lead(true).unwrap().num;
     let acknowledge = || {
         ship(&alone.node, &second);
-        alone.node.peer_durable(second.durable(), second.applied(), u64::MAX).unwrap();
+        alone.node.peer_durable(view, second.durable(), second.applied(), u64::MAX).unwrap();
     };
     eventually("the map is gone", || {
         acknowledge();

@@ -5,7 +5,7 @@ use crate::{Lsn, NodeId, ViewNum};
 
 /// A view: which node is the primary and whether both must have a commit on disk. Two views are
 /// the same only if all fields are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// Its number; the higher wins.
     pub num: ViewNum,
@@ -63,7 +63,7 @@ impl View {
 
 /// Where a view began in the log. Number and origin together tell two histories apart that gave
 /// the same number twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HistoryEntry {
     /// Number of the view.
     pub num: ViewNum,
