@@ -42,11 +42,11 @@ pub(super) struct Folding {
     map: Mutex<Option<Map>>,
     /// Nothing below is kept for the peer: it has it, or it is folded, or that was given up.
     floor: AtomicU64,
-    room: Room,
+    room: Growth,
 }
 
 /// How far the log may grow before writers wait.
-struct Room {
+struct Growth {
     /// A position; `u64::MAX` while there is no limit.
     until: AtomicU64,
     /// From here on the thread that folds should look at once.
@@ -58,9 +58,9 @@ struct Room {
     said: AtomicBool,
 }
 
-impl std::fmt::Debug for Room {
+impl std::fmt::Debug for Growth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("until", &self.until).finish_non_exhaustive()
+        f.debug_struct("Growth").field("until", &self.until).finish_non_exhaustive()
     }
 }
 
@@ -77,7 +77,7 @@ impl Folding {
             place,
             map: Mutex::new(None),
             floor: AtomicU64::new(0),
-            room: Room {
+            room: Growth {
                 until: AtomicU64::new(u64::MAX),
                 look_at: AtomicU64::new(u64::MAX),
                 looking: AtomicBool::new(false),

@@ -342,7 +342,10 @@ fn the_map_goes_once_the_peer_has_everything() {
     let view = alone.node.lead(true).unwrap().num;
     let acknowledge = || {
         ship(&alone.node, &second);
-        alone.node.peer_durable(view, second.durable(), second.applied(), u64::MAX).unwrap();
+        alone
+            .node
+            .peer_durable(view, second.durable(), second.applied(), node::Room::ENDLESS)
+            .unwrap();
     };
     eventually("the map is gone", || {
         acknowledge();
