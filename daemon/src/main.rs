@@ -22,6 +22,7 @@ mod setup;
 mod shell;
 mod standing;
 mod status;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ fn perform(command: Command) -> anyhow::Result<bool> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
+        Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Log(options) => return log::run(&options.verb),
         Command::Bench(what) => bench::run(&what)?,
