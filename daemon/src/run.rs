@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
         let tether = Tether::take().context("only a guardian starts a guarded node")?;
         return live(config, Role::Prim, false, Some(tether));
     }
-    guardian::run(&config, file, log_json, options.with_parent, None)
+    guardian::run(&config, file, log_json, options.with_parent, None).map(ExitCode::from)
 }
 
 /// The daemon's life.
@@ -79,10 +79,9 @@ async fn supervise(
     let guarded = tether.is_some();
     let (tell, mut told) = unbounded_channel();
     if let Some(tether) = &tether {
-        let heard = move |word| drop(tell.send(word));
-        tether
-            .listen(Fence::new(&config), None, heard)
-            .context("cannot listen to the guardian")?;
+        // Nobody listens any more when the process ends.
+        let heard = move |word| tell.send(word).unwrap_or_default();
+        tether.listen(Fence::new(&config), None, heard).context("cannot listen to the guardian")?;
     }
     let shell = Arc::new(Shell::new(config, role, tether)?);
     let (say, events) = channel();

@@ -73,11 +73,7 @@ struct Running {
 
 impl Shell {
     /// A node that keeps `role` whatever happens.
-    pub(crate) fn new(
-        config: Config,
-        role: Role,
-        tether: Option<Tether>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: Config, role: Role, tether: Option<Tether>) -> anyhow::Result<Self> {
         // Only a guardian can hold services together.
         let list = if tether.is_some() { config.services.as_slice() } else { &[] };
         let service_ended = Arc::new(Mutex::new(None));

@@ -71,7 +71,9 @@ impl Fence {
                     self.mounts.push(mount);
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, path = %path.display(), "cannot look at a mount"),
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "cannot look at a mount")
+                }
             }
         }
     }

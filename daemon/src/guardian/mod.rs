@@ -39,8 +39,9 @@ pub(crate) const FENCED: u8 = 3;
 /// Says to the others that an incarnation of this node serves no more. Made before it is needed:
 /// saying it opens and reads nothing.
 pub(crate) trait Farewell: Send {
-    /// Sends it to peer and witness. May be lost.
-    fn say(&self, incarnation: u64) -> io::Result<()>;
+    /// Sends it to peer and witness; `ended_ms` is when the last of it was gone, on the boot clock.
+    /// May be lost.
+    fn say(&self, incarnation: u64, ended_ms: u64) -> io::Result<()>;
 }
 
 /// `CLOCK_BOOTTIME` in milliseconds, which goes on while the computer sleeps.
@@ -49,3 +50,6 @@ pub(crate) fn boottime_ms() -> u64 {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1000 + u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

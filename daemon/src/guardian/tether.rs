@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::fence::Fence;
 use super::wire::{Lease, ReceiveError, ToDaemon, ToGuardian, hear, say};
-use super::{FENCED, Farewell};
+use super::{FENCED, Farewell, boottime_ms};
 
 /// How long everyone may take to be gone before it is said again that they are not.
 const FENCE_LIMIT: Duration = Duration::from_secs(5);
@@ -64,9 +64,10 @@ impl Tether {
             while let Err(error) = fence.enforce(FENCE_LIMIT, None) {
                 tracing::error!(%error, "this node cannot be fenced; nobody is told to take over");
             }
+            let ended = boottime_ms();
             let serves = *tether.serves.lock().unwrap_or_else(PoisonError::into_inner);
             if let (Some(incarnation), Some(farewell)) = (serves, farewell)
-                && let Err(error) = farewell.say(incarnation)
+                && let Err(error) = farewell.say(incarnation, ended)
             {
                 tracing::warn!(%error, "the others do not know that this node serves no more");
             }

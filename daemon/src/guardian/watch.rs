@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -35,7 +35,23 @@ pub(crate) fn run(
     log_json: bool,
     with_parent: bool,
     farewell: Option<&dyn Farewell>,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<u8> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("duolog").arg("run").arg("--guarded").arg("--config").arg(file);
+    if log_json {
+        command.arg("--log-json");
+    }
+    guard(config, command, with_parent, FENCE_LIMIT, farewell)
+}
+
+/// Starts the daemon by that command.
+pub(super) fn guard(
+    config: &Config,
+    mut command: Command,
+    with_parent: bool,
+    fence_limit: Duration,
+    farewell: Option<&dyn Farewell>,
+) -> anyhow::Result<u8> {
     if with_parent {
         rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
             .context("cannot bind this node's life to its parent's")?;
@@ -44,11 +60,6 @@ pub(crate) fn run(
     let fence = Fence::new(config);
     let signals = signals(with_parent).context("cannot catch signals")?;
     let (socket, other) = pair().context("cannot make a socket to the daemon")?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("duolog").arg("run").arg("--guarded").arg("--config").arg(file);
-    if log_json {
-        command.arg("--log-json");
-    }
     let daemon = command.stdin(Stdio::from(other)).spawn().context("cannot start the daemon")?;
     // The command would hold the daemon's end open.
     drop(command);
@@ -64,6 +75,7 @@ pub(crate) fn run(
         signalled: 0,
         fence,
         grace_ms: grace_ms(config),
+        fence_limit,
         standing: Standing::default(),
         farewell,
     };
@@ -133,12 +145,13 @@ struct Guard<'a> {
     signalled: u32,
     fence: Fence,
     grace_ms: u64,
+    fence_limit: Duration,
     standing: Standing,
     farewell: Option<&'a dyn Farewell>,
 }
 
 impl Guard<'_> {
-    fn watch(&mut self) -> anyhow::Result<ExitCode> {
+    fn watch(&mut self) -> anyhow::Result<u8> {
         loop {
             let left = self.standing.left(boottime_ms());
             if left.is_some_and(|left| left.is_zero()) {
@@ -189,40 +202,41 @@ impl Guard<'_> {
     }
 
     /// The daemon has ended by itself.
-    fn ended(&mut self, status: ExitStatus) -> ExitCode {
+    fn ended(&mut self, status: ExitStatus) -> u8 {
         if self.standing.serves.is_some() {
             // Nothing is said before it is done: standard error may be slow.
             return self.fence();
         }
         // Nothing was served; whatever else it began goes with it.
-        let limit = FENCE_LIMIT;
+        let limit = self.fence_limit;
         if !matches!(processes::kill(limit, || processes::below(getpid())), Ok(Ok(()))) {
             tracing::error!("processes of the daemon live on");
         }
         match status.code() {
-            Some(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+            Some(code) => u8::try_from(code).unwrap_or(1),
             None => {
                 tracing::error!("the daemon ended ({status}); nothing was served");
-                ExitCode::FAILURE
+                1
             }
         }
     }
 
     /// Ends everything, the daemon too, and says so to the others.
-    fn fence(&mut self) -> ExitCode {
+    fn fence(&mut self) -> u8 {
         let begun = Instant::now();
-        while let Err(error) = self.fence.enforce(FENCE_LIMIT, Some(self.process)) {
+        while let Err(error) = self.fence.enforce(self.fence_limit, Some(self.process)) {
             alarm(&error);
             if self.signal_count() > 0 {
                 tracing::error!("ended by a signal; nobody is told to take over");
-                return ExitCode::from(FENCED);
+                return FENCED;
             }
         }
         if let Ok(limit) = Timespec::try_from(KILLED_LIMIT) {
             poll(&mut [PollFd::new(&self.end, PollFlags::IN)], Some(&limit)).ok();
         }
+        let ended = boottime_ms();
         let said = match (self.standing.serves, self.farewell) {
-            (Some(incarnation), Some(farewell)) => Some(farewell.say(incarnation)),
+            (Some(incarnation), Some(farewell)) => Some(farewell.say(incarnation, ended)),
             _ => None,
         };
         let status = self.daemon.try_wait();
@@ -231,7 +245,7 @@ impl Guard<'_> {
         if let Some(Err(error)) = said {
             tracing::warn!(%error, "the others do not know that this node serves no more");
         }
-        ExitCode::from(FENCED)
+        FENCED
     }
 
     fn take_signals(&mut self) {

@@ -83,10 +83,7 @@ pub(super) fn say(socket: &OwnedFd, what: &impl Serialize) -> io::Result<()> {
 }
 
 /// The next packet.
-pub(super) fn hear<T: DeserializeOwned>(
-    socket: &OwnedFd,
-    wait: bool,
-) -> Result<T, ReceiveError> {
+pub(super) fn hear<T: DeserializeOwned>(socket: &OwnedFd, wait: bool) -> Result<T, ReceiveError> {
     let mut packet = [0; PACKET_BYTES];
     let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
     let length = loop {
