@@ -72,7 +72,7 @@ impl Fence {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "cannot look at a mount")
+                    tracing::warn!(%error, path = %path.display(), "cannot look at a mount");
                 }
             }
         }

@@ -55,7 +55,7 @@ impl Handler for Hanging {
         match request.op {
             Op::GetAttr { .. } => {
                 let attr = Attr { ino: 1, mode: 0o040_755, nlink: 2, ..Attr::default() };
-                request.reply.attr(&attr, Duration::from_secs(60));
+                request.reply.attr(&attr, Duration::from_mins(1));
             }
             Op::Lookup { .. } => {
                 self.hang.lock().unwrap().push(request.reply);
@@ -176,7 +176,9 @@ fn a_daemon() {
     }
     // Whatever comes next comes from outside.
     deaf.wait().unwrap();
-    hung.iter_mut().for_each(|child| drop(child.wait()));
+    for child in &mut hung {
+        child.wait().unwrap();
+    }
     own::within(BOUND, || None::<()>);
 }
 

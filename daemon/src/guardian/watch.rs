@@ -212,13 +212,11 @@ impl Guard<'_> {
         if !matches!(processes::kill(limit, || processes::below(getpid())), Ok(Ok(()))) {
             tracing::error!("processes of the daemon live on");
         }
-        match status.code() {
-            Some(code) => u8::try_from(code).unwrap_or(1),
-            None => {
-                tracing::error!("the daemon ended ({status}); nothing was served");
-                1
-            }
+        if let Some(code) = status.code() {
+            return u8::try_from(code).unwrap_or(1);
         }
+        tracing::error!("the daemon ended ({status}); nothing was served");
+        1
     }
 
     /// Ends everything, the daemon too, and says so to the others.
