@@ -20,9 +20,16 @@ impl Node {
         while let Some(limit) = self.progress.next_apply() {
             let mut since_report = 0;
             let mut at = self.progress.applied_cursor();
+            if reader.cursor() != at {
+                // The log was begun anew elsewhere.
+                reader = self.log.trusted_reader(at);
+            }
             while let Some(record) = reader.next(limit)? {
                 {
                     let mut applying = self.applying.lock().expect(POISON);
+                    if self.progress.is_held() {
+                        break;
+                    }
                     self.apply_record(&record)?;
                     *applying = record.end;
                 }

@@ -17,6 +17,9 @@ impl Node {
     /// Begins a view with this node as its primary; with `pair` a commit needs the peer's disk
     /// too. Whatever the log holds is part of the view's past, so the peer gets it first.
     pub fn lead(&self, pair: bool) -> Result<View, NodeError> {
+        if !self.may_be_member() {
+            return Err(NodeError::NotWhole);
+        }
         let known = self.control.get();
         let view = View {
             // Also above what a primary before wrote into this log.

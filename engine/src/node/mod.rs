@@ -23,6 +23,7 @@ mod follow;
 mod lead;
 mod overlay;
 mod progress;
+mod resync;
 mod status;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ pub use self::error::NodeError;
 use self::file_ids::FileIds;
 pub(crate) use self::overlay::{Content, Overlay, Pending};
 pub(crate) use self::progress::{Progress, Stage};
+pub(crate) use self::resync::begin_control;
 pub use self::status::NodeStatus;
 use crate::disk::{DirDisk, Disk};
 use crate::fuse::Session;
@@ -123,6 +125,7 @@ pub struct Node {
     pins: Mutex<BTreeMap<u64, Lsn>>,
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
+    pub(crate) resync: resync::Seat,
     mounts: Mutex<Vec<Session>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -163,9 +166,17 @@ impl Node {
                 found_node: known.node,
             });
         }
+        let resync = resync::before_start(&disk, &config, &control)?;
+        let known = control.get();
         let (log, recovered) =
             Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
-        let committed = committed_claim(&log, known.checkpoint)?;
+        // What is half resynchronised holds no moment of the log: nothing is applied to it.
+        let held = resync.is_some_and(|state| state.is_open());
+        let (committed, applied) = if held {
+            (recovered.end.lsn, recovered.end)
+        } else {
+            (committed_claim(&log, known.checkpoint)?, known.checkpoint)
+        };
         tracing::info!(
             end = %recovered.end.lsn,
             forgiven_bytes = recovered.forgiven_bytes,
@@ -192,13 +203,14 @@ impl Node {
             control,
             store,
             overlay: Overlay::default(),
-            progress: Progress::new(recovered.end.lsn, committed, known.checkpoint),
+            progress: Progress::new(recovered.end.lsn, committed, applied),
             wake: OnceLock::new(),
             received: Mutex::new(None),
             peer_connected: AtomicBool::new(false),
             peer_free_bytes: AtomicU64::new(u64::MAX),
-            applying: Mutex::new(known.checkpoint),
+            applying: Mutex::new(applied),
             pins: Mutex::new(BTreeMap::new()),
+            resync: resync::Seat::new(resync),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             threads: Mutex::new(Vec::new()),
@@ -207,6 +219,9 @@ impl Node {
         });
         // Until the node is told to lead or follow, no more than what is known to be committed.
         node.progress.follow();
+        if held {
+            node.progress.hold();
+        }
         node.start("duolog-sync", Node::sync_loop);
         node.start("duolog-apply", Node::apply_loop);
         node.start("duolog-checkpoint", Node::checkpoint_loop);

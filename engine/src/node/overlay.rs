@@ -63,6 +63,11 @@ impl Overlay {
         Arc::clone(self.files().contents.entry(id).or_default())
     }
 
+    /// Forgets everything: the log is another one.
+    pub(crate) fn clear(&self) {
+        self.files().contents.clear();
+    }
+
     /// The file's content if anything of it is pending or not committed.
     pub(crate) fn get(&self, id: FileId) -> Option<Arc<Mutex<Content>>> {
         self.files().contents.get(&id).cloned()

@@ -60,6 +60,8 @@ struct State {
     sync_idle: bool,
     /// Threads that wait for a position, whichever.
     blocked: usize,
+    /// Nothing is applied, whatever the positions say.
+    held: bool,
     stopped: bool,
     failure: Option<Arc<NodeError>>,
     waiters: [BTreeMap<(Lsn, u64), Waiter>; 4],
@@ -150,6 +152,31 @@ impl Progress {
             assert!(state.committed <= end && state.applied.lsn <= end, "a promise was cut");
             state.durable = state.durable.min(end);
             state.wanted = state.wanted.min(end);
+        });
+    }
+
+    /// Nothing is applied from here on.
+    pub(crate) fn hold(&self) {
+        self.change(|state| state.held = true);
+    }
+
+    /// What may be applied is applied again.
+    pub(crate) fn go_on(&self) {
+        self.change(|state| state.held = false);
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock().held
+    }
+
+    /// Every position is `at`, wherever it was before: the log is another one.
+    pub(crate) fn stand_at(&self, at: Cursor) {
+        self.change(|state| {
+            assert!(state.held, "the log is exchanged while it is applied");
+            (state.durable, state.committed, state.applied) = (at.lsn, at.lsn, at);
+            state.wanted = at.lsn;
+            state.announced = Some(at.lsn);
+            state.acknowledged = None;
         });
     }
 
@@ -412,6 +439,9 @@ impl State {
     }
 
     fn appliable(&self) -> Lsn {
+        if self.held {
+            return self.applied.lsn;
+        }
         self.announced.map_or(self.durable, |announced| announced.min(self.durable))
     }
 
