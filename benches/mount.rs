@@ -51,7 +51,8 @@ fn join(from: &Arc<Node>, to: &Arc<Node>, over: &Arc<AtomicBool>) -> JoinHandle<
                 at = at.plus(bytes.len() as u64);
             }
             let durable = to.sync_received().unwrap();
-            from.peer_durable(durable, to.applied(), u64::MAX).unwrap();
+            from.peer_durable(from.leads().unwrap_or_default(), durable, to.applied(), u64::MAX)
+                .unwrap();
             to.announce_committed(from.committed());
             if at == end {
                 rung.recv_timeout(Duration::from_millis(2)).ok();

@@ -198,12 +198,15 @@ impl Source for Shipper {
     }
 
     fn acknowledged(&mut self, ack: Ack) {
-        if ack.view != self.view.get() {
-            tracing::debug!(view = ack.view.0, "an acknowledgement of another view does not count");
-            return;
-        }
+        // The secondary says back what it heard when this connection began, and the first one
+        // begins before this node's view does.
+        let view = if ack.view == self.view.get() {
+            self.node.leads().unwrap_or_default()
+        } else {
+            ack.view
+        };
         let free_bytes = ack.log_free_bytes.min(ack.store_free_bytes);
-        if let Err(error) = self.node.peer_durable(ack.durable, ack.applied, free_bytes) {
+        if let Err(error) = self.node.peer_durable(view, ack.durable, ack.applied, free_bytes) {
             tracing::error!(%error, "an acknowledgement does not count");
             return;
         }

@@ -150,6 +150,12 @@ pub enum Refusal {
         /// What the secondary said.
         why: String,
     },
+    /// One end expects another life of the other, or is about to take another part.
+    #[error("not this connection: {why}")]
+    NotExpected {
+        /// What it said.
+        why: String,
+    },
 }
 
 /// How the secondary goes on.

@@ -178,6 +178,7 @@ impl<S: Source> Dialer<S> {
 
     fn agree(&self, ours: &Hello, theirs: &Hello) -> Result<Meeting, Refusal> {
         of_this_pair(ours, theirs)?;
+        self.source.admits(theirs)?;
         meet(ours, theirs, |lsn| self.source.cursor_at(lsn))
     }
 

@@ -196,7 +196,8 @@ impl<S: Sink> Session<S> {
             return Err(unexpected("its Hello"));
         };
         let ours = self.sink.hello();
-        if let Err(refusal) = of_this_pair(&theirs, &ours) {
+        let joined = of_this_pair(&theirs, &ours).and_then(|()| self.sink.admits(&theirs));
+        if let Err(refusal) = joined {
             return Err(control.refuse(connection, refusal).await);
         }
         control.send(&Message::Hello(ours.clone())).await?;

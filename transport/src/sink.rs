@@ -6,7 +6,7 @@ use duolog_wal::{Cursor, Lsn};
 
 use crate::ack::Ack;
 use crate::error::LinkError;
-use crate::handshake::Hello;
+use crate::handshake::{Hello, Refusal};
 
 /// The secondary's log, as its link sees it.
 ///
@@ -17,6 +17,14 @@ pub trait Sink: Send + 'static {
     /// was received past the last whole record is forgotten then, because the connection goes on
     /// at `end`.
     fn hello(&self) -> Hello;
+
+    /// Whether a connection of this primary is wanted, before anything is cut.
+    ///
+    /// # Errors
+    /// [`Refusal::NotExpected`], which both ends are told.
+    fn admits(&self, _peer: &Hello) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// The cursor at that position, when a record begins or the log ends there and the log still
     /// knows.

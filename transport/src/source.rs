@@ -6,7 +6,7 @@ use duolog_wal::{Cursor, Lsn};
 
 use crate::ack::Ack;
 use crate::error::LinkError;
-use crate::handshake::Hello;
+use crate::handshake::{Hello, Refusal};
 
 /// The primary's log, as its link sees it.
 ///
@@ -16,6 +16,14 @@ use crate::handshake::Hello;
 pub trait Source: Send + 'static {
     /// Who this node is and where its log stands. Asked at the beginning of each connection.
     fn hello(&self) -> Hello;
+
+    /// Whether a connection to this secondary is wanted, before anything else is compared.
+    ///
+    /// # Errors
+    /// [`Refusal::NotExpected`], which both ends are told.
+    fn admits(&self, _peer: &Hello) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// The cursor at that position, when a record begins or the log ends there and the log still
     /// knows; `None` when it was recycled, lies inside a record or past the end.

@@ -8,7 +8,7 @@ use duolog_wal::operation::WRITE_MAX;
 use duolog_wal::{FileId, Lsn, Operation};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Caller, Capture, FILE_BYTES_MAX, errno, log_errno, ok};
+use super::{Caller, Capture, FILE_BYTES_MAX, errno, node_errno, ok};
 use crate::fuse::Reply;
 use crate::node::{Content, Pending, Stage};
 
@@ -63,7 +63,7 @@ impl Capture {
         let appended = self
             .node
             .append(&Operation::Write { id, offset, data })
-            .map_err(|error| log_errno(&error))?;
+            .map_err(|error| node_errno(&error))?;
         let pending = Pending::Write { offset, len, data: Lsn(appended.end.0 - len) };
         content.push(appended.end, pending, appended.time, || Ok(before)).map_err(errno)
     }
@@ -200,7 +200,7 @@ impl Capture {
                 None => self.node.store.stat(id).map(|stat| stat.size),
             };
             before.map_err(errno).and_then(|before| {
-                let appended = self.node.append(operation).map_err(|error| log_errno(&error))?;
+                let appended = self.node.append(operation).map_err(|error| node_errno(&error))?;
                 content.push(appended.end, pending, appended.time, || Ok(before)).map_err(errno)?;
                 Ok(appended)
             })

@@ -214,7 +214,7 @@ impl Capture {
         if !self.room.take(&self.node, bytes, files) {
             return Err(Errno::NOSPC);
         }
-        let appended = self.node.append(operation).map_err(|error| log_errno(&error))?;
+        let appended = self.node.append(operation).map_err(|error| node_errno(&error))?;
         for id in touched.iter().filter(|id| !id.is_local()) {
             Content::lock(&self.node.overlay.file(*id)).touch(appended.end);
         }

@@ -347,7 +347,7 @@ impl Capture {
             let applied = self.node.store.apply_local(&operation, crate::node::now());
             applied.map_err(|error| super::apply_errno(&error))
         } else {
-            self.node.append(&operation).map(drop).map_err(|error| super::log_errno(&error))
+            self.node.append(&operation).map(drop).map_err(|error| node_errno(&error))
         };
         if let Err(error) = dropped {
             tracing::debug!(%error, "a file without a name stays until the next start");

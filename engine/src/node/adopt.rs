@@ -171,8 +171,9 @@ fn unique_beginning() -> Cursor {
 
 impl Node {
     /// The attributes that a directory was adopted with go into the log before all else: the
-    /// other node made its own one.
-    pub(super) fn log_first_attributes(&self) -> Result<(), NodeError> {
+    /// other node made its own one. Returns where they end.
+    pub(super) fn log_first_attributes(&self) -> Result<Option<Lsn>, NodeError> {
+        let mut end = None;
         for number in 0..self.config.directories.len() {
             let number = u16::try_from(number).expect("the store has refused more");
             let id = FileId::root(number);
@@ -186,9 +187,10 @@ impl Node {
                 atime: Some(stat.atime),
                 mtime: Some(stat.mtime),
             };
-            self.append(&duolog_wal::Operation::SetAttributes { id, attributes })?;
+            let operation = duolog_wal::Operation::SetAttributes { id, attributes };
+            end = Some(self.log.append(&operation, self.progress.committed(), now())?.end);
         }
-        Ok(())
+        Ok(end)
     }
 }
 

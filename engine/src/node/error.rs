@@ -171,6 +171,15 @@ pub enum NodeError {
         /// How long was waited.
         seconds: u64,
     },
+    /// Files that were open through a mount before could not be settled.
+    #[error("files that had been deleted while they were open could not be removed")]
+    Release(#[source] io::Error),
+    /// The node does not lead, or no longer in the view that was meant.
+    #[error("this node is not the primary, or no longer in the same view")]
+    NotLeading,
+    /// The node leads, and takes no log but its own.
+    #[error("this node is the primary of its view and takes no other log")]
+    Leading,
     /// The node failed before; everyone who waits is told the same.
     #[error(transparent)]
     Failed(std::sync::Arc<NodeError>),

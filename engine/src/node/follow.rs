@@ -6,10 +6,17 @@ use duolog_wal::{Cursor, Lsn, RecordStream};
 use super::{Node, NodeError, POISON};
 
 impl Node {
-    /// From here on this node follows a primary.
+    /// From here on this node follows a primary: it appends nothing of its own, and applies no
+    /// further than it is told. Its mounts have been taken away before; whoever waited in one
+    /// and was not answered is answered with an error. Nothing is undone: after a clean swap
+    /// there is nothing to undo, and otherwise [`Node::cut`] says what there is.
     pub fn follow(&self) {
+        // Waits for an append under way; later ones are refused.
+        *self.leads.write().expect(POISON) = None;
         self.progress.follow();
         *self.received.lock().expect(POISON) = None;
+        // A record that could be applied a moment ago may be under way.
+        drop(self.applying.lock().expect(POISON));
     }
 
     /// A new connection begins: what came of a record that is not whole is forgotten.
@@ -18,7 +25,14 @@ impl Node {
     }
 
     /// Takes raw bytes of the primary's log that continue at `at`; they may end inside a record.
+    ///
+    /// # Errors
+    /// [`NodeError::Leading`] on a node that leads: it takes no log but its own.
     pub fn receive(&self, at: Lsn, bytes: &[u8]) -> Result<(), NodeError> {
+        let leads = self.leads.read().expect(POISON);
+        if leads.is_some() {
+            return Err(NodeError::Leading);
+        }
         let mut received = self.received.lock().expect(POISON);
         let stream = received.get_or_insert_with(|| RecordStream::new(self.log.end()));
         if stream.end() != at {
@@ -37,17 +51,7 @@ impl Node {
 
     /// Makes durable what was received, and says up to where it is.
     pub fn sync_received(&self) -> Result<Lsn, NodeError> {
-        match self.log.sync() {
-            Ok(durable) => {
-                self.progress.advance_durable(durable);
-                Ok(durable)
-            }
-            Err(error) => {
-                tracing::error!(%error, "the log cannot be synced: this node stops");
-                self.progress.fail(error.into());
-                Err(self.failure_or_stopped())
-            }
-        }
+        self.sync_log()
     }
 
     /// The primary says that everything below `committed` is on both disks.
@@ -58,11 +62,17 @@ impl Node {
     /// Cuts the tail past `at`, which the primary does not have; it is kept as a branch.
     ///
     /// # Errors
-    /// [`NodeError::CutBelowApplied`] when part of the tail was applied here.
+    /// [`NodeError::CutBelowApplied`] when part of the tail was applied here, as on a primary
+    /// that was deposed: this node needs a resynchronisation. [`NodeError::Leading`] on a node
+    /// that leads.
     pub fn cut(&self, at: Cursor) -> Result<(), NodeError> {
+        let leads = self.leads.read().expect(POISON);
+        if leads.is_some() {
+            return Err(NodeError::Leading);
+        }
         // The directories may be ahead of what was reported before a crash.
         let marks = self.store.marks().into_iter().map(|mark| mark.lsn).max();
-        let applied = self.progress.applied().max(marks.unwrap_or_default());
+        let applied = self.applying.lock().expect(POISON).lsn.max(marks.unwrap_or_default());
         let committed = self.progress.committed();
         if applied > at.lsn || committed > at.lsn {
             return Err(NodeError::CutBelowApplied { at: at.lsn, applied, committed });

@@ -1,4 +1,13 @@
-//! The primary's side: a view of its own, acknowledgements of the peer, mounts.
+//! The primary's side: its view, what a commit needs in it, acknowledgements of the peer, mounts.
+//!
+//! ```text
+//!   follows ── begin_view ──> leads, by a rule ── commit_rule: Blocked, Local, Pair ──┐
+//!      ^                        ^                                                     │
+//!      └───────── follow ───────┴─────────────────────────────────────────────────────┘
+//! ```
+//! Who may lead is decided elsewhere, and stands in the register before it is said here. A node
+//! that leads takes no other log and cuts nothing; one that follows appends nothing of its own,
+//! not even for a request that was under way when it ceased to lead.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +15,7 @@ use std::time::Duration;
 
 use duolog_wal::{Lsn, Operation, View, ViewNum};
 
-use super::{Node, NodeError, POISON, Stage};
+use super::{CommitRule, Node, NodeError, POISON, Register, Stage};
 use crate::capture::Capture;
 use crate::fuse::{InitFlags, MountOptions, Session};
 
@@ -14,13 +23,10 @@ use crate::fuse::{InitFlags, MountOptions, Session};
 const UNMOUNT_GRACE: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// Begins a view with this node as its primary; with `pair` a commit needs the peer's disk
-    /// too. Whatever the log holds is part of the view's past, so the peer gets it first.
+    /// Begins a view of this node's own choice, for a pair whose roles are fixed; with `pair` a
+    /// commit needs the peer's disk too.
     pub fn lead(&self, pair: bool) -> Result<View, NodeError> {
-        if !self.may_be_member() {
-            return Err(NodeError::NotWhole);
-        }
-        let known = self.control.get();
+        let known = self.register();
         let view = View {
             // Also above what a primary before wrote into this log.
             num: ViewNum(known.hi.max(known.conf.num).max(self.log.view()).0 + 1),
@@ -30,35 +36,119 @@ impl Node {
             origin: self.config.node,
             forced: false,
         };
-        self.control.update(|control| {
-            control.hi = view.num;
-            control.conf = view;
-        })?;
-        self.progress.lead(pair);
-        let is_first = self.log.end().lsn == Lsn::ZERO;
-        let appended = self.append(&Operation::View(view))?;
-        if is_first {
-            self.log_first_attributes()?;
-        }
-        self.progress.want(appended.end);
-        tracing::info!(view = view.num.0, lsn = %appended.end, pair, "this node leads");
+        self.persist(Register { hi: view.num, conf: view, pend: None })?;
+        let rule = if pair { CommitRule::Pair(view.num) } else { CommitRule::Local };
+        self.begin_view(view, rule)?;
         Ok(view)
     }
 
-    /// Waits until everything in the log is committed and applied; `Ok(false)` when `limit`
-    /// passed first. Before that a mount would show commits that the peer may not have.
+    /// From here on this node leads: `view`, which stands in the register, begins at the end of
+    /// its log, and a commit needs what `rule` says. Whatever the log holds is part of the view's
+    /// past, so it is applied, and the peer gets it first. Said again of the view that it leads
+    /// in, it changes the rule alone.
+    ///
+    /// # Errors
+    /// [`NodeError::NotWhole`] on a node whose copy has to be resynchronised; what the log says.
+    ///
+    /// # Panics
+    /// When the log holds a view that is not older: two primaries would write the same one.
+    pub fn begin_view(&self, view: View, rule: CommitRule) -> Result<(), NodeError> {
+        if !self.may_be_member() {
+            return Err(NodeError::NotWhole);
+        }
+        let end = {
+            let mut leads = self.leads.write().expect(POISON);
+            if *leads == Some(view.num) {
+                self.progress.lead(rule);
+                return Ok(());
+            }
+            let last = self.log.view();
+            assert!(view.num > last, "view {} begins behind view {}", view.num.0, last.0);
+            *self.received.lock().expect(POISON) = None;
+            // Nothing else may count before the view's record is there.
+            let end = self.log_view(view)?;
+            *leads = Some(view.num);
+            end
+        };
+        self.progress.lead(rule);
+        self.progress.want(end);
+        self.wake();
+        tracing::info!(view = view.num.0, lsn = %end, ?rule, "this node leads");
+        Ok(())
+    }
+
+    fn log_view(&self, view: View) -> Result<Lsn, NodeError> {
+        let is_first = self.log.end().lsn == Lsn::ZERO;
+        let committed = self.progress.committed();
+        let end = self.log.append(&Operation::View(view), committed, super::now())?.end;
+        let attributes = if is_first { self.log_first_attributes()? } else { None };
+        Ok(attributes.unwrap_or(end))
+    }
+
+    /// Changes what a commit needs. Those who wait for one are released as far as the new rule
+    /// allows, and go on waiting otherwise. Of no effect on a node that follows.
+    pub fn commit_rule(&self, rule: CommitRule) {
+        let leads = self.leads.read().expect(POISON);
+        if leads.is_some() {
+            self.progress.lead(rule);
+            drop(leads);
+            self.wake();
+        }
+    }
+
+    /// The view that this node leads in.
+    pub fn leads(&self) -> Option<ViewNum> {
+        *self.leads.read().expect(POISON)
+    }
+
+    /// Makes the whole log durable here. What was appended meanwhile may be missing.
+    pub fn sync_log(&self) -> Result<Lsn, NodeError> {
+        match self.log.sync() {
+            Ok(durable) => {
+                self.progress.advance_durable(durable);
+                self.wake();
+                Ok(durable)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the log cannot be synced: this node stops");
+                self.progress.fail(error.into());
+                Err(self.failure_or_stopped())
+            }
+        }
+    }
+
+    /// Waits until everything in the log is committed in the view that this node leads in, and
+    /// applied; `Ok(false)` when `limit` passed first. Before that a mount would show commits
+    /// that the peer may not have.
+    ///
+    /// # Errors
+    /// [`NodeError::NotLeading`] when it does not lead, or no longer in the same view.
     pub fn wait_ready(&self, limit: Duration) -> Result<bool, NodeError> {
+        let view = self.leads().ok_or(NodeError::NotLeading)?;
         let end = self.log.end().lsn;
         self.progress.want(end);
         let wait = |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
-        Ok(wait(Stage::Committed)? && wait(Stage::Applied)?)
+        let ready = wait(Stage::Committed)? && wait(Stage::Applied)?;
+        if self.leads() != Some(view) {
+            return Err(NodeError::NotLeading);
+        }
+        Ok(ready)
     }
 
     /// Mounts every replicated directory over its empty mount point. Files that are kept
     /// locally are emptied first: they belong to the run before.
+    ///
+    /// # Errors
+    /// [`NodeError::NotLeading`] on a node that follows; what else the system says.
     pub fn mount(self: &Arc<Self>) -> Result<(), NodeError> {
+        if self.leads().is_none() {
+            return Err(NodeError::NotLeading);
+        }
+        // Whoever had files open through a mount before is gone.
+        self.overlay.clear();
+        self.store.release_all().map_err(NodeError::Release)?;
         self.store.clear_local().map_err(NodeError::Local)?;
-        // Whoever had these open is gone.
+        self.progress.serve(true);
         for id in self.store.unnamed() {
             self.append(&Operation::Drop { id })?;
         }
@@ -72,7 +162,9 @@ impl Node {
                 ..MountOptions::new(&directory.mount_point)
             };
             let capture = Capture::new(Arc::clone(self), index);
-            mounts.push(Session::mount(&options, capture)?);
+            let session = Session::mount(&options, capture)?;
+            self.connections.lock().expect(POISON).push(Arc::clone(session.connection()));
+            mounts.push(session);
             // Until the kernel has asked once, it takes the directory for root's, and refuses its
             // owner what only an owner may.
             if let Err(error) = std::fs::metadata(&directory.mount_point) {
@@ -83,13 +175,30 @@ impl Node {
         Ok(())
     }
 
-    /// Takes the mounts away: requests still under way end with an error.
+    /// Ends whatever waits in a mount with an error, at once, and takes the mounts away: for a
+    /// node that may no longer serve, whose writes may wait for ever.
+    pub fn abort(&self) {
+        for connection in &*self.connections.lock().expect(POISON) {
+            connection.abort();
+        }
+        self.unmount();
+    }
+
+    /// Takes the mounts away: what is written in the kernel's cache alone is written first.
+    /// Requests still under way after a while end with an error.
     pub fn unmount(&self) {
-        for session in std::mem::take(&mut *self.mounts.lock().expect(POISON)) {
+        // Not locked meanwhile: it may take long, and be aborted.
+        let sessions = std::mem::take(&mut *self.mounts.lock().expect(POISON));
+        for session in sessions {
+            let connection = Arc::clone(session.connection());
             if let Err(error) = session.unmount(UNMOUNT_GRACE) {
                 tracing::warn!(%error, "a mount was not taken away cleanly");
             }
+            let mut connections = self.connections.lock().expect(POISON);
+            connections.retain(|other| !Arc::ptr_eq(other, &connection));
         }
+        let mounted = !self.connections.lock().expect(POISON).is_empty();
+        self.progress.serve(mounted);
     }
 
     /// The peer is connected, or no longer.
@@ -97,10 +206,11 @@ impl Node {
         self.peer_connected.store(connected, Ordering::Relaxed);
     }
 
-    /// The peer has the log on disk up to `durable` and applied up to `applied`, and this much
-    /// room is left there.
+    /// The peer, in `view`, has the log on disk up to `durable` and applied up to `applied`, and
+    /// this much room is left there. For commits it counts only where the rule names that view.
     pub fn peer_durable(
         &self,
+        view: ViewNum,
         durable: Lsn,
         applied: Lsn,
         free_bytes: u64,
@@ -111,11 +221,22 @@ impl Node {
         }
         self.peer_free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.progress.committed();
-        self.progress.advance_acknowledged(durable, applied);
+        self.progress.advance_acknowledged(view, durable, applied);
         if self.progress.committed() > before {
             self.wake();
         }
         Ok(())
+    }
+
+    /// Waits until everything in the log is on both nodes and in the directories of both, as far
+    /// as its rule wants the peer: before a swap, so that the peer lacks nothing afterwards.
+    ///
+    /// # Errors
+    /// [`NodeError::Unconfirmed`] when `limit` passed first.
+    pub fn drained(&self, limit: Duration) -> Result<(), NodeError> {
+        let end = self.log.end().lsn;
+        self.progress.want(end);
+        self.drain(end, self.progress.rule(), limit)
     }
 
     /// Stops cleanly: unmounts, waits at most `limit` for everything to be on both nodes and
@@ -126,10 +247,7 @@ impl Node {
     /// stays in the log for it, and nothing acknowledged is concerned.
     pub fn stop(&self, limit: Duration) -> Result<(), NodeError> {
         self.unmount();
-        let end = self.log.end().lsn;
-        self.progress.want(end);
-        let leads = self.progress.leads();
-        let result = self.drain(end, leads, limit);
+        let result = self.drained(limit);
         let checkpoint = self.checkpoint();
         let complete = result.is_ok() && checkpoint.is_ok();
         self.end_threads();
@@ -139,8 +257,8 @@ impl Node {
         result.and(checkpoint)
     }
 
-    fn drain(&self, end: Lsn, leads: Option<bool>, limit: Duration) -> Result<(), NodeError> {
-        let Some(pair) = leads else {
+    fn drain(&self, end: Lsn, rule: Option<CommitRule>, limit: Duration) -> Result<(), NodeError> {
+        let Some(rule) = rule else {
             // What is known to be committed, and no more.
             let known = self.progress.committed();
             self.progress.wait(Stage::Applied, known, limit).map_err(NodeError::Failed)?;
@@ -155,7 +273,7 @@ impl Node {
         // The peer's directories too: after a clean stop both nodes are equal.
         let done = wait(Stage::Committed)?
             && wait(Stage::Applied)?
-            && (!pair || wait(Stage::PeerApplied)?);
+            && (rule == CommitRule::Local || wait(Stage::PeerApplied)?);
         if !done {
             return Err(unconfirmed);
         }

@@ -6,8 +6,8 @@
 //!                      +--read_raw--> link --> peer's disk -+--> committed --> answers fsyncs
 //! ```
 //!
-//! The node decides nothing about roles: it leads or follows as it is told, and it knows no
-//! network. Threads: `duolog-sync` makes the log durable, `duolog-apply` is the only one that
+//! The node decides nothing about roles: it leads or follows as it is told, any number of times
+//! in one life, and it knows no network. Threads: `duolog-sync` makes the log durable, `duolog-apply` is the only one that
 //! changes the backing directories (but for files kept locally), `duolog-checkpoint` syncs them
 //! and recycles segments. They live from `open` to `stop`, or until the node fails.
 
@@ -22,7 +22,9 @@ mod fold;
 mod follow;
 mod lead;
 mod overlay;
+mod positions;
 mod progress;
+mod register;
 mod resync;
 mod status;
 
@@ -31,23 +33,25 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, View};
+use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, ViewNum};
 
 pub use self::adopt::{Adopted, adopt, adopt_base, leave};
 pub use self::base::{BaseReport, Pin};
 pub use self::error::NodeError;
 use self::file_ids::FileIds;
 pub(crate) use self::overlay::{Content, Overlay, Pending};
+pub use self::positions::CommitRule;
 pub(crate) use self::progress::{Progress, Stage};
+pub use self::register::Register;
 pub(crate) use self::resync::begin_control;
 pub use self::status::NodeStatus;
 use crate::disk::{DirDisk, Disk};
-use crate::fuse::Session;
-use crate::log::{Appended, ControlFile, Log, LogError, LogOptions};
+use crate::fuse::{Connection, Session};
+use crate::log::{Appended, ControlFile, Log, LogOptions};
 use crate::store::{Directory, Store};
 
 /// What a node is made of.
@@ -114,7 +118,10 @@ pub struct Node {
     pub(crate) ids: FileIds,
     incarnation: u64,
     /// Called when there is more to ship or the commit position moved.
-    wake: OnceLock<Wake>,
+    wake: RwLock<Option<Wake>>,
+    /// The view that this node leads in. Held for reading by whoever appends to the log what is
+    /// this node's own, or the primary's, so that no append crosses a change.
+    leads: RwLock<Option<ViewNum>>,
     /// On a secondary: what the primary sent and is not a whole record yet.
     received: Mutex<Option<RecordStream>>,
     peer_connected: AtomicBool,
@@ -127,6 +134,8 @@ pub struct Node {
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
     mounts: Mutex<Vec<Session>>,
+    /// Of the mounts, and of those that are being taken away: what can abort them.
+    connections: Mutex<Vec<Arc<Connection>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -204,7 +213,8 @@ impl Node {
             store,
             overlay: Overlay::default(),
             progress: Progress::new(recovered.end.lsn, committed, applied),
-            wake: OnceLock::new(),
+            wake: RwLock::new(None),
+            leads: RwLock::new(None),
             received: Mutex::new(None),
             peer_connected: AtomicBool::new(false),
             peer_free_bytes: AtomicU64::new(u64::MAX),
@@ -213,6 +223,7 @@ impl Node {
             resync: resync::Seat::new(resync),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
+            connections: Mutex::new(Vec::new()),
             threads: Mutex::new(Vec::new()),
             log,
             config,
@@ -241,22 +252,28 @@ impl Node {
     }
 
     /// Sets what is called, from any thread, when there is more to ship or the commit position
-    /// moved. It must be cheap and must not call back. Only the first one counts.
+    /// moved, in place of what was set before. It must be cheap and must not call back.
     pub fn on_progress(&self, wake: Wake) {
-        if self.wake.set(wake).is_err() {
-            tracing::warn!("a node reports its progress to one link only");
-        }
+        *self.wake.write().expect(POISON) = Some(wake);
     }
 
     pub(crate) fn wake(&self) {
-        if let Some(wake) = self.wake.get() {
+        if let Some(wake) = &*self.wake.read().expect(POISON) {
             wake();
         }
     }
 
     /// Appends an operation to the log; a reply may be given once it is in the log's file.
-    pub(crate) fn append(&self, operation: &Operation<'_>) -> Result<Appended, LogError> {
+    ///
+    /// # Errors
+    /// [`NodeError::NotLeading`], and nothing was appended, on a node that follows.
+    pub(crate) fn append(&self, operation: &Operation<'_>) -> Result<Appended, NodeError> {
+        let leads = self.leads.read().expect(POISON);
+        if leads.is_none() {
+            return Err(NodeError::NotLeading);
+        }
         let appended = self.log.append(operation, self.progress.committed(), now())?;
+        drop(leads);
         // Nobody asked for these to be durable, but apply and the bound on what is not yet on
         // both disks wait for them.
         if appended.end.since(self.progress.durable()) > SYNC_EAGERLY_BYTES {
@@ -315,11 +332,6 @@ impl Node {
         self.progress.applied()
     }
 
-    /// The view last known to be chosen.
-    pub fn view(&self) -> View {
-        self.control.get().conf
-    }
-
     /// How often this node was started.
     pub const fn incarnation(&self) -> u64 {
         self.incarnation
@@ -368,7 +380,8 @@ impl Node {
     /// without limit where no peer counts or it has said nothing yet.
     pub(crate) fn peer_room(&self) -> u64 {
         let said = self.peer_free_bytes.load(Ordering::Relaxed);
-        if said == u64::MAX || self.progress.leads() != Some(true) {
+        let pair = matches!(self.progress.rule(), Some(CommitRule::Pair(_)));
+        if said == u64::MAX || !pair {
             return u64::MAX;
         }
         let end = self.log.end_lsn();

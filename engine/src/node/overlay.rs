@@ -63,11 +63,6 @@ impl Overlay {
         Arc::clone(self.files().contents.entry(id).or_default())
     }
 
-    /// Forgets everything: the log is another one.
-    pub(crate) fn clear(&self) {
-        self.files().contents.clear();
-    }
-
     /// The file's content if anything of it is pending or not committed.
     pub(crate) fn get(&self, id: FileId) -> Option<Arc<Mutex<Content>>> {
         self.files().contents.get(&id).cloned()
@@ -88,6 +83,12 @@ impl Overlay {
             }
         });
         files.kept = files.contents.len();
+    }
+
+    /// Forgets everything: for a mount that begins, when the whole log is applied. What is left
+    /// then belongs to a log that this node no longer has.
+    pub(crate) fn clear(&self) {
+        *self.files() = Files::default();
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {

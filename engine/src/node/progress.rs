@@ -1,13 +1,5 @@
-//! How far the log has come at each stage, and who waits for it.
-//!
-//! Every position is the first byte *not* covered, and none ever moves back:
-//!
-//! ```text
-//! applied <= durable <= end of the log            on a primary
-//! applied <= min(durable, announced)              on a secondary
-//! committed = durable                             with one member
-//! committed = min(durable, acknowledged)          with two
-//! ```
+//! How far the log has come at each stage, and who waits for it: the lock around
+//! [`Positions`], which says what the positions mean.
 //!
 //! It knows no file and no socket; the threads that move a position run the waiters that it
 //! releases, with no lock held.
@@ -17,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use duolog_wal::{Cursor, Lsn};
+use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use super::NodeError;
+use super::positions::{CommitRule, Positions, Standing};
 
 /// What happens when a position is reached, or when it never will be.
 pub(crate) type Waiter = Box<dyn FnOnce(Result<(), Arc<NodeError>>) + Send>;
@@ -46,22 +39,13 @@ const STAGES: [Stage; 4] = [Stage::Durable, Stage::Committed, Stage::Applied, St
 
 #[derive(Default)]
 struct State {
-    durable: Lsn,
-    /// What the peer has on disk, if it is a member.
-    acknowledged: Option<Lsn>,
-    /// On a secondary: what the primary says is committed.
-    announced: Option<Lsn>,
-    committed: Lsn,
-    applied: Cursor,
-    peer_applied: Lsn,
+    at: Positions,
     /// Somebody waits for the log to be durable up to here.
     wanted: Lsn,
     /// The thread that syncs waits for work.
     sync_idle: bool,
     /// Threads that wait for a position, whichever.
     blocked: usize,
-    /// Nothing is applied, whatever the positions say.
-    held: bool,
     stopped: bool,
     failure: Option<Arc<NodeError>>,
     waiters: [BTreeMap<(Lsn, u64), Waiter>; 4],
@@ -75,7 +59,7 @@ pub(crate) struct Progress {
     /// Something to sync.
     wanted: Condvar,
     /// Something to apply.
-    appliable: Condvar,
+    work: Condvar,
     /// Any position moved, or the node failed. For waits that are short: each commit wakes them.
     moved: Condvar,
     /// The node stopped or failed.
@@ -84,6 +68,7 @@ pub(crate) struct Progress {
     durable: AtomicU64,
     committed: AtomicU64,
     applied: AtomicU64,
+    appliable: AtomicU64,
 }
 
 impl std::fmt::Debug for Progress {
@@ -102,9 +87,7 @@ impl Progress {
         let progress = Self::default();
         {
             let mut state = progress.lock();
-            state.durable = durable;
-            state.committed = committed;
-            state.applied = applied;
+            state.at = Positions::new(durable, committed, applied);
             progress.publish(&state);
         }
         progress
@@ -123,21 +106,28 @@ impl Progress {
     }
 
     pub(crate) fn applied_cursor(&self) -> Cursor {
-        self.lock().applied
+        self.lock().at.applied
+    }
+
+    /// How far records may be applied now.
+    pub(crate) fn appliable(&self) -> Lsn {
+        Lsn(self.appliable.load(Ordering::Acquire))
     }
 
     pub(crate) fn acknowledged(&self) -> Option<Lsn> {
-        self.lock().acknowledged
+        self.lock().at.acknowledged()
     }
 
     pub(crate) fn peer_applied(&self) -> Lsn {
-        self.lock().peer_applied
+        self.lock().at.peer_applied
     }
 
-    /// Whether this node leads, and whether the peer's disk counts then.
-    pub(crate) fn leads(&self) -> Option<bool> {
-        let state = self.lock();
-        state.announced.is_none().then_some(state.acknowledged.is_some())
+    /// What a commit needs, if this node leads.
+    pub(crate) fn rule(&self) -> Option<CommitRule> {
+        match self.lock().at.standing {
+            Standing::Leads(rule) => Some(rule),
+            Standing::Follows { .. } => None,
+        }
     }
 
     /// Whether the node stopped or failed.
@@ -149,34 +139,34 @@ impl Progress {
     /// The log was cut at `end`, above everything committed and applied.
     pub(crate) fn cut(&self, end: Lsn) {
         self.change(|state| {
-            assert!(state.committed <= end && state.applied.lsn <= end, "a promise was cut");
-            state.durable = state.durable.min(end);
+            let at = &mut state.at;
+            assert!(at.committed <= end && at.applied.lsn <= end, "a promise was cut");
+            at.durable = at.durable.min(end);
             state.wanted = state.wanted.min(end);
         });
     }
 
     /// Nothing is applied from here on.
     pub(crate) fn hold(&self) {
-        self.change(|state| state.held = true);
+        self.change(|state| state.at.held = true);
     }
 
     /// What may be applied is applied again.
     pub(crate) fn go_on(&self) {
-        self.change(|state| state.held = false);
+        self.change(|state| state.at.held = false);
     }
 
     pub(crate) fn is_held(&self) -> bool {
-        self.lock().held
+        self.lock().at.held
     }
 
     /// Every position is `at`, wherever it was before: the log is another one.
     pub(crate) fn stand_at(&self, at: Cursor) {
         self.change(|state| {
-            assert!(state.held, "the log is exchanged while it is applied");
-            (state.durable, state.committed, state.applied) = (at.lsn, at.lsn, at);
+            assert!(state.at.held, "the log is exchanged while it is applied");
+            state.at = Positions::new(at.lsn, at.lsn, at);
+            state.at.held = true;
             state.wanted = at.lsn;
-            state.announced = Some(at.lsn);
-            state.acknowledged = None;
         });
     }
 
@@ -184,29 +174,39 @@ impl Progress {
         self.lock().failure.clone()
     }
 
-    /// From here on this node leads: with `pair` a commit needs the peer's acknowledgement too.
-    pub(crate) fn lead(&self, pair: bool) {
-        self.change(|state| {
-            state.announced = None;
-            state.acknowledged = pair.then_some(Lsn::ZERO);
-        });
+    /// From here on this node leads by `rule`. What the peer acknowledged in that rule's view
+    /// before counts.
+    pub(crate) fn lead(&self, rule: CommitRule) {
+        self.change(|state| state.at.standing = Standing::Leads(rule));
     }
 
-    /// From here on this node follows, and applies no further than it is told.
+    /// From here on this node follows, and applies no further than it is told. Whoever waited
+    /// for what it was to do as a primary is told that it never will.
     pub(crate) fn follow(&self) {
-        self.change(|state| state.announced = Some(state.committed));
+        self.change(|state| {
+            if matches!(state.at.standing, Standing::Leads(_)) {
+                state.at.forget_peer();
+                state.at.standing = Standing::Follows { announced: state.at.committed };
+            }
+        });
+        self.release(&Arc::new(NodeError::NotLeading));
+    }
+
+    /// There are mounts from here on, or no longer.
+    pub(crate) fn serve(&self, serves: bool) {
+        self.change(|state| state.at.serves = serves);
     }
 
     pub(crate) fn advance_durable(&self, durable: Lsn) {
-        self.change(|state| state.durable = state.durable.max(durable));
+        self.change(|state| state.at.durable = state.at.durable.max(durable));
     }
 
-    /// The peer has the log on disk up to `durable`, and in its directories up to `applied`.
-    pub(crate) fn advance_acknowledged(&self, durable: Lsn, applied: Lsn) {
+    /// The peer, in `view`, has the log on disk up to `durable`, and in its directories up to
+    /// `applied`.
+    pub(crate) fn advance_acknowledged(&self, view: ViewNum, durable: Lsn, applied: Lsn) {
         self.change(|state| {
-            if let Some(acknowledged) = &mut state.acknowledged {
-                *acknowledged = durable.max(*acknowledged);
-                state.peer_applied = applied.max(state.peer_applied);
+            if matches!(state.at.standing, Standing::Leads(_)) {
+                state.at.acknowledge(view, durable, applied);
             }
         });
     }
@@ -214,7 +214,7 @@ impl Progress {
     /// The primary says that everything below is committed.
     pub(crate) fn announce(&self, committed: Lsn) {
         self.change(|state| {
-            if let Some(announced) = &mut state.announced {
+            if let Standing::Follows { announced } = &mut state.at.standing {
                 *announced = committed.max(*announced);
             }
         });
@@ -222,39 +222,44 @@ impl Progress {
 
     pub(crate) fn advance_applied(&self, applied: Cursor) {
         self.change(|state| {
-            assert!(applied.lsn >= state.applied.lsn, "what was applied came apart");
-            state.applied = applied;
+            assert!(applied.lsn >= state.at.applied.lsn, "what was applied came apart");
+            state.at.applied = applied;
         });
+    }
+
+    /// Tells everyone who waits for a position that it will not be reached.
+    fn release(&self, error: &Arc<NodeError>) {
+        let mut waiters = Vec::new();
+        for stage in &mut self.lock().waiters {
+            waiters.extend(std::mem::take(stage).into_values());
+        }
+        for waiter in waiters {
+            waiter(Err(Arc::clone(error)));
+        }
     }
 
     /// The node can go no further: everyone who waits is told why, now and later.
     pub(crate) fn fail(&self, error: NodeError) {
         let error = Arc::new(error);
-        let mut waiters = Vec::new();
         {
             let mut state = self.lock();
             if state.failure.is_some() {
                 return;
             }
             state.failure = Some(Arc::clone(&error));
-            for stage in &mut state.waiters {
-                waiters.extend(std::mem::take(stage).into_values());
-            }
         }
         self.wanted.notify_all();
-        self.appliable.notify_all();
+        self.work.notify_all();
         self.moved.notify_all();
         self.over.notify_all();
-        for waiter in waiters {
-            waiter(Err(Arc::clone(&error)));
-        }
+        self.release(&error);
     }
 
     /// Ends the threads that wait for work; positions and waiters stay.
     pub(crate) fn stop(&self) {
         self.lock().stopped = true;
         self.wanted.notify_all();
-        self.appliable.notify_all();
+        self.work.notify_all();
         self.moved.notify_all();
         self.over.notify_all();
     }
@@ -276,7 +281,7 @@ impl Progress {
     pub(crate) fn when(&self, stage: Stage, lsn: Lsn, waiter: Waiter) {
         let result = {
             let mut state = self.lock();
-            if state.at(stage) >= lsn {
+            if state.at.at(stage) >= lsn {
                 Ok(())
             } else if let Some(failure) = &state.failure {
                 Err(Arc::clone(failure))
@@ -285,7 +290,7 @@ impl Progress {
                 state.next_waiter += 1;
                 state.waiters[stage as usize].insert((lsn, number), waiter);
                 if stage == Stage::Applied {
-                    self.appliable.notify_one();
+                    self.work.notify_one();
                 }
                 return;
             }
@@ -303,9 +308,9 @@ impl Progress {
         let end = Instant::now() + limit;
         let mut state = self.lock();
         state.blocked += 1;
-        self.appliable.notify_one();
+        self.work.notify_one();
         let result = loop {
-            if state.at(stage) >= lsn {
+            if state.at.at(stage) >= lsn {
                 break Ok(true);
             }
             if let Some(failure) = &state.failure {
@@ -329,7 +334,7 @@ impl Progress {
             if state.stopped || state.failure.is_some() {
                 return None;
             }
-            if state.wanted > state.durable {
+            if state.wanted > state.at.durable {
                 return Some(state.wanted);
             }
             state.sync_idle = true;
@@ -349,9 +354,9 @@ impl Progress {
             if state.stopped || state.failure.is_some() {
                 return None;
             }
-            let (limit, applied) = (state.appliable(), state.applied.lsn);
+            let (limit, applied) = (state.at.appliable(), state.at.applied.lsn);
             if limit <= applied {
-                state = self.appliable.wait(state).expect(POISON);
+                state = self.work.wait(state).expect(POISON);
                 continue;
             }
             let until = *gathering.get_or_insert_with(|| Instant::now() + GATHER);
@@ -359,7 +364,7 @@ impl Progress {
             if left.is_zero() || state.apply_is_due() {
                 return Some(limit);
             }
-            state = self.appliable.wait_timeout(state, left).expect(POISON).0;
+            state = self.work.wait_timeout(state, left).expect(POISON).0;
         }
     }
 
@@ -381,22 +386,23 @@ impl Progress {
     }
 
     fn publish(&self, state: &State) {
-        self.durable.store(state.durable.0, Ordering::Release);
-        self.committed.store(state.committed.0, Ordering::Release);
-        self.applied.store(state.applied.lsn.0, Ordering::Release);
+        self.durable.store(state.at.durable.0, Ordering::Release);
+        self.committed.store(state.at.committed.0, Ordering::Release);
+        self.applied.store(state.at.applied.lsn.0, Ordering::Release);
+        self.appliable.store(state.at.appliable().0, Ordering::Release);
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut waiters = Vec::new();
         {
             let mut state = self.lock();
-            let was_idle = state.appliable() <= state.applied.lsn;
+            let was_idle = state.at.appliable() <= state.at.applied.lsn;
             change(&mut state);
-            state.commit();
+            state.at.commit();
             // A failed node keeps its positions for those who look, and releases nobody.
             if state.failure.is_none() {
                 for stage in STAGES {
-                    let reached = state.at(stage);
+                    let reached = state.at.at(stage);
                     let list = &mut state.waiters[stage as usize];
                     while let Some(first) = list.first_entry()
                         && first.key().0 <= reached
@@ -406,9 +412,9 @@ impl Progress {
                 }
             }
             self.publish(&state);
-            let is_idle = state.appliable() <= state.applied.lsn;
+            let is_idle = state.at.appliable() <= state.at.applied.lsn;
             if !is_idle && (was_idle || state.apply_is_due()) {
-                self.appliable.notify_one();
+                self.work.notify_one();
             }
             if state.blocked > 0 {
                 self.moved.notify_all();
@@ -423,36 +429,10 @@ impl Progress {
 const POISON: &str = "no thread panics while it moves a position";
 
 impl State {
-    const fn at(&self, stage: Stage) -> Lsn {
-        match stage {
-            Stage::Durable => self.durable,
-            Stage::Committed => self.committed,
-            Stage::Applied => self.applied.lsn,
-            Stage::PeerApplied => self.peer_applied,
-        }
-    }
-
     /// Whether applying should not wait for more: somebody waits for it, or there is enough.
     fn apply_is_due(&self) -> bool {
         let somebody = !self.waiters[Stage::Applied as usize].is_empty() || self.blocked > 0;
-        somebody || self.appliable().since(self.applied.lsn) >= GATHER_BYTES
-    }
-
-    fn appliable(&self) -> Lsn {
-        if self.held {
-            return self.applied.lsn;
-        }
-        self.announced.map_or(self.durable, |announced| announced.min(self.durable))
-    }
-
-    fn commit(&mut self) {
-        let reached = match (self.announced, self.acknowledged) {
-            (Some(announced), _) => announced.min(self.durable),
-            (None, Some(acknowledged)) => acknowledged.min(self.durable),
-            (None, None) => self.durable,
-        };
-        // A reply cannot be recalled, so this never moves back, whoever joins or leaves.
-        self.committed = self.committed.max(reached);
+        somebody || self.at.appliable().since(self.at.applied.lsn) >= GATHER_BYTES
     }
 }
 
@@ -468,14 +448,14 @@ mod tests {
     #[test]
     fn a_commit_needs_both_disks() {
         let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
-        progress.lead(true);
+        progress.lead(CommitRule::Pair(ViewNum(1)));
         let (told, heard) = mpsc::channel();
         progress.when(
             Stage::Committed,
             Lsn(20),
             Box::new(move |result| told.send(result.is_ok()).unwrap()),
         );
-        progress.advance_acknowledged(Lsn(30), Lsn(0));
+        progress.advance_acknowledged(ViewNum(1), Lsn(30), Lsn(0));
         assert!(heard.try_recv().is_err(), "the peer alone does not make a commit");
         progress.advance_durable(Lsn(19));
         assert!(heard.try_recv().is_err(), "one byte is missing here");
@@ -488,8 +468,8 @@ mod tests {
     #[test]
     fn an_acknowledgement_of_the_past_moves_nothing_back() {
         let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
-        progress.lead(true);
-        progress.advance_acknowledged(Lsn(5), Lsn(0));
+        progress.lead(CommitRule::Pair(ViewNum(1)));
+        progress.advance_acknowledged(ViewNum(1), Lsn(5), Lsn(0));
         assert_eq!(progress.committed(), Lsn(10));
     }
 

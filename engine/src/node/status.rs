@@ -78,7 +78,7 @@ impl Node {
                 .iter()
                 .map(|directory| directory.mount_point.display().to_string())
                 .collect(),
-            mounted: !self.mounts.lock().expect(POISON).is_empty(),
+            mounted: !self.connections.lock().expect(POISON).is_empty(),
             failure: self.progress.failure().map(|error| error.to_string()),
         }
     }

@@ -104,8 +104,8 @@ pub enum ResyncError {
         /// Why.
         source: io::Error,
     },
-    /// The directories are mounted here: this node serves.
-    #[error("this node serves: it is not resynchronised while its directories are mounted")]
+    /// This node leads, or its directories are mounted.
+    #[error("this node serves: it is not resynchronised meanwhile")]
     Serves,
     /// The other end cannot say up to where the copy must be replayed.
     #[error("the copy would be consistent from {consistent_from} on, before its beginning {from}")]

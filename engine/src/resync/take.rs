@@ -38,7 +38,7 @@ const IDS_SKIPPED: u64 = 1 << 40;
 /// The other end is gone, or this node's disk fails. What was copied is not asked for again.
 pub fn take(node: &Node, pipe: &mut dyn Pipe) -> Result<Cursor, ResyncError> {
     let _alone = node.resync.take();
-    if node.is_mounted() {
+    if node.is_mounted() || node.leads().is_some() {
         return Err(ResyncError::Serves);
     }
     node.hold();

@@ -50,6 +50,7 @@ mod names;
 mod open;
 mod reconcile;
 mod removal;
+mod sync;
 mod times;
 mod tree;
 
@@ -214,14 +215,12 @@ impl Store {
     ///
     /// # Errors
     /// A file that had lost its last name could not be deleted.
-    ///
-    /// # Panics
-    /// When the file is not held.
     pub fn release(&self, id: FileId) -> io::Result<Released> {
         let mut index = self.index_mut();
         {
             let mut holds = self.holds();
-            let count = holds.get_mut(&id).expect("only what is held is released");
+            // Said by a mount that ended since: everything of it was released at once.
+            let Some(count) = holds.get_mut(&id) else { return Ok(Released::Kept) };
             *count -= 1;
             if *count > 0 {
                 return Ok(Released::Kept);
@@ -238,9 +237,26 @@ impl Store {
         }
     }
 
+    /// Notes that every opening of every file was closed: whoever had them open is gone. Files
+    /// without a name stay, as [`unnamed`](Self::unnamed) says.
+    ///
+    /// # Errors
+    /// A file that had lost its last name could not be deleted.
+    pub fn release_all(&self) -> io::Result<()> {
+        let mut index = self.index_mut();
+        let held = std::mem::take(&mut *self.holds());
+        for id in held.into_keys() {
+            if index.node(id).is_some_and(|node| node.place == Place::Gone) {
+                self.delete_hidden(&mut index, id)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A checkpoint: everything applied so far is on disk when this returns, whatever happens to
     /// the computer. Returns up to where that is, `None` when nothing was applied since the store
-    /// was opened: the checkpoint stays where it was. `apply` goes on meanwhile.
+    /// was opened: the checkpoint stays where it was. `apply` goes on meanwhile, except on a file
+    /// system in user space.
     ///
     /// # Errors
     /// A file system could not write everything. What it lost is unknown, so every later call
@@ -249,13 +265,17 @@ impl Store {
         if let Some(error) = *self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(error.into());
         }
-        let applied = {
-            let mut applying = self.applying();
-            self.set_times(&mut applying)?;
-            applying.applied
-        };
+        let mut applying = self.applying();
+        self.set_times(&mut applying)?;
+        let applied = applying.applied;
+        let mut walks = false;
         for root in &self.roots {
-            if let Err(error) = rustix::fs::syncfs(&root.data) {
+            walks |= sync::is_a_walk(&root.data)?;
+        }
+        // A walk that names change under would pass some over.
+        let _held = walks.then_some(applying);
+        for root in &self.roots {
+            if let Err(error) = sync::all(&root.data) {
                 *self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 return Err(error.into());
             }

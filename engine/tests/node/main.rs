@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a test uses the mount as an SQL server does")]
 
+mod switch;
+
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -54,7 +56,13 @@ impl Wire {
                     at = at.plus(bytes.len() as u64);
                 }
                 let durable = to.sync_received().unwrap();
-                from.peer_durable(durable, to.applied(), u64::MAX).unwrap();
+                from.peer_durable(
+                    from.leads().unwrap_or_default(),
+                    durable,
+                    to.applied(),
+                    u64::MAX,
+                )
+                .unwrap();
                 to.announce_committed(from.committed());
                 if at == end {
                     rung.recv_timeout(Duration::from_millis(2)).ok();
