@@ -40,7 +40,7 @@ fn begin<D: Disk>(
     header: &SegmentHeader,
     capacity: u64,
 ) -> io::Result<Segment<D::File>> {
-    let open = segment::begin(disk, spare, header, capacity)?;
+    let open = segment::begin(disk, spare, header, capacity, false)?;
     open.file.sync_data()?;
     disk.sync_dir()?;
     Ok(open)

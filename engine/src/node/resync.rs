@@ -195,6 +195,7 @@ impl Node {
         self.overlay.clear();
         *applying = at;
         self.progress.stand_at(at);
+        self.rooms.forget();
         *self.old.lock().expect(POISON) = (at.lsn, Instant::now());
     }
 
