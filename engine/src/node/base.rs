@@ -71,6 +71,7 @@ impl Node {
     pub(super) fn break_pins(&self, before: Lsn) {
         let mut pins = self.pins.lock().expect(POISON);
         pins.retain(|_, pinned| !pinned.yields || pinned.from >= before);
+        self.resync.forget_joiner(before);
     }
 
     /// Copies the directories to `dest`, which must not exist, with a manifest that says from

@@ -19,6 +19,7 @@ impl Node {
             let due = checkpoint.plus(self.config.checkpoint_bytes);
             self.sync_what_is_old();
             let result = (|| {
+                self.conclude_resync()?;
                 if self.progress.applied() >= due {
                     self.checkpoint()?;
                 }
@@ -70,7 +71,13 @@ impl Node {
     }
 
     /// Makes everything applied so far durable in the backing directories.
-    pub(super) fn checkpoint(&self) -> Result<(), NodeError> {
+    ///
+    /// # Errors
+    /// The directories could not be synced, or the control block not be written.
+    pub fn checkpoint(&self) -> Result<(), NodeError> {
+        if self.progress.is_held() {
+            return Ok(());
+        }
         // The store may be ahead of what was reported, never behind.
         let cursor = self.store.sync().map_err(NodeError::Checkpoint)?;
         let durable = self.progress.durable();
@@ -84,6 +91,9 @@ impl Node {
 
     /// Gives back the segments that nobody needs any more.
     pub(super) fn recycle(&self) -> Result<(), NodeError> {
+        if self.progress.is_held() {
+            return Ok(());
+        }
         let before = self.needed_here().min(self.peer_needs(&self.control.get()));
         self.log.recycle(before)?;
         Ok(())
@@ -95,6 +105,7 @@ impl Node {
         let window = self.progress.durable().0.saturating_sub(self.config.recovery_window_bytes);
         let before = checkpoint.min(Lsn(window));
         let pinned = self.pins.lock().expect(super::POISON).values().map(|pin| pin.from).min();
-        pinned.map_or(before, |pin| pin.min(before))
+        let needed = [pinned, self.joiner_needs()].into_iter().flatten();
+        needed.fold(before, Lsn::min)
     }
 }

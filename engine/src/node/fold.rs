@@ -92,6 +92,12 @@ impl Folding {
         self.floor.fetch_max(lsn.0, Ordering::Relaxed);
     }
 
+    /// The log begins anew in another history: what was known is of the one before.
+    pub(super) fn forget(&self) {
+        *self.map() = None;
+        self.floor.store(0, Ordering::Relaxed);
+    }
+
     fn map(&self) -> MutexGuard<'_, Option<Map>> {
         self.map.lock().expect(POISON)
     }
@@ -201,7 +207,7 @@ impl Node {
     /// many bytes of disk the log may take.
     pub(super) fn retain(&self) -> Result<u64, NodeError> {
         let control = self.control.get();
-        if !self.keeps_for_peer(&control) || control.conf.pair {
+        if !self.keeps_for_peer(&control) || control.conf.pair || self.progress.is_held() {
             self.folding.room.until.store(u64::MAX, Ordering::Release);
             self.folding.room.look_at.store(u64::MAX, Ordering::Release);
             self.let_go_of_map(&control)?;
