@@ -29,4 +29,4 @@ pub use packet::{
     is_authentic,
 };
 pub use session::{BARE_LEN, Session, Taken, WINDOW, Window};
-pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, Wire};
+pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, WORD_MAX, Wire};
