@@ -1,6 +1,8 @@
 //! `duolog branches`: the tails that were cut off this node's log and kept. Reads the state
 //! directory, beside a node that runs or without one.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use duolog_engine::disk::{DirDisk, Disk};
 use duolog_engine::log::branches;
@@ -22,14 +24,15 @@ struct Row {
     /// When the first and the last of it were written, in microseconds since 1970.
     from_us: u64,
     to_us: u64,
-    segments: usize,
+    /// The files that hold it: `duolog log` reads them.
+    segments: Vec<PathBuf>,
 }
 
 /// Lists them.
 pub(crate) fn run(options: &Listing) -> anyhow::Result<()> {
     let config = Config::load(&options.config)?;
     let place = config.state_dir.display().to_string();
-    let disk = DirDisk::open_shared(&config.state_dir);
+    let disk = DirDisk::open_to_read(&config.state_dir);
     let disk = disk.with_context(|| format!("cannot read {place}; is this node set up?"))?;
     let kept = branches(&disk).with_context(|| format!("cannot read the branches in {place}"))?;
     let rows: Vec<_> = kept
@@ -43,7 +46,7 @@ pub(crate) fn run(options: &Listing) -> anyhow::Result<()> {
                 bytes: note.end.lsn.since(note.fork.lsn),
                 from_us: note.fork.time.0,
                 to_us: note.end.time.0,
-                segments: branch.segments.len(),
+                segments: branch.segments.iter().map(|name| config.state_dir.join(name)).collect(),
             }
         })
         .collect();
@@ -55,12 +58,14 @@ pub(crate) fn run(options: &Listing) -> anyhow::Result<()> {
         println!("nothing was ever cut off this node's log");
     }
     for row in rows {
+        let files: Vec<_> = row.segments.iter().map(|file| file.display().to_string()).collect();
         println!(
-            "{}: {} from {} to {}; read it with duolog log print {place} --branch {0}",
+            "{}: {} from {} to {}; read it with duolog log print {}",
             row.name,
             bytes(row.bytes),
             Lsn(row.fork),
-            Lsn(row.end)
+            Lsn(row.end),
+            files.join(" ")
         );
     }
     Ok(())

@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+<<<<<<< HEAD
     /// Have a node go to work: serve, or follow the one that serves.
     Start(Start),
     /// Have a node stop serving and take part in nothing; the other one takes over at once.
@@ -62,6 +63,10 @@ pub(crate) enum Command {
     Maintenance(Maintenance),
     /// List the writes that were cut off this node's log and kept.
     Branches(Listing),
+=======
+    /// Run a witness until SIGTERM or SIGINT: the third voice of many pairs, on one UDP port.
+    Witness(OfWitness),
+>>>>>>> main
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.
     Keygen(Keygen),
     /// Make the configured directories replicated ones; nothing may have a file in them open.
@@ -84,6 +89,14 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct OfConfig {
     /// The node's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `duolog witness`.
+#[derive(Args, Debug)]
+pub(crate) struct OfWitness {
+    /// The witness's configuration (TOML).
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }

@@ -29,6 +29,7 @@ mod setup;
 mod shell;
 mod standing;
 mod status;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         }
         Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
         Command::Branches(options) => branches::run(&options)?,
+        Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,
