@@ -324,27 +324,13 @@ impl Ends {
     }
 
     /// Takes in what came. Whatever needs an answer has it before anyone is told.
-<<<<<<< HEAD
-    pub(crate) fn receive(&mut self, at: Now, heard: &mut Vec<Heard>) -> bool {
-        let heartbeat_ms = self.heartbeat_ms;
-        let mut answered = false;
-        for payload in self.peer.receive(at, heartbeat_ms, &mut answered) {
-            if let [WORD, word @ ..] = &*payload {
-                heard.push(Heard::Word(word.to_vec()));
-                continue;
-            }
-            match Message::decode(&payload) {
-                Some(message) => heard.push(Heard::Peer(message)),
-                None => {
-                    tracing::warn!("the peer's message does not read: is it of another version?");
-                }
-            }
-=======
     pub(crate) fn receive(&mut self, at: Now, heard: &mut Vec<Heard>) {
         let recent_ms = self.heartbeat_ms;
         for payload in self.peer.receive(at, recent_ms) {
-            heard.extend(read(&payload, "the peer").map(Heard::Peer));
->>>>>>> main
+            match &*payload {
+                [WORD, word @ ..] => heard.push(Heard::Word(word.to_vec())),
+                message => heard.extend(read(message, "the peer").map(Heard::Peer)),
+            }
         }
         for payload in self.witness.iter_mut().flat_map(|end| end.receive(at, recent_ms)) {
             heard.extend(read(&payload, "the witness").map(Heard::Witness));

@@ -33,9 +33,5 @@ pub use packet::{
     is_authentic,
 };
 pub use session::{BARE_LEN, Session, Taken, WINDOW, Window};
-<<<<<<< HEAD
-pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, WORD_MAX, Wire};
-=======
 pub use ways::bind;
-pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, Wire};
->>>>>>> main
+pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, WORD_MAX, Wire};
