@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use duolog_engine::disk::{DirDisk, Disk};
+use duolog_engine::disk::DirDisk;
 use duolog_engine::log::branches;
 use duolog_wal::Lsn;
 use serde::Serialize;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use actions::{
-    ActOn, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap, Switched,
+    ActOn, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 /// Bytes that one record of the log takes for sure.

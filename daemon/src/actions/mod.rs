@@ -10,15 +10,13 @@
 
 mod carry;
 mod refusal;
-mod serve;
-mod words;
+pub(crate) mod serve;
+pub(crate) mod words;
 
 use duolog_wal::NodeId;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use refusal::Refusal;
-pub(crate) use serve::Actions;
-pub(crate) use words::{Answering, OtherNode, Words};
 
 use crate::status::{DataSync, State};
 

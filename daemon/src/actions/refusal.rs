@@ -41,7 +41,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Of a machine that is in this state.
-    pub(crate) fn of(refused: Refused, state: State, sentence: &str) -> Self {
+    pub(crate) fn of(refused: &Refused, state: State, sentence: &str) -> Self {
         match refused {
             Refused::OtherNode(node) => Self::OtherNode { node: node.number() },
             Refused::State(_) => Self::State { state, sentence: sentence.to_owned() },
@@ -112,7 +112,7 @@ mod tests {
         ];
         let states = [State::Prim, State::Second, State::Alone, State::Stop, State::Wait];
         let of = |refused: &Refused| {
-            states.map(|state| Refusal::of(refused.clone(), state, "stopped by an operator"))
+            states.map(|state| Refusal::of(refused, state, "stopped by an operator"))
         };
         let all = machine.iter().flat_map(of).chain([Refusal::Ends, Refusal::FixedRole]);
         for refusal in all {

@@ -109,7 +109,7 @@ impl Words {
         let (words, answering) = (Arc::clone(self), Arc::clone(answering));
         let begun = std::thread::Builder::new().name("duolog-words".into()).spawn(move || {
             let what = match what {
-                Ask::Standing => Answer::Standing(shortened(answering.standing())),
+                Ask::Standing => Answer::Standing(shortened(&answering.standing())),
                 Ask::Act { wish, who } => {
                     tracing::info!(wish = wish.name(), who, "asked for at the other node");
                     match answering.act(&wish, &who) {
@@ -200,8 +200,8 @@ impl Seat for OtherNode {
     }
 }
 
-fn shortened(standing: SeatStanding) -> SeatStanding {
-    SeatStanding { sentence: short(&standing.sentence).to_owned(), ..standing }
+fn shortened(standing: &SeatStanding) -> SeatStanding {
+    SeatStanding { sentence: short(&standing.sentence).to_owned(), ..standing.clone() }
 }
 
 /// What of a sentence fits a word.
@@ -219,6 +219,8 @@ mod tests {
     use crate::status::{DataSync, State};
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    type Place = Arc<OnceLock<Arc<Words>>>;
 
     struct Node {
         acted: AtomicUsize,
@@ -240,10 +242,9 @@ mod tests {
 
     /// Two ends whose words are said twice, and lost at first.
     fn ends(lost: usize) -> (Arc<Words>, Arc<Node>) {
-        let (here, there): (Arc<OnceLock<Arc<Words>>>, Arc<OnceLock<Arc<Words>>>) =
-            Default::default();
+        let (here, there) = (Place::default(), Place::default());
         let node = Arc::new(Node { acted: AtomicUsize::new(0) });
-        let way = |to: &Arc<OnceLock<Arc<Words>>>, lost: usize| -> SendWord {
+        let way = |to: &Place, lost: usize| -> SendWord {
             let (to, node, said) = (to.clone(), node.clone(), AtomicUsize::new(0));
             Box::new(move |bytes| {
                 let answering: Arc<dyn Answering> = node.clone();
