@@ -14,7 +14,7 @@ use crate::node::program;
 use crate::process::{Process, command};
 use crate::wait;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A computer that can be switched on and off.
 #[derive(Debug)]
@@ -79,6 +79,12 @@ impl Host {
             .args(["setpriv", "--pdeathsig", "KILL", "--"])
             .arg(program);
         command
+    }
+
+    /// Where this machine finds what has this path on the host, mounts made there included.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.init().as_raw_pid()));
+        root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// What runs on it: processes, as this machine numbers them, with their command lines.

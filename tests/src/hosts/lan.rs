@@ -1,6 +1,7 @@
 //! The network between hosts: three bridges in a namespace, and what does not get through.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsFd;
@@ -76,9 +77,9 @@ impl Segment {
 
     fn name(self) -> &'static str {
         match self {
-            Self::A => "a",
-            Self::B => "b",
-            Self::W => "w",
+            Self::A => "way-a",
+            Self::B => "way-b",
+            Self::W => "way-w",
         }
     }
 
@@ -116,9 +117,11 @@ impl Lan {
         let mut lines = String::from("link set lo up\n");
         for segment in Segment::ALL {
             let name = segment.name();
-            lines.push_str(&format!(
-                "link add {name} type bridge forward_delay 0 mcast_snooping 0\nlink set {name} up\n"
-            ));
+            write!(
+                lines,
+                "link add name {name} type bridge forward_delay 0 mcast_snooping 0\nlink set dev {name} up\n"
+            )
+            .unwrap();
         }
         batch(lan.holder.pid(), &lines);
         lan.plug_in(Who::Client, lan.client.pid());
@@ -139,14 +142,15 @@ impl Lan {
             // As on a real card, the same after each start.
             let mac = format!("02:00:00:00:{:02}:{:02}", segment.number(), who.number());
             let pid = host.as_raw_pid();
-            outside.push_str(&format!(
-                "link add {port} type veth peer name {name} address {mac} netns {pid}\n\
-                 link set {port} master {name} up\n"
-            ));
+            write!(
+                outside,
+                "link add name {port} type veth peer name {name} address {mac} netns {pid}\n\
+                 link set dev {port} master {name} up\n"
+            )
+            .unwrap();
             let address = address(who, *segment);
-            inside.push_str(&format!(
-                "address add {address}/24 dev {name}\nlink set {name} up\n"
-            ));
+            write!(inside, "address add {address}/24 dev {name}\nlink set dev {name} up\n")
+                .unwrap();
         }
         batch(self.holder.pid(), &outside);
         batch(host, &inside);
@@ -205,12 +209,12 @@ impl Lan {
         for segment in Segment::ALL {
             if self.down.contains(&segment) {
                 for who in Who::ALL {
-                    rules.push_str(&format!("iifname \"{}\" drop\n", port(who, segment)));
+                    writeln!(rules, "iifname \"{}\" drop", port(who, segment)).unwrap();
                 }
             }
             for (from, to) in &self.cuts {
                 let (from, to) = (port(*from, segment), port(*to, segment));
-                rules.push_str(&format!("iifname \"{from}\" oifname \"{to}\" drop\n"));
+                writeln!(rules, "iifname \"{from}\" oifname \"{to}\" drop").unwrap();
             }
         }
         rules.push_str("}\n}\n");

@@ -3,10 +3,10 @@
 //!
 //! ```text
 //!             10.91.1.0/24 (links, clients)   10.91.2.0/24     10.91.3.0/24
-//! node1           .1  a                         .1  b            .1  w
-//! node2           .2  a                         .2  b            .2  w
-//! witness                                                        .3  w
-//! client          .4  a
+//! node1           .1 way-a                      .1 way-b        .1 way-w
+//! node2           .2 way-a                      .2 way-b        .2 way-w
+//! witness                                                       .3 way-w
+//! client          .4 way-a
 //! ```
 //! A [`Lan`] is a network namespace with a bridge for each of the three; a [`Host`] is a process 1
 //! in namespaces of its own, so that killing that process takes everything on the host along, as
