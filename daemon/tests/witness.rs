@@ -17,7 +17,7 @@ use duolog_failover::{Now, Question, Reply};
 use duolog_transport::LoopbackPort;
 use duolog_wal::{ClusterId, NodeId, View, ViewNum};
 
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 /// Questions are lost while the witness is down; a node asks again.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -42,10 +42,8 @@ impl Place {
                 let secret = Secret::generate().unwrap();
                 secret.store(&directory.path().join(format!("{pair}-{node}.key"))).unwrap();
             }
-            text += &format!(
-                "[[pair]]\ncluster = \"{pair:032x}\"\nnode1_key = \"{pair}-1.key\"\n\
-                 node2_key = \"{pair}-2.key\"\n"
-            );
+            let keys = format!("node1_key = \"{pair}-1.key\"\nnode2_key = \"{pair}-2.key\"\n");
+            text.push_str(&format!("[[pair]]\ncluster = \"{pair:032x}\"\n{keys}"));
         }
         fs::write(directory.path().join("witness.toml"), text).unwrap();
         Self { directory, port }
@@ -84,7 +82,7 @@ impl Place {
     fn node(&self, pair: u128, node: NodeId) -> Node {
         let (tell, heard) = channel();
         let beat = Beat::start(&self.config(pair, node), move |heard| drop(tell.send(heard)));
-        Node { beat: beat.unwrap(), heard, node }
+        Node { beat: beat.unwrap(), heard, me: node }
     }
 }
 
@@ -112,7 +110,7 @@ impl Drop for Running {
 struct Node {
     beat: Beat,
     heard: Receiver<Heard>,
-    node: NodeId,
+    me: NodeId,
 }
 
 impl Node {
@@ -145,9 +143,19 @@ impl Node {
     }
 
     fn wish(&self, base: View, num: u64) -> Question {
-        let view = View { num: ViewNum(num), primary: self.node, pair: false, ..base };
-        let view = View { origin: self.node, ..view };
+        let view = View { num: ViewNum(num), primary: self.me, pair: false, ..base };
+        let view = View { origin: self.me, ..view };
         Question::Ask(Ask { view, base, nonce: num, failover_ms: 1 })
+    }
+
+    /// Why it is refused, the first time that it is answered.
+    fn refused(&self, base: View, num: u64) -> Refusal {
+        self.ask(&self.wish(base, num), |reply| match reply {
+            Reply::Refuse { why, nonce, .. } if nonce == num => Some(why),
+            Reply::Grant { nonce, .. } if nonce == num => panic!("granted"),
+            // Of an earlier question, which was asked more than once.
+            _ => None,
+        })
     }
 
     fn granted(&self, base: View, num: u64) -> View {
@@ -204,10 +212,7 @@ fn what_was_granted_is_known_after_a_kill_and_heartbeats_go_on() {
     // The same nodes, without being started again.
     let answer = node1.beat(base, 1);
     assert_eq!((answer.witness, answer.reg, answer.lease), (wid, Some(granted), false));
-    let why = node1.ask(&node1.wish(base, 2), |reply| match reply {
-        Reply::Refuse { why, .. } => Some(why),
-        other => panic!("{other:?}"),
-    });
+    let why = node1.refused(base, 2);
     assert_eq!(why, Refusal::Newer);
     assert_eq!(node2.granted(base, 2), granted, "asked again, granted again");
 
@@ -218,10 +223,7 @@ fn what_was_granted_is_known_after_a_kill_and_heartbeats_go_on() {
     let answer = node1.beat(base, 1);
     assert_ne!(answer.witness, wid);
     assert_eq!((answer.reg, answer.lease), (None, false));
-    let why = node2.ask(&node2.wish(base, 3), |reply| match reply {
-        Reply::Refuse { why, .. } => Some(why),
-        other => panic!("{other:?}"),
-    });
+    let why = node2.refused(base, 3);
     assert_eq!(why, Refusal::OtherWitness);
 }
 
@@ -233,10 +235,7 @@ fn the_last_word_of_a_node_frees_its_lease() {
     let [node1, node2] = [NodeId::Node1, NodeId::Node2].map(|node| place.node(1, node));
     let base = first_view(node1.beat(first_view(0), 1).witness);
     assert!(node1.beat(base, LONG_MS).lease);
-    let why = node2.ask(&node2.wish(base, 2), |reply| match reply {
-        Reply::Refuse { why, .. } => Some(why),
-        other => panic!("{other:?}"),
-    });
+    let why = node2.refused(base, 2);
     assert_eq!(why, Refusal::Lease);
     drop(node1);
     let gone = Gone { incarnation: 1, at: now() };
