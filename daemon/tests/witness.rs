@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+use std::fmt::Write;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
@@ -43,7 +44,7 @@ impl Place {
                 secret.store(&directory.path().join(format!("{pair}-{node}.key"))).unwrap();
             }
             let keys = format!("node1_key = \"{pair}-1.key\"\nnode2_key = \"{pair}-2.key\"\n");
-            text.push_str(&format!("[[pair]]\ncluster = \"{pair:032x}\"\n{keys}"));
+            writeln!(text, "[[pair]]\ncluster = \"{pair:032x}\"\n{keys}").unwrap();
         }
         fs::write(directory.path().join("witness.toml"), text).unwrap();
         Self { directory, port }
