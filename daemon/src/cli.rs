@@ -99,7 +99,7 @@ pub(crate) struct Keygen {
     /// Print the id of a new pair.
     #[arg(long)]
     pub cluster: bool,
-    /// A new file for the key that both nodes share; copy it to the other node.
+    /// A new file for a key that two share: both nodes, or one node and the witness; copy it there.
     #[arg(long, value_name = "FILE")]
     pub pair_key: Option<PathBuf>,
 }

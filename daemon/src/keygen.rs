@@ -1,12 +1,11 @@
 //! Makes what a pair needs before it is configured: certificates, and the name of the pair.
 
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use duolog_beat::Secret;
 use duolog_transport::{Fingerprint, Identity};
 use duolog_wal::ClusterId;
 
@@ -19,7 +18,10 @@ pub(crate) fn run(options: &Keygen) -> anyhow::Result<()> {
     }
     if let Some(file) = &options.pair_key {
         shared_key(file)?;
-        println!("pair key    {} (copy it to the other node, and to nobody else)", file.display());
+        println!(
+            "pair key    {} (copy it to whom it is shared with, and to nobody else)",
+            file.display()
+        );
     }
     if let Some(out) = &options.out {
         let fingerprint = identity(out, &options.name)?;
@@ -55,15 +57,7 @@ pub(crate) fn identity(out: &Path, name: &str) -> anyhow::Result<Fingerprint> {
 /// A new key that two processes share, 32 random bytes as hex digits, in a new file that only its
 /// owner reads.
 pub(crate) fn shared_key(file: &Path) -> anyhow::Result<()> {
-    let mut text = String::new();
-    for byte in random::<32>()? {
-        write!(text, "{byte:02x}")?;
-    }
-    text.push('\n');
-    let made = File::options().write(true).create_new(true).mode(0o600).open(file);
-    made.and_then(|mut made| made.write_all(text.as_bytes())).with_context(|| {
-        format!("cannot write {}; a key is never overwritten, remove an old one", file.display())
-    })
+    Ok(Secret::generate()?.store(file)?)
 }
 
 /// The name of a new pair: 128 random bits.

@@ -13,7 +13,11 @@ mod log;
 mod logging;
 mod mounts;
 mod notify;
+#[allow(dead_code, reason = "services and guardian are its users")]
+mod processes;
 mod run;
+#[allow(dead_code, reason = "run by the thread that owns the failover machine")]
+mod services;
 mod setup;
 mod shell;
 mod standing;

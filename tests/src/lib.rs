@@ -18,6 +18,7 @@ pub mod mounts;
 pub mod node;
 pub mod pair;
 pub mod postgresql;
+pub mod power_cut;
 pub mod process;
 pub mod random;
 pub mod rows;

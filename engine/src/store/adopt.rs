@@ -498,15 +498,14 @@ fn make_mount_point(path: &Path) -> Result<(), AdoptError> {
 }
 
 fn sync_all(path: &Path) -> Result<(), AdoptError> {
-    rustix::fs::syncfs(open_directory(path)?).map_err(at(path))
+    super::sync::all(&open_directory(path)?).map_err(at(path))
 }
 
 /// Whether something is mounted over the mount point of an adopted directory.
 pub(super) fn is_mounted(directory: &Directory) -> io::Result<bool> {
-    const FUSE: rustix::fs::FsWord = 0x6573_5546;
     if directory.is_inside() {
         let dir = tree::object(&directory.mount_point)?;
-        return Ok(rustix::fs::fstatfs(dir)?.f_type == FUSE);
+        return Ok(super::sync::is_a_walk(&dir)?);
     }
     layout::is_mount_point(&directory.mount_point)
 }

@@ -191,7 +191,7 @@ pub fn copy(
 pub fn finish(dest: &Path, mut manifest: Manifest, consistent_from: Lsn) -> Result<(), BaseError> {
     manifest.consistent_from = consistent_from.0;
     let dir = backing::list_at(CWD, dest.as_os_str().as_encoded_bytes()).map_err(at(dest))?;
-    rustix::fs::syncfs(&dir).map_err(at(dest))?;
+    super::sync::all(&dir).map_err(at(dest))?;
     let text = serde_json::to_vec_pretty(&manifest);
     replace(dest, MANIFEST, &text.map_err(|error| at(dest)(io::Error::from(error)))?)
 }
@@ -269,7 +269,7 @@ pub fn make_plain(dest: &Path) -> Result<(), BaseError> {
         super::open::delete_tree(CWD, unlinked).map_err(at(&directory.unlinked))?;
     }
     let dir = backing::list_at(CWD, dest.as_os_str().as_encoded_bytes()).map_err(at(dest))?;
-    rustix::fs::syncfs(&dir).map_err(at(dest))?;
+    super::sync::all(&dir).map_err(at(dest))?;
     // The manifest last: as long as it is there this can be called again.
     for name in [POSITION, MANIFEST] {
         match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {

@@ -130,7 +130,7 @@ pub fn install(dest: &Path) -> Result<Installed, BaseError> {
         ids::write(object.as_fd(), space.mark_name(), &mark).map_err(at(&root))?;
     }
     let dir = backing::list_at(CWD, dest.as_os_str().as_encoded_bytes()).map_err(at(dest))?;
-    rustix::fs::syncfs(&dir).map_err(at(dest))?;
+    super::sync::all(&dir).map_err(at(dest))?;
     let position = manifest.cursor.into();
     base::set_position(dest, position)?;
     Ok(Installed { manifest, directories, position, left_out })

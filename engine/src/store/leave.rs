@@ -107,7 +107,7 @@ pub fn leave(directory: &Directory) -> Result<(), LeaveError> {
         let parent = mount_point.parent().unwrap_or(mount_point);
         tree::sync_directory(parent).map_err(at(parent))?;
         let dir = backing::list_at(CWD, mount_point.as_os_str().as_bytes());
-        rustix::fs::syncfs(dir.map_err(at(mount_point))?).map_err(at(mount_point))?;
+        super::sync::all(&dir.map_err(at(mount_point))?).map_err(at(mount_point))?;
     }
     let mtime = directory.is_inside().then(|| tree::stat(mount_point)).transpose();
     let mtime = mtime.map_err(at(mount_point))?;

@@ -47,6 +47,7 @@ pub mod manifest;
 mod names;
 mod open;
 mod removal;
+mod sync;
 mod times;
 mod tree;
 
@@ -251,7 +252,8 @@ impl Store {
 
     /// A checkpoint: everything applied so far is on disk when this returns, whatever happens to
     /// the computer. Returns up to where that is, `None` when nothing was applied since the store
-    /// was opened: the checkpoint stays where it was. `apply` goes on meanwhile.
+    /// was opened: the checkpoint stays where it was. `apply` goes on meanwhile, except on a file
+    /// system in user space.
     ///
     /// # Errors
     /// A file system could not write everything. What it lost is unknown, so every later call
@@ -260,13 +262,17 @@ impl Store {
         if let Some(error) = *self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(error.into());
         }
-        let applied = {
-            let mut applying = self.applying();
-            self.set_times(&mut applying)?;
-            applying.applied
-        };
+        let mut applying = self.applying();
+        self.set_times(&mut applying)?;
+        let applied = applying.applied;
+        let mut walks = false;
         for root in &self.roots {
-            if let Err(error) = rustix::fs::syncfs(&root.data) {
+            walks |= sync::is_a_walk(&root.data)?;
+        }
+        // A walk that names change under would pass some over.
+        let _held = walks.then_some(applying);
+        for root in &self.roots {
+            if let Err(error) = sync::all(&root.data) {
                 *self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 return Err(error.into());
             }

@@ -22,9 +22,21 @@ pub struct View {
 }
 
 /// Bytes of an encoded view.
-pub(crate) const VIEW_LEN: usize = 32;
+pub const VIEW_LEN: usize = 32;
 
 impl View {
+    /// The same as in the log and the control block, alone.
+    pub fn to_bytes(&self) -> [u8; VIEW_LEN] {
+        let mut out = Vec::with_capacity(VIEW_LEN);
+        self.put(&mut out);
+        *out.first_chunk().expect("as many as were put")
+    }
+
+    /// The view that these bytes are; `None` when a field holds what it cannot.
+    pub fn from_bytes(bytes: &[u8; VIEW_LEN]) -> Option<Self> {
+        Self::read(&mut Reader::new(bytes))
+    }
+
     /// ```text
     /// at  size  field
     ///  0     8  num

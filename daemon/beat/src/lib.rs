@@ -1,0 +1,32 @@
+//! Authenticated datagrams between the two nodes and the witness: heartbeats over every path, and
+//! the messages of the failover machine.
+//!
+//! What comes out of here was made by whom it says, for this pair, in this run of both ends, and
+//! comes once; it may be lost, late or in another order. Nobody else ever gets a byte in answer.
+//! This crate decides nothing: what a heartbeat or a message means is the failover machine's.
+//!
+//! ```text
+//! packet    one datagram as bytes          session   whether it is believed, now and here
+//! keys      who can make one               channel   messages numbered, over several paths
+//! wire      messages as bytes              beat      the thread with the sockets
+//! ```
+
+mod beat;
+mod channel;
+mod clock;
+mod keys;
+mod packet;
+pub mod priority;
+mod session;
+mod ways;
+mod wire;
+
+pub use beat::{Beat, BeatConfig, BeatError, Heard, Path, PathStatus, WitnessAt};
+pub use clock::now;
+pub use keys::{KeyError, Keys, SECRET_LEN, Secret, check_mode};
+pub use packet::{
+    DATAGRAM_MAX, HEADER_LEN, Kind, PAYLOAD_MAX, Packet, PacketError, Party, TAG_LEN, VERSION,
+    is_authentic,
+};
+pub use session::{BARE_LEN, Session, Taken, WINDOW, Window};
+pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, Wire};

@@ -1,0 +1,96 @@
+//! A service's commands: from its arguments, never through a shell, in a process group of its
+//! own, with nothing of what this process gave itself.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::Mode;
+use rustix::process::{Pid, configure_io_flusher_behavior, setpriority_process, umask};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+
+use super::user::User;
+use crate::config::Service;
+
+/// A log that is longer when its service is started is put aside.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// A service with what was looked up for it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// As configured.
+    pub service: Service,
+    /// Whom it runs as; nothing: as this process.
+    pub user: Option<User>,
+    /// Where what it says goes.
+    pub log: PathBuf,
+}
+
+impl Prepared {
+    /// Puts the log of the runs before aside when it has grown; one such part is kept.
+    pub(super) fn turn_log(&self) -> io::Result<()> {
+        if fs::metadata(&self.log).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
+            #[expect(clippy::disallowed_methods, reason = "the old part need not be durable")]
+            fs::rename(&self.log, self.log.with_extension("log.old"))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a command of the service.
+    pub(super) fn spawn(&self, words: &[String]) -> io::Result<Pid> {
+        let mut options = File::options();
+        let log = options.create(true).append(true).mode(0o640).open(&self.log)?;
+        let (program, arguments) = words.split_first().expect("the configuration was checked");
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir("/")
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("DUOLOG_LOG")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        if std::env::var_os("PATH").is_none() {
+            command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        }
+        let user = self.user.clone();
+        if let Some(user) = &user {
+            command.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name);
+        }
+        // SAFETY: between fork and exec only system calls are made, on memory that is there.
+        unsafe { command.pre_exec(move || become_a_service(user.as_ref())) };
+        // Waited for through its number, by whoever watches the service.
+        Ok(Pid::from_child(&command.spawn()?))
+    }
+
+    /// The program that starts it.
+    pub(super) fn program(&self) -> &Path {
+        Path::new(&self.service.start[0])
+    }
+}
+
+/// Gives up what this process took for itself, and becomes the user.
+fn become_a_service(user: Option<&User>) -> io::Result<()> {
+    umask(Mode::from_raw_mode(0o022));
+    // Neither can fail in a way that matters: a service that keeps them still works.
+    setpriority_process(None, 0).ok();
+    configure_io_flusher_behavior(false).ok();
+    ordinary_scheduling();
+    let Some(user) = user else { return Ok(()) };
+    // There is one thread in this process: what is set for it is set for all.
+    set_thread_groups(&user.groups)?;
+    set_thread_gid(user.gid)?;
+    set_thread_uid(user.uid)?;
+    Ok(())
+}
+
+/// Back from real time, where the thread that starts services has it.
+fn ordinary_scheduling() {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: reads the parameter and touches no memory of this process.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameter) };
+}

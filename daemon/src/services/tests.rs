@@ -1,0 +1,238 @@
+//! What services promise, with real processes, each test in a process of its own.
+
+use super::*;
+use crate::config::services::StopSignal;
+use crate::processes::own::{process, within};
+use std::fs;
+use std::sync::mpsc::{Receiver, channel};
+
+const BOUND: Duration = Duration::from_mins(1);
+
+/// A service whose commands are scripts, so that a test can say what they do.
+fn service(name: &str, start: &str, stop: Option<&str>) -> Service {
+    let script = |text: &str| ["/bin/sh", "-c", text].map(String::from).to_vec();
+    Service {
+        name: name.into(),
+        start: script(start),
+        stop: stop.map(script).unwrap_or_default(),
+        foreground: stop.is_none(),
+        stop_signal: StopSignal::Term,
+        user: None,
+        start_seconds: 60,
+        stop_seconds: 60,
+    }
+}
+
+struct Site {
+    directory: tempfile::TempDir,
+    services: Services,
+    ended: Receiver<Ended>,
+}
+
+impl Site {
+    fn new(services: impl FnOnce(&str) -> Vec<Service>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let services = services(directory.path().to_str().unwrap());
+        let (say, ended) = channel();
+        let on_end = Box::new(move |end| say.send(end).unwrap());
+        let services = Services::new(&services, directory.path(), on_end).unwrap();
+        Self { directory, services, ended }
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
+    }
+
+    fn wait_for(&self, name: &str) -> String {
+        within(BOUND, || Some(self.read(name)).filter(|text| text.ends_with('\n')))
+    }
+
+    fn nobody_is_left(&self) {
+        assert_eq!(processes::below(getpid()).unwrap(), []);
+        assert!(!self.services.running());
+    }
+}
+
+#[test]
+fn services_start_in_order_and_end_in_reverse() {
+    process("services::tests::services_start_in_order_and_end_in_reverse", || {
+        let site = Site::new(|at| {
+            let one = |name| {
+                let start =
+                    format!("echo +{name} >> {at}/order; sleep 600 & echo $! > {at}/{name}");
+                let stop = format!("echo -{name} >> {at}/order; kill $(cat {at}/{name})");
+                service(name, &start, Some(&stop))
+            };
+            vec![one("a"), one("b"), one("c")]
+        });
+        let names = |timings: Vec<Timing>| {
+            assert!(timings.iter().all(|timing| !timing.killed), "{timings:?}");
+            timings.into_iter().map(|timing| timing.service).collect::<Vec<_>>()
+        };
+        assert_eq!(names(site.services.start().unwrap()), ["a", "b", "c"]);
+        assert_eq!(names(site.services.start().unwrap()), [""; 0], "they run already");
+        assert!(site.services.standing().iter().all(|standing| standing.running));
+        assert_eq!(names(site.services.stop(None).unwrap()), ["c", "b", "a"]);
+        assert_eq!(site.read("order"), "+a\n+b\n+c\n-c\n-b\n-a\n");
+        site.nobody_is_left();
+        assert!(site.ended.try_recv().is_err(), "an end that was asked for is no news");
+    });
+}
+
+/// Deaf to the signal, and with a child that has left group and session and whose parent is gone.
+#[test]
+fn who_does_not_end_is_killed_wherever_it_went() {
+    process("services::tests::who_does_not_end_is_killed_wherever_it_went", || {
+        let site = Site::new(|at| {
+            let escape =
+                format!("trap '' TERM; echo $$ > {at}/escaped; while :; do sleep 600; done");
+            fs::write(format!("{at}/escape"), escape).unwrap();
+            let start = format!(
+                "trap '' TERM; (setsid sh {at}/escape & exit); while :; do sleep 600; done"
+            );
+            vec![service("deaf", &start, None)]
+        });
+        site.services.start().unwrap();
+        site.wait_for("escaped");
+        let begun = Instant::now();
+        let timings = site.services.stop(Some(Duration::from_millis(300))).unwrap();
+        assert!(timings[0].killed && begun.elapsed() >= Duration::from_millis(300));
+        site.nobody_is_left();
+
+        site.services.start().unwrap();
+        within(BOUND, || (processes::below(getpid()).unwrap().len() >= 4).then_some(()));
+        site.services.kill_all(BOUND).unwrap();
+        site.nobody_is_left();
+    });
+}
+
+#[test]
+fn an_end_that_nobody_asked_for_is_reported_with_how() {
+    process("services::tests::an_end_that_nobody_asked_for_is_reported_with_how", || {
+        let site = Site::new(|at| {
+            vec![
+                service(
+                    "itself",
+                    &format!("until [ -e {at}/go ]; do sleep 0.01; done; exit 7"),
+                    None,
+                ),
+                service("behind", &format!("sleep 600 & echo $! > {at}/behind"), Some("exit 1")),
+            ]
+        });
+        site.services.start().unwrap();
+        fs::write(site.directory.path().join("go"), "").unwrap();
+        let ended = site.ended.recv_timeout(BOUND).unwrap();
+        assert_eq!(
+            (ended.service.as_str(), ended.how.as_str()),
+            ("itself", "ended with exit code 7")
+        );
+        let pid = site.wait_for("behind").trim().parse().unwrap();
+        let behind = Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(behind, rustix::process::Signal::KILL).unwrap();
+        let ended = site.ended.recv_timeout(BOUND).unwrap();
+        assert_eq!(
+            (ended.service.as_str(), ended.how.as_str()),
+            ("behind", "was ended by signal 9")
+        );
+        let standing = site.services.standing();
+        assert!(standing.iter().all(|standing| !standing.running && standing.ended.is_some()));
+        site.services.stop(None).unwrap();
+        site.nobody_is_left();
+    });
+}
+
+#[test]
+fn a_start_that_fails_leaves_nobody_and_names_the_log() {
+    process("services::tests::a_start_that_fails_leaves_nobody_and_names_the_log", || {
+        let site = Site::new(|_| {
+            let mut slow = service("slow", "sleep 600", Some("exit 0"));
+            slow.start_seconds = 1;
+            vec![service("bad", "echo why not; setsid sleep 600 & exit 3", Some("exit 0")), slow]
+        });
+        let error = site.services.start().unwrap_err();
+        assert!(
+            matches!(&error, StartError::Failed { how, .. } if how == "ended with exit code 3")
+        );
+        assert!(error.to_string().contains("services/bad.log"), "{error}");
+        assert_eq!(site.read("services/bad.log"), "why not\n");
+        site.services.stop(None).unwrap();
+        site.nobody_is_left();
+
+        let slow = Site::new(|_| {
+            let mut slow = service("slow", "sleep 600", Some("exit 0"));
+            slow.start_seconds = 1;
+            vec![slow]
+        });
+        assert!(matches!(slow.services.start(), Err(StartError::TimedOut { seconds: 1, .. })));
+        slow.nobody_is_left();
+        let none = Site::new(|_| {
+            let mut none = service("none", "", None);
+            none.start = vec!["/does/not/exist".into()];
+            vec![none]
+        });
+        assert!(matches!(none.services.start(), Err(StartError::Spawn { .. })));
+    });
+}
+
+/// The order to end comes while a start command takes its time.
+#[test]
+fn an_end_calls_off_a_start_that_is_under_way() {
+    process("services::tests::an_end_calls_off_a_start_that_is_under_way", || {
+        let site = Site::new(|at| {
+            vec![
+                service("slow", &format!("echo > {at}/begun; sleep 600"), Some("exit 0")),
+                service("never", &format!("echo > {at}/never"), Some("exit 0")),
+            ]
+        });
+        for ends in [false, true] {
+            let result = std::thread::scope(|scope| {
+                let services = &site.services;
+                let start = scope.spawn(move || services.start());
+                site.wait_for("begun");
+                if ends {
+                    site.services.kill_all(BOUND).unwrap();
+                } else {
+                    assert_eq!(site.services.stop(None).unwrap(), []);
+                }
+                start.join().unwrap()
+            });
+            assert!(result.is_err(), "{result:?}");
+            site.nobody_is_left();
+            assert!(!site.directory.path().join("never").exists());
+            fs::remove_file(site.directory.path().join("begun")).unwrap();
+        }
+    });
+}
+
+/// Of what this process gave itself a service has nothing.
+#[test]
+fn a_service_runs_as_its_user_with_ordinary_settings() {
+    process("services::tests::a_service_runs_as_its_user_with_ordinary_settings", || {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        rustix::process::umask(rustix::fs::Mode::empty());
+        rustix::process::setpriority_process(None, -5).unwrap();
+        let site = Site::new(|_| {
+            let mut service =
+                service("who", "id -un; id -G; umask; nice; pwd; echo $HOME; exec sleep 600", None);
+            service.user = Some("nobody".into());
+            vec![service]
+        });
+        site.services.start().unwrap();
+        let said = within(BOUND, || {
+            let said = site.read("services/who.log");
+            (said.lines().count() == 6).then_some(said)
+        });
+        let user = User::named("nobody").unwrap().unwrap();
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines[0], "nobody");
+        assert_eq!(lines[1], user.gid.as_raw().to_string());
+        assert_eq!(lines[2..5], ["0022", "0", "/"]);
+        site.services.stop(None).unwrap();
+        let mut ghost = service("ghost", "", None);
+        ghost.user = Some("no-such-user".into());
+        let result = Services::new(&[ghost], site.directory.path(), Box::new(|_| {}));
+        assert!(matches!(result, Err(SetUpError::NoUser { .. })));
+    });
+}
