@@ -11,8 +11,10 @@ mod keygen;
 mod link;
 mod log;
 mod logging;
+mod member;
 mod mounts;
 mod notify;
+mod pair;
 #[allow(dead_code, reason = "services and guardian are its users")]
 mod processes;
 mod run;

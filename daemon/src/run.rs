@@ -3,26 +3,26 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::cli::Run;
-use crate::config::{Config, Role};
+use crate::config::Config;
 use crate::control::{Answer, Listener, Question, Reply};
+use crate::member::Member;
 use crate::mounts;
-use crate::shell::{Event, Shell};
+use crate::pair::Unguarded;
 
 /// Runs the node until it was stopped or failed.
 pub(crate) fn run(options: &Run) -> anyhow::Result<()> {
     let config = Config::load(&options.node.config)?;
-    // Without a peer there is nobody to share roles with.
-    let Some(role) = config.role.or_else(|| config.peer.is_none().then_some(Role::Prim)) else {
-        bail!("a node with a [peer] needs a role: add role = \"prim\" or \"second\" to [node]");
+    let member = match config.role {
+        Some(role) => Member::fixed(config.clone(), role),
+        None => Member::pair(config.clone()),
     };
     if options.with_parent {
         rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
@@ -33,10 +33,10 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot wait for events")?;
-    runtime.block_on(supervise(config, role, options.with_parent))
+    runtime.block_on(supervise(&config, member, options.with_parent))
 }
 
-async fn supervise(config: Config, role: Role, with_parent: bool) -> anyhow::Result<()> {
+async fn supervise(config: &Config, member: Member, with_parent: bool) -> anyhow::Result<()> {
     // Nobody else may connect in the moment before the socket has its mode.
     rustix::process::umask(Mode::from_raw_mode(0o117));
     let control = Listener::open(&config.control_socket)?;
@@ -49,20 +49,20 @@ async fn supervise(config: Config, role: Role, with_parent: bool) -> anyhow::Res
 
     let directories: Vec<_> =
         config.directories.iter().map(|directory| directory.path.clone()).collect();
-    let shell = Arc::new(Shell::new(config, role));
-    let (say, events) = channel();
+    let member = Arc::new(member);
     let (end, mut ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("duolog-shell".into())
         .spawn({
-            let (shell, say) = (shell.clone(), say.clone());
+            let member = member.clone();
             // The receiver is dropped only when the process ends at once.
-            move || end.send(shell.live(&say, &events)).ok()
+            move || end.send(member.live(Arc::new(Unguarded))).ok()
         })
         .context("cannot start a thread")?;
+    let asked = member.clone();
     let answer = Arc::new(move |question: Question| match question {
-        Question::Status => Reply::At(Answer::Status(Box::new(shell.status()))),
-        Question::Base { dest } => shell.take_base(dest),
+        Question::Status => Reply::At(Answer::Status(Box::new(asked.status()))),
+        Question::Base { dest } => asked.origin().take_base(dest),
     });
     let mut stopping = false;
     loop {
@@ -88,8 +88,7 @@ async fn supervise(config: Config, role: Role, with_parent: bool) -> anyhow::Res
         }
         stopping = true;
         tracing::info!("stopping; a second signal ends this node at once");
-        // The shell may have failed at this moment; then its end is next.
-        say.send(Event::Stop).ok();
+        member.end();
     }
 }
 

@@ -19,6 +19,7 @@ mod follower;
 mod gate;
 mod journal;
 mod kept;
+mod life;
 mod peer;
 mod post;
 mod receipts;
@@ -32,8 +33,9 @@ use std::sync::mpsc::SyncSender;
 
 use duolog_failover::{Action, Event, Refused};
 
-pub(crate) use driver::Pair;
+pub(crate) use life::Pair;
 pub(crate) use receipts::list as receipts;
+pub(crate) use served::{Guard, Unguarded};
 
 /// What reaches the driver.
 #[derive(Debug)]

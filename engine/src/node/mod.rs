@@ -36,7 +36,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use duolog_wal::{ClusterId, Cursor, HistoryEntry, Lsn, NodeId, Operation, RecordStream, Time, ViewNum};
+use duolog_wal::{
+    ClusterId, Cursor, HistoryEntry, Lsn, NodeId, Operation, RecordStream, Time, ViewNum,
+};
 
 pub use self::adopt::{Adopted, adopt, adopt_base, leave};
 pub use self::base::{BaseReport, Pin};

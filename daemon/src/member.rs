@@ -1,0 +1,86 @@
+//! What runs in a node's process: a member of a pair whose machine decides what it is, or a node
+//! whose role is fixed. What the process around it needs of either.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::anyhow;
+
+use crate::base::Origin;
+use crate::config::{Config, Role};
+use crate::pair::{Guard, Pair};
+use crate::shell::{Event, Shell};
+use crate::status::Status;
+
+/// A node, as the process around it sees it.
+#[derive(Debug)]
+pub(crate) enum Member {
+    /// Its role is fixed.
+    Fixed {
+        /// The node.
+        shell: Arc<Shell>,
+        /// Tells it what happens.
+        say: Sender<Event>,
+        /// Taken by its life.
+        events: Mutex<Option<Receiver<Event>>>,
+    },
+    /// The machine decides.
+    Pair(Pair),
+}
+
+impl Member {
+    pub(crate) fn fixed(config: Config, role: Role) -> Self {
+        let (say, events) = channel();
+        let shell = Arc::new(Shell::new(config, role));
+        Self::Fixed { shell, say, events: Mutex::new(Some(events)) }
+    }
+
+    pub(crate) fn pair(config: Config) -> Self {
+        Self::Pair(Pair::new(config))
+    }
+
+    /// Runs the node until its end. Blocks.
+    pub(crate) fn live(&self, guard: Arc<dyn Guard>) -> anyhow::Result<()> {
+        match self {
+            Self::Fixed { shell, say, events } => {
+                let events = events.lock().unwrap_or_else(PoisonError::into_inner).take();
+                shell.live(say, &events.ok_or_else(|| anyhow!("a node lives once"))?)
+            }
+            Self::Pair(pair) => pair.live(guard),
+        }
+    }
+
+    /// Asks it to end, in order.
+    pub(crate) fn end(&self) {
+        match self {
+            // It may have failed at this moment; then its end is next.
+            Self::Fixed { say, .. } => drop(say.send(Event::Stop)),
+            Self::Pair(pair) => pair.end(),
+        }
+    }
+
+    /// How it stands now.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Fixed { shell, .. } => shell.status(),
+            Self::Pair(pair) => pair.status(),
+        }
+    }
+
+    /// What a base copy would be taken of.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::Fixed { shell, .. } => Origin {
+                node: shell.node.get().cloned(),
+                config: shell.config.clone(),
+                copying: shell.copying.clone(),
+            },
+            Self::Pair(pair) => Origin {
+                node: pair.node().cloned(),
+                config: pair.config.clone(),
+                copying: pair.copying.clone(),
+            },
+        }
+    }
+}
