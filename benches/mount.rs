@@ -9,14 +9,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use duolog_engine::node::{self, Node, NodeConfig};
 use duolog_engine::store::{Directory, LocalRules, Preset};
+use duolog_tests::wire::Wire;
 use duolog_wal::{ClusterId, NodeId};
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -32,35 +31,6 @@ fn open(root: &Path, id: NodeId) -> Arc<Node> {
     Node::open(config).unwrap()
 }
 
-/// Copies the log from one node to the other and the acknowledgements back.
-fn join(from: &Arc<Node>, to: &Arc<Node>, over: &Arc<AtomicBool>) -> JoinHandle<()> {
-    let (from, to, over) = (Arc::clone(from), Arc::clone(to), Arc::clone(over));
-    let (ring, rung) = std::sync::mpsc::channel();
-    let ring = Mutex::new(ring);
-    from.on_progress(Box::new(move || ring.lock().unwrap().send(()).unwrap_or(())));
-    std::thread::spawn(move || {
-        from.peer_connected(true);
-        to.begin_receiving();
-        let mut at = to.end().lsn;
-        while !over.load(Ordering::Relaxed) {
-            let end = from.end_lsn();
-            if at < end {
-                let mut bytes = Vec::new();
-                from.read_raw(at, 1 << 20, &mut bytes).unwrap();
-                to.receive(at, &bytes).unwrap();
-                at = at.plus(bytes.len() as u64);
-            }
-            let durable = to.sync_received().unwrap();
-            from.peer_durable(from.leads().unwrap_or_default(), durable, to.applied(), u64::MAX)
-                .unwrap();
-            to.announce_committed(from.committed());
-            if at == end {
-                rung.recv_timeout(Duration::from_millis(2)).ok();
-            }
-        }
-    })
-}
-
 fn mount(criterion: &mut Criterion) {
     let place =
         std::env::var_os("DUOLOG_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
@@ -68,8 +38,7 @@ fn mount(criterion: &mut Criterion) {
     let first = open(&dir.path().join("one"), NodeId::Node1);
     let second = open(&dir.path().join("two"), NodeId::Node2);
     second.follow();
-    let over = Arc::new(AtomicBool::new(false));
-    let wire = join(&first, &second, &over);
+    let wire = Wire::join(&first, &second);
     first.lead(true).unwrap();
     assert!(first.wait_ready(BOUND).unwrap(), "the nodes do not meet");
     first.mount().unwrap();
@@ -95,8 +64,7 @@ fn mount(criterion: &mut Criterion) {
     group.finish();
 
     first.stop(BOUND).unwrap();
-    over.store(true, Ordering::Relaxed);
-    wire.join().unwrap();
+    drop(wire);
     second.stop(BOUND).unwrap();
 }
 

@@ -8,11 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use duolog_engine::log::LogError;
-use duolog_engine::node::{Node, NodeError};
+use duolog_engine::node::{Node, NodeError, Room};
 use duolog_transport::{
     Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
     Tuning, dial, listen,
@@ -22,9 +21,6 @@ use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use crate::config::{Compression, Config, Peer};
 use crate::shell::Event;
-
-/// How long free space on disk is taken as unchanged.
-const FREE_FOR: Duration = Duration::from_millis(500);
 
 /// How the nodes stand to each other; written by the link's thread, read by anyone.
 #[derive(Debug, Default)]
@@ -104,7 +100,6 @@ pub(crate) fn receive(
         bond: bond.clone(),
         view: ViewNum::default(),
         target: Lsn::ZERO,
-        free: Cell::new(None),
     };
     listen(settings, receiver).context("cannot start the link; is another node on this address?")
 }
@@ -205,8 +200,12 @@ impl Source for Shipper {
         } else {
             ack.view
         };
-        let free_bytes = ack.log_free_bytes.min(ack.store_free_bytes);
-        if let Err(error) = self.node.peer_durable(view, ack.durable, ack.applied, free_bytes) {
+        let room = Room {
+            log_bytes: ack.log_free_bytes,
+            store_bytes: ack.store_free_bytes,
+            store_files: ack.store_free_files,
+        };
+        if let Err(error) = self.node.peer_durable(view, ack.durable, ack.applied, room) {
             tracing::error!(%error, "an acknowledgement does not count");
             return;
         }
@@ -246,25 +245,18 @@ struct Receiver {
     view: ViewNum,
     /// End of the primary's log when this connection began.
     target: Lsn,
-    /// Free bytes for log and directories, and when they were looked up.
-    free: Cell<Option<(Instant, u64, u64)>>,
 }
 
 impl Receiver {
     fn ack(&self, durable: Lsn) -> Ack {
-        let (log_free_bytes, store_free_bytes) = self.free_bytes();
-        let applied = self.node.applied();
-        Ack { view: self.view, durable, applied, log_free_bytes, store_free_bytes }
-    }
-
-    fn free_bytes(&self) -> (u64, u64) {
-        match self.free.get() {
-            Some((at, log, store)) if at.elapsed() < FREE_FOR => (log, store),
-            _ => {
-                let (log, store) = self.node.free_bytes();
-                self.free.set(Some((Instant::now(), log, store)));
-                (log, store)
-            }
+        let room = self.node.room();
+        Ack {
+            view: self.view,
+            durable,
+            applied: self.node.applied(),
+            log_free_bytes: room.log_bytes,
+            store_free_bytes: room.store_bytes,
+            store_free_files: room.store_files,
         }
     }
 

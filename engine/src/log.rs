@@ -209,7 +209,7 @@ impl<D: Disk> Log<D> {
         let mut spares = Spares::found(&disk, &options)?;
         let spare = spares.make(&disk, &options)?;
         let header = segment::header(cluster, first, view, &history);
-        let open = Arc::new(segment::begin(&disk, spare, &header, options.capacity())?);
+        let open = Arc::new(segment::begin(&disk, spare, &header, options.capacity(), false)?);
         open.file.sync_data()?;
         disk.sync_dir()?;
         let tail = Tail::new(first, Arc::clone(&open), view, view, history);

@@ -1,214 +1,22 @@
-//! The log where single things go wrong: what is refused names the place, what failed changed
-//! nothing, what is durable was synced. On the simulated disk.
-//!
-//! Each was seen to fail with the line that it is about taken out, but for the forgiven tail, the
-//! older lap and the second log.
+//! The log where single things go wrong: what failed changed nothing, what is durable was synced.
+//! On the simulated disk.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod small_log;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use duolog_engine::disk::sim::{Faults, Random, SimDisk};
 use duolog_engine::disk::{Disk, DiskFile};
 use duolog_engine::log::{
-    ControlFile, CutError, Log, LogError, LogOptions, OpenError, ReadError, SegmentReader,
-    branches, segment_files,
+    ControlFile, CutError, Log, LogError, LogOptions, ReadError, SegmentReader, branches,
 };
-use duolog_wal::record::RecordError;
-use duolog_wal::segment::SegmentError;
 use duolog_wal::{
-    ClusterId, Control, Cursor, FileId, Lsn, NodeId, Operation, RecordStream, SegmentHeader, Time,
-    View, ViewNum,
+    Control, Cursor, FileId, Lsn, NodeId, Operation, RecordStream, Time, View, ViewNum,
 };
+use small_log::{CLUSTER, SMALL, create, fill, open, raw, segments, write};
 
-const CLUSTER: ClusterId = ClusterId(0xd002);
-const SMALL: LogOptions = LogOptions { segment_bytes: 3 * 4096, spares: 2 };
 const MILLISECOND: u64 = 1_000_000;
-
-fn create(disk: &SimDisk, options: LogOptions) -> Log<SimDisk> {
-    let first = Cursor::default();
-    Log::create(disk.clone(), options, CLUSTER, first, ViewNum(0), Vec::new()).unwrap()
-}
-
-fn open(disk: &SimDisk, hint: Lsn) -> Result<Log<SimDisk>, OpenError> {
-    Log::open(disk.clone(), SMALL, CLUSTER, hint, Cursor::default()).map(|(log, _)| log)
-}
-
-fn write(data: &[u8]) -> Operation<'_> {
-    Operation::Write { id: FileId::FIRST, offset: 0, data }
-}
-
-/// Appends writes of 500 bytes, each of another value, and returns where they begin and end.
-fn fill(log: &Log<SimDisk>, writes: u8) -> Vec<Cursor> {
-    let mut cursors = vec![log.end()];
-    for value in 1..=writes {
-        log.append(&write(&[value; 500]), log.durable(), Time(1)).unwrap();
-        cursors.push(log.end());
-    }
-    cursors
-}
-
-fn raw(log: &Log<SimDisk>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    log.read_raw(log.first(), usize::MAX, &mut bytes).unwrap();
-    bytes
-}
-
-fn segments(disk: &SimDisk) -> Vec<String> {
-    segment_files(disk).unwrap().into_iter().map(|(_, name)| name).collect()
-}
-
-#[test]
-fn damage_below_the_hint_is_refused_with_its_place() {
-    let disk = SimDisk::new(1);
-    let log = create(&disk, SMALL);
-    let at = fill(&log, 10)[3];
-    let durable = log.sync().unwrap();
-    drop(log);
-    disk.flip_bit("0000000000000000.seg", 4096 + usize::try_from(at.lsn.0).unwrap() + 100);
-    let error = open(&disk, durable).unwrap_err();
-    let OpenError::Damaged { segment, offset_bytes, at: place, promised, first, source } = &error
-    else {
-        panic!("{error}")
-    };
-    assert_eq!((segment.as_str(), *offset_bytes), ("0000000000000000.seg", 4096 + at.lsn.0));
-    assert_eq!((*place, *promised, *first), (at.lsn, durable, Lsn(0)));
-    assert!(matches!(source, RecordError::Crc { .. }));
-    for part in ["0000000000000000.seg", "restore the segment"] {
-        assert!(error.to_string().contains(part), "{error}");
-    }
-}
-
-#[test]
-fn a_hole_below_a_commit_position_is_damage_though_the_hint_is_old() {
-    let disk = SimDisk::new(1);
-    let log = create(&disk, SMALL);
-    let cursors = fill(&log, 4);
-    let durable = log.sync().unwrap();
-    // Into the next segment, which is where the claim stands.
-    fill(&log, 20);
-    log.sync().unwrap();
-    drop(log);
-    disk.flip_bit("0000000000000000.seg", 4096 + usize::try_from(cursors[2].lsn.0).unwrap());
-    let error = open(&disk, Lsn(0)).unwrap_err();
-    let OpenError::Damaged { at, promised, .. } = &error else { panic!("{error}") };
-    assert_eq!((*at, *promised), (cursors[2].lsn, durable));
-}
-
-#[test]
-fn a_hole_above_all_that_was_promised_is_a_tail_and_forgiven() {
-    let disk = SimDisk::new(1);
-    let log = create(&disk, SMALL);
-    let cursors = fill(&log, 4);
-    let durable = log.sync().unwrap();
-    let (broken, _) = (log.end(), fill(&log, 30));
-    log.sync().unwrap();
-    drop(log);
-    assert!(segments(&disk).len() > 2);
-    disk.flip_bit("0000000000000000.seg", 4096 + usize::try_from(broken.lsn.0).unwrap());
-    let log = open(&disk, durable).unwrap();
-    assert_eq!(log.end(), *cursors.last().unwrap());
-    assert_eq!(segments(&disk).len(), 1);
-    fill(&log, 30);
-    log.sync().unwrap();
-    disk.cut_power();
-    assert_eq!(open(&disk, log.durable()).unwrap().end(), log.end());
-}
-
-#[test]
-fn segments_that_lack_are_named() {
-    let disk = SimDisk::new(1);
-    let log = create(&disk, SMALL);
-    fill(&log, 30);
-    log.sync().unwrap();
-    fill(&log, 30);
-    let durable = log.sync().unwrap();
-    drop(log);
-    let names = segments(&disk);
-    let whole = SimDisk::image(&disk, 1);
-
-    disk.remove(&names[1]).unwrap();
-    let error = open(&disk, durable).unwrap_err();
-    assert!(matches!(&error, OpenError::Missing { segment, .. } if *segment == names[1]));
-    // The records behind the gap say that it had been durable, even if the hint does not.
-    assert!(matches!(open(&disk, Lsn(0)), Err(OpenError::Missing { .. })));
-
-    let disk = SimDisk::image(&whole, 1);
-    disk.remove(&names[0]).unwrap();
-    assert!(matches!(open(&disk, durable), Err(OpenError::Missing { .. })));
-
-    let disk = SimDisk::image(&whole, 1);
-    for name in &names {
-        disk.remove(name).unwrap();
-    }
-    assert!(matches!(open(&disk, durable), Err(OpenError::NoLog)));
-
-    for index in [0, 1] {
-        let disk = SimDisk::image(&whole, 1);
-        disk.flip_bit(&names[index], 70);
-        let error = open(&disk, durable).unwrap_err();
-        assert!(matches!(&error, OpenError::Header { segment, .. } if *segment == names[index]));
-    }
-}
-
-#[test]
-fn what_is_foreign_or_newer_is_refused_and_left_alone() {
-    let disk = SimDisk::new(1);
-    let log = create(&disk, SMALL);
-    fill(&log, 3);
-    log.sync().unwrap();
-    drop(log);
-    let other = Log::open(disk.clone(), SMALL, ClusterId(9), Lsn(0), Cursor::default());
-    assert!(matches!(other, Err(OpenError::Foreign { found: CLUSTER, .. })));
-
-    // A newer program wrote on after this one's last sync: that is not a tail to be forgiven.
-    let log = open(&disk, Lsn(0)).unwrap();
-    fill(&log, 30);
-    drop(log);
-    let name = segments(&disk).pop().unwrap();
-    let name = name.as_str();
-    let mut header = vec![0; 4096];
-    let file = disk.open(name).unwrap();
-    file.read_exact_at(&mut header, 0).unwrap();
-    header[8] = 2;
-    let crc = crc32c::crc32c(&header[..4092]).to_le_bytes();
-    header[4092..].copy_from_slice(&crc);
-    file.write_all_at(&mut [std::io::IoSlice::new(&header)], 0).unwrap();
-    let error = open(&disk, Lsn(0)).unwrap_err();
-    let OpenError::Header { source, .. } = &error else { panic!("{error}") };
-    assert_eq!(*source, SegmentError::Version { found: 2 });
-}
-
-#[test]
-fn a_checkpoint_of_another_history_is_refused() {
-    let disk = SimDisk::new(1);
-    let log = create(&disk, SMALL);
-    let cursors = fill(&log, 30);
-    let durable = log.sync().unwrap();
-    drop(log);
-    let begin = |checkpoint| Log::open(disk.clone(), SMALL, CLUSTER, durable, checkpoint);
-    assert!(begin(cursors[20]).is_ok());
-    let wrong = Cursor { chain: cursors[3].chain, ..cursors[20] };
-    assert!(matches!(begin(wrong), Err(OpenError::Checkpoint { .. })));
-    let between = Cursor { lsn: Lsn(cursors[20].lsn.0 + 1), ..cursors[20] };
-    assert!(matches!(begin(between), Err(OpenError::Checkpoint { .. })));
-}
-
-#[test]
-fn what_an_older_lap_left_is_never_read() {
-    let disk = SimDisk::new(1);
-    let log = create(&disk, SMALL);
-    for _ in 0..20 {
-        fill(&log, 17);
-        let durable = log.sync().unwrap();
-        log.recycle(durable).unwrap();
-        assert!(disk.list().unwrap().len() <= 4, "{:?}", disk.list());
-        // Its last segment was used before, and is not full.
-        let image = disk.image(3);
-        let at = log.cursor_at(log.first()).unwrap().unwrap();
-        let (opened, _) = Log::open(image, SMALL, CLUSTER, durable, at).unwrap();
-        assert_eq!((opened.end(), raw(&opened)), (log.end(), raw(&log)));
-    }
-}
 
 #[test]
 fn after_a_failed_sync_nothing_is_acknowledged_until_a_restart() {
@@ -583,20 +391,6 @@ impl Drop for StopsThreads<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-#[test]
-fn a_log_is_not_begun_over_another() {
-    let disk = SimDisk::new(1);
-    let log = create(&disk, SMALL);
-    fill(&log, 3);
-    let again =
-        Log::create(disk.clone(), SMALL, CLUSTER, Cursor::default(), ViewNum(0), Vec::new());
-    assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
-    let file = disk.open(&segments(&disk)[0]).unwrap();
-    let mut header = vec![0; 4096];
-    file.read_exact_at(&mut header, 0).unwrap();
-    assert_eq!(SegmentHeader::decode(&header).unwrap().cluster, CLUSTER);
 }
 
 fn control() -> Control {

@@ -25,3 +25,4 @@ pub mod rows;
 pub mod scratch;
 pub mod sqlite;
 pub mod wait;
+pub mod wire;

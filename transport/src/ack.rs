@@ -10,14 +10,15 @@
 //! 16     8  durable          first byte that its disk does not hold
 //! 24     8  applied          first byte that is not in its backing directory
 //! 32     8  log_free_bytes   room for its log
-//! 40     8  store_free_bytes room in its backing directory
+//! 40     8  store_free_bytes room in its backing directory, once all of `durable` is applied
+//! 48     8  store_free_files files that can be made there, the same
 //! ```
-//! Little-endian, 48 bytes. Cumulative: the last one says all.
+//! Little-endian, 56 bytes. Cumulative: the last one says all.
 
 use duolog_wal::{Lsn, ViewNum};
 
 /// Bytes of an acknowledgement.
-pub const ACK_LEN: usize = 48;
+pub const ACK_LEN: usize = 56;
 const MAGIC: [u8; 4] = *b"DLA1";
 
 /// What a secondary says after each sync. Cumulative.
@@ -31,8 +32,10 @@ pub struct Ack {
     pub applied: Lsn,
     /// Bytes that its log can still grow by.
     pub log_free_bytes: u64,
-    /// Bytes that its backing directory can still grow by.
+    /// Bytes that its backing directory can still grow by, once all that is durable is applied.
     pub store_free_bytes: u64,
+    /// Files that can still be made there, the same.
+    pub store_free_files: u64,
 }
 
 impl Ack {
@@ -46,6 +49,7 @@ impl Ack {
             self.applied.0,
             self.log_free_bytes,
             self.store_free_bytes,
+            self.store_free_files,
         ];
         for (place, field) in bytes[8..].as_chunks_mut::<8>().0.iter_mut().zip(fields) {
             *place = field.to_le_bytes();
@@ -70,6 +74,7 @@ impl Ack {
             applied: Lsn(next()),
             log_free_bytes: next(),
             store_free_bytes: next(),
+            store_free_files: next(),
         })
     }
 }
@@ -112,14 +117,15 @@ mod tests {
             durable: Lsn(0x0304),
             applied: Lsn(0x05),
             log_free_bytes: 0x06,
-            store_free_bytes: u64::MAX,
+            store_free_bytes: 0x07,
+            store_free_files: u64::MAX,
         };
         let bytes = ack.encode();
         assert_eq!(Ack::decode(&bytes), Ok(ack));
         assert_eq!(&bytes[..4], b"DLA1");
         assert_eq!(bytes[8..10], [2, 1]);
         assert_eq!(bytes[16..18], [4, 3]);
-        assert_eq!((bytes[24], bytes[32], bytes[40]), (5, 6, 255));
+        assert_eq!((bytes[24], bytes[32], bytes[40], bytes[48]), (5, 6, 7, 255));
     }
 
     #[test]

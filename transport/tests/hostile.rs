@@ -9,6 +9,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use duolog_transport::ack::ACK_LEN;
 use duolog_transport::control::{self, Message};
 use duolog_transport::frame::{Content, Header};
 use duolog_transport::{Ack, Hello, Identity, Link, dial, listen};
@@ -248,13 +249,13 @@ fn a_hostile_secondary_is_closed_on_and_nothing_is_believed() {
     let good = control::encode(&hello(&secondary, Cursor::default()));
     let ready = control::encode(&Message::Ready { at: Cursor::default() });
     let ack = |durable: u64| Ack { durable: Lsn(durable), ..primary_ack() }.encode();
-    let acks = |acks: &[[u8; 48]]| [&[2][..], &acks.concat()].concat();
+    let acks = |acks: &[[u8; ACK_LEN]]| [&[2][..], &acks.concat()].concat();
     let cases: [Impostor<'_>; 7] = [
         (&[0xff; 8], &[], vec![], "a control message of 4294967295 bytes"),
         (&ready, &[], vec![], "the peer should have sent its Hello"),
         (&good, &control::encode(&Message::Ready { at: end }), vec![], "Ready at a position"),
         (&good, &ready, vec![1], "a stream of kind 1"),
-        (&good, &ready, acks(&[[7; 48]]), "is no acknowledgement"),
+        (&good, &ready, acks(&[[7; ACK_LEN]]), "is no acknowledgement"),
         (&good, &ready, acks(&[ack(0), ack(15)]), "acknowledged 0/0000000F, but was sent no more"),
         (&good, &ready, acks(&[ack(u64::MAX)]), "but was sent no more"),
     ];

@@ -98,7 +98,11 @@ impl Handler for Capture {
             }
             Op::Release { .. } => self.release(id, reply),
             Op::Fsync { .. } | Op::FsyncDir { .. } => self.fsync(id, reply),
-            Op::SyncFs => self.when(Stage::Committed, self.node.end().lsn, ok(reply)),
+            Op::SyncFs => {
+                let end = self.node.end_lsn();
+                self.node.progress.want(end);
+                self.when(Stage::Committed, end, ok(reply));
+            }
             Op::StatFs => self.statfs(reply),
             Op::GetXattr { name, size } => self.get_xattr(id, name, size, reply),
             Op::ListXattr { size } => self.list_xattrs(id, size, reply),

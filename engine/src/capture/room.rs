@@ -30,16 +30,12 @@ struct Measured {
 
 impl Measured {
     fn now(node: &Node) -> Self {
-        let (bytes, files) = node
-            .store
-            .space()
-            .map_or((0, 0), |space| (space.available_bytes, space.available_files));
-        // What is logged and not applied takes its room later.
-        let end = node.end_lsn();
-        let here = bytes.saturating_sub(end.since(node.applied()));
+        let (here, there) = (node.room_now(), node.peer_room());
+        let bytes = here.store_bytes.min(there.store_bytes).min(there.log_bytes);
+        let files = here.store_files.min(there.store_files);
         Self {
             at: Instant::now(),
-            left_bytes: here.min(node.peer_room()).saturating_sub(RESERVE_BYTES),
+            left_bytes: bytes.saturating_sub(RESERVE_BYTES),
             left_files: files.saturating_sub(RESERVE_FILES),
         }
     }

@@ -298,7 +298,7 @@ impl<D: Disk> Shared<D> {
         if tail.fits(bytes) {
             return Ok(());
         }
-        if bytes as u64 > self.options.capacity() || tail.end.lsn == tail.open.first.lsn {
+        if bytes as u64 > self.options.capacity() {
             return Err(LogError::TooLong { bytes });
         }
         self.roll(tail).map_err(|error| LogError::writing(tail.end.lsn, error))
@@ -317,12 +317,20 @@ impl<D: Disk> Shared<D> {
         let spare = self.take_spare()?;
         let name = spare.name.clone();
         let header = segment::header(self.cluster, tail.end, tail.view, &tail.history);
-        let new = segment::begin(&self.disk, spare, &header, self.options.capacity());
+        // One without a record, of a time when segments were shorter, gives way to the new one,
+        // which begins where it did.
+        let replaces = tail.open.first.lsn == tail.end.lsn;
+        let new = segment::begin(&self.disk, spare, &header, self.options.capacity(), replaces);
         let new = Arc::new(new.inspect_err(|_| self.discard(&name))?);
-        self.segments.write().expect(UNBROKEN).push(Arc::clone(&new));
+        let mut segments = self.segments.write().expect(UNBROKEN);
+        if replaces {
+            segments.pop();
+        }
+        segments.push(Arc::clone(&new));
+        drop(segments);
         let old = std::mem::replace(&mut tail.open, new);
         let unsynced = &mut tail.unsynced;
-        if unsynced.open {
+        if unsynced.open && !replaces {
             unsynced.earlier.push(old);
         }
         unsynced.open = true;

@@ -64,14 +64,19 @@ pub(super) fn header(
 }
 
 /// Turns a spare into the segment that `header` describes. The header goes first: under a
-/// segment's name there is never a file whose header was not at least written.
+/// segment's name there is never a file whose header was not at least written, and where it
+/// `replaces` a segment of that name its header is durable.
 pub(super) fn begin<D: Disk>(
     disk: &D,
     spare: Spare<D::File>,
     header: &SegmentHeader,
     capacity: u64,
+    replaces: bool,
 ) -> io::Result<Segment<D::File>> {
     spare.file.write_all_at(&mut [IoSlice::new(&header.encode())], 0)?;
+    if replaces {
+        spare.file.sync_data()?;
+    }
     disk.rename(&spare.name, &name(header.first.lsn))?;
     Ok(Segment { first: header.first, file: spare.file, capacity })
 }

@@ -4,6 +4,7 @@
 use duolog_wal::{Cursor, Lsn, RecordStream};
 
 use super::{Node, NodeError, POISON};
+use crate::log::LogError;
 
 impl Node {
     /// From here on this node follows a primary: it appends nothing of its own, and applies no
@@ -39,12 +40,19 @@ impl Node {
             return Err(NodeError::Received { at: stream.end(), source: None });
         }
         stream.push(bytes);
-        let from = stream.cursor().lsn;
+        let from = stream.cursor();
         let records = stream
-            .take_records()
-            .map_err(|source| NodeError::Received { at: from, source: Some(source) })?;
+            .take_whole()
+            .map_err(|source| NodeError::Received { at: from.lsn, source: Some(source) })?;
         if !records.is_empty() {
-            self.log.append_records(records)?;
+            // The log verifies them.
+            self.log.append_records(records).map_err(|error| match error {
+                LogError::Foreign { at, source } => {
+                    NodeError::Received { at, source: Some(source) }
+                }
+                error => error.into(),
+            })?;
+            self.rooms.received(records, from);
         }
         Ok(())
     }
@@ -83,6 +91,7 @@ impl Node {
         self.control.update(|control| control.durable = control.durable.min(at.lsn))?;
         self.log.cut(at, &branch)?;
         self.progress.cut(at.lsn);
+        self.rooms.cut(at.lsn);
         *self.received.lock().expect(POISON) = None;
         tracing::warn!(
             at = %at.lsn, cut_bytes = end.since(at.lsn), branch,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use duolog_wal::{Lsn, Operation, View, ViewNum};
 
-use super::{CommitRule, Node, NodeError, POISON, Register, Stage};
+use super::{CommitRule, Node, NodeError, POISON, Register, Room, Stage};
 use crate::capture::Capture;
 use crate::fuse::{InitFlags, MountOptions, Session};
 
@@ -207,19 +207,20 @@ impl Node {
     }
 
     /// The peer, in `view`, has the log on disk up to `durable` and applied up to `applied`, and
-    /// this much room is left there. For commits it counts only where the rule names that view.
+    /// `room` is left there once it has applied all of that. For commits it counts only where the
+    /// rule names that view.
     pub fn peer_durable(
         &self,
         view: ViewNum,
         durable: Lsn,
         applied: Lsn,
-        free_bytes: u64,
+        room: Room,
     ) -> Result<(), NodeError> {
         let end = self.log.end_lsn();
         if durable > end {
             return Err(NodeError::Acknowledged { acknowledged: durable, end });
         }
-        self.peer_free_bytes.store(free_bytes, Ordering::Relaxed);
+        self.peer_says_room(durable, room);
         let before = self.progress.committed();
         self.progress.advance_acknowledged(view, durable, applied);
         if self.progress.committed() > before {

@@ -25,13 +25,14 @@ mod overlay;
 mod positions;
 mod progress;
 mod register;
+mod room;
 mod status;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -48,8 +49,10 @@ pub(crate) use self::overlay::{Content, Overlay, Pending};
 pub use self::positions::CommitRule;
 pub(crate) use self::progress::{Progress, Stage};
 pub use self::register::Register;
+pub use self::room::Room;
+use self::room::Rooms;
 pub use self::status::NodeStatus;
-use crate::disk::{DirDisk, Disk};
+use crate::disk::DirDisk;
 use crate::fuse::{Connection, Session};
 use crate::log::{Appended, ControlFile, Log, LogOptions};
 use crate::store::{Directory, Store};
@@ -125,7 +128,7 @@ pub struct Node {
     /// On a secondary: what the primary sent and is not a whole record yet.
     received: Mutex<Option<RecordStream>>,
     peer_connected: AtomicBool,
-    peer_free_bytes: AtomicU64,
+    rooms: Rooms,
     /// Where the apply thread is; held while it applies a record.
     applying: Mutex<Cursor>,
     /// Positions from which on the log must be kept, for whoever reads it.
@@ -176,7 +179,8 @@ impl Node {
         }
         let (log, recovered) =
             Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
-        let committed = committed_claim(&log, known.checkpoint)?;
+        let rooms = Rooms::default();
+        let committed = look_through(&log, known.checkpoint, &rooms)?;
         tracing::info!(
             end = %recovered.end.lsn,
             forgiven_bytes = recovered.forgiven_bytes,
@@ -208,7 +212,7 @@ impl Node {
             leads: RwLock::new(None),
             received: Mutex::new(None),
             peer_connected: AtomicBool::new(false),
-            peer_free_bytes: AtomicU64::new(u64::MAX),
+            rooms,
             applying: Mutex::new(known.checkpoint),
             pins: Mutex::new(BTreeMap::new()),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
@@ -260,6 +264,7 @@ impl Node {
             return Err(NodeError::NotLeading);
         }
         let appended = self.log.append(operation, self.progress.committed(), now())?;
+        self.rooms.logged(operation, appended.end);
         drop(leads);
         // Nobody asked for these to be durable, but apply and the bound on what is not yet on
         // both disks wait for them.
@@ -358,29 +363,6 @@ impl Node {
         Ok(self.log.read_raw(from, max_bytes, out)?)
     }
 
-    /// Bytes free for the log, and for the directories the smallest; zero where a file system
-    /// does not say.
-    pub fn free_bytes(&self) -> (u64, u64) {
-        let store = self.store.space().map_or(0, |space| {
-            // The peer hears of bytes alone, so files that can hardly be made count as such.
-            let files = space.available_files.saturating_sub(FILES_KEPT);
-            space.available_bytes.min(files.saturating_mul(FILE_BYTES))
-        });
-        (self.log.disk().free_bytes().unwrap_or(0), store)
-    }
-
-    /// Room in the peer's directories, as it said, less what it has yet to apply, in bytes;
-    /// without limit where no peer counts or it has said nothing yet.
-    pub(crate) fn peer_room(&self) -> u64 {
-        let said = self.peer_free_bytes.load(Ordering::Relaxed);
-        let pair = matches!(self.progress.rule(), Some(CommitRule::Pair(_)));
-        if said == u64::MAX || !pair {
-            return u64::MAX;
-        }
-        let end = self.log.end_lsn();
-        said.saturating_sub(end.since(self.progress.peer_applied().min(end)))
-    }
-
     /// The failure that ended the node, waited for at most `limit`.
     pub fn wait_failure(&self, limit: Duration) -> Option<Arc<NodeError>> {
         self.progress.wait_failure(limit)
@@ -403,22 +385,21 @@ impl Node {
     }
 }
 
-/// The highest commit position that records from `checkpoint` on name: what this node knows, from
-/// itself or its primary, to have been on every member's disk.
-fn committed_claim(log: &Log<DirDisk>, checkpoint: Cursor) -> Result<Lsn, NodeError> {
+/// Looks through the records from `checkpoint` on. Returns the highest commit position that they
+/// name: what this node knows, from itself or its primary, to have been on every member's disk.
+fn look_through(log: &Log<DirDisk>, checkpoint: Cursor, rooms: &Rooms) -> Result<Lsn, NodeError> {
     let mut committed = checkpoint.lsn;
     let mut reader = log.trusted_reader(checkpoint);
     let end = log.end_lsn();
     while let Some(record) = reader.next(end)? {
         committed = committed.max(record.committed);
+        if let Ok(operation) = Operation::decode(&record) {
+            rooms.logged(&operation, record.end.lsn);
+        }
     }
     Ok(committed.min(end))
 }
 
-/// Files that a node keeps for itself.
-const FILES_KEPT: u64 = 64;
-/// Where files run out before bytes do, each that can still be made counts as so many bytes.
-const FILE_BYTES: u64 = 1 << 20;
 /// A flush is asked for by whoever needs one; past this much it is started unasked.
 const SYNC_EAGERLY_BYTES: u64 = 4 << 20;
 

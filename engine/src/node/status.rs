@@ -54,7 +54,7 @@ impl Node {
     pub fn status(&self) -> NodeStatus {
         let control = self.control.get();
         let end = self.log.end();
-        let (log_free_bytes, store_free_bytes) = self.free_bytes();
+        let room = self.room();
         NodeStatus {
             node: self.config.node.to_string(),
             cluster: self.config.cluster.to_string(),
@@ -70,8 +70,8 @@ impl Node {
             checkpoint: control.checkpoint.lsn.0,
             peer_connected: self.peer_connected.load(Ordering::Relaxed),
             peer_applied: self.progress.peer_applied().0,
-            log_free_bytes,
-            store_free_bytes,
+            log_free_bytes: room.log_bytes,
+            store_free_bytes: room.store_bytes,
             directories: self
                 .config
                 .directories

@@ -9,13 +9,13 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use duolog_engine::node::{self, Node, NodeConfig};
 use duolog_engine::store::{Directory, LocalRules, Preset};
+use duolog_tests::wire::Wire;
 use duolog_wal::{ClusterId, Lsn, NodeId};
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -30,69 +30,21 @@ fn config(root: &Path, id: NodeId) -> NodeConfig {
     config
 }
 
-/// Copies the log from one node to the other and the acknowledgements back, until dropped.
-struct Wire {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Wire {
-    fn new(from: &Arc<Node>, to: &Arc<Node>) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (from, to, stop) = (Arc::clone(from), Arc::clone(to), Arc::clone(&over));
-        let (ring, rung) = std::sync::mpsc::channel();
-        let ring = Mutex::new(ring);
-        from.on_progress(Box::new(move || ring.lock().unwrap().send(()).unwrap_or(())));
-        let thread = std::thread::spawn(move || {
-            from.peer_connected(true);
-            to.begin_receiving();
-            let mut at = to.end().lsn;
-            while !stop.load(Ordering::Relaxed) {
-                let end = from.end().lsn;
-                if at < end {
-                    let mut bytes = Vec::new();
-                    from.read_raw(at, 64 << 10, &mut bytes).unwrap();
-                    to.receive(at, &bytes).unwrap();
-                    at = at.plus(bytes.len() as u64);
-                }
-                let durable = to.sync_received().unwrap();
-                from.peer_durable(
-                    from.leads().unwrap_or_default(),
-                    durable,
-                    to.applied(),
-                    u64::MAX,
-                )
-                .unwrap();
-                to.announce_committed(from.committed());
-                if at == end {
-                    rung.recv_timeout(Duration::from_millis(2)).ok();
-                }
-            }
-        });
-        Self { over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
 struct Pair {
     first: Arc<Node>,
     second: Arc<Node>,
     wire: Option<Wire>,
     mount: PathBuf,
-    dir: tempfile::TempDir,
+    /// None: stopped.
+    dir: Option<tempfile::TempDir>,
 }
 
 impl Pair {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::new_in(tempfile::tempdir().unwrap())
+    }
+
+    fn new_in(dir: tempfile::TempDir) -> Self {
         for (name, id) in [("one", NodeId::Node1), ("two", NodeId::Node2)] {
             let root = dir.path().join(name);
             fs::create_dir_all(&root).unwrap();
@@ -105,19 +57,35 @@ impl Pair {
         let open = |name, id| Node::open(config(&dir.path().join(name), id)).unwrap();
         let (first, second) = (open("one", NodeId::Node1), open("two", NodeId::Node2));
         second.follow();
-        let wire = Some(Wire::new(&first, &second));
+        let wire = Some(Wire::join(&first, &second));
         first.lead(true).unwrap();
         assert!(first.wait_ready(BOUND).unwrap());
         first.mount().unwrap();
         let mount = dir.path().join("one/data");
-        Self { first, second, wire, mount, dir }
+        Self { first, second, wire, mount, dir: Some(dir) }
     }
 
     fn stop(mut self) -> tempfile::TempDir {
         self.first.stop(BOUND).unwrap();
         self.wire.take();
         self.second.stop(BOUND).unwrap();
-        self.dir
+        self.dir.take().unwrap()
+    }
+}
+
+impl Pair {
+    fn path(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
+    }
+}
+
+impl Drop for Pair {
+    /// A test that fails leaves no mount: whoever looked into it later would hang.
+    fn drop(&mut self) {
+        if self.dir.is_some() {
+            self.first.unmount();
+            self.second.unmount();
+        }
     }
 }
 
@@ -212,7 +180,7 @@ fn an_fsync_waits_for_the_second_node() {
         std::thread::yield_now();
     }
     assert!(!done.is_finished() && pair.first.committed() < end);
-    pair.wire = Some(Wire::new(&pair.first, &pair.second));
+    pair.wire = Some(Wire::join(&pair.first, &pair.second));
     done.join().unwrap();
     assert!(pair.second.durable() >= end && pair.first.committed() >= end);
     assert_ne!(end, Lsn::ZERO);
@@ -394,7 +362,7 @@ fn a_file_that_nobody_has_open_is_opened_once_its_records_are_on_both_nodes() {
     });
     let opener = waiting.expect("an open of what only one node has must wait");
     assert!(pair.second.durable() < end);
-    pair.wire = Some(Wire::new(&pair.first, &pair.second));
+    pair.wire = Some(Wire::join(&pair.first, &pair.second));
     assert_eq!(opener.join().unwrap(), b"a commit that nobody was told of");
     assert!(pair.second.durable() >= end);
     pair.stop();
@@ -409,18 +377,91 @@ fn a_restarted_primary_is_not_ready_before_its_peer_has_its_whole_log() {
     pair.wire.take();
     file.write_all_at(b"here alone", 0).unwrap();
     drop(file);
-    let Pair { first, second, dir, .. } = pair;
+    let (second, dir) = (Arc::clone(&pair.second), pair.dir.take().unwrap());
     // Without its peer it cannot stop cleanly, and keeps what it has.
-    assert!(first.stop(Duration::from_millis(100)).is_err());
-    drop(first);
+    assert!(pair.first.stop(Duration::from_millis(100)).is_err());
+    drop(pair);
 
     let first = Node::open(config(&dir.path().join("one"), NodeId::Node1)).unwrap();
     first.lead(true).unwrap();
     assert!(!first.wait_ready(Duration::from_millis(200)).unwrap(), "the peer lacks the end");
-    let wire = Wire::new(&first, &second);
+    let wire = Wire::join(&first, &second);
     assert!(first.wait_ready(BOUND).unwrap());
     assert!(second.durable() >= first.end().lsn);
     first.stop(BOUND).unwrap();
     drop(wire);
     second.stop(BOUND).unwrap();
+}
+
+/// Files run out before bytes do, on the second node, which has yet to apply what makes them: the
+/// writer gets an error, and the second node finds room for all that was logged.
+#[test]
+fn files_yet_to_be_made_on_the_second_node_have_their_room_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, home) = (dir.path().join("two"), dir.path().join("two/state"));
+    fs::create_dir(&data).unwrap();
+    let small = Small::new(&data, c"nr_inodes=400");
+    fs::create_dir(&home).unwrap();
+    let pair = Pair::new_in(dir);
+    let at = |number: u32| pair.mount.join(format!("f{number}"));
+    let wire = pair.wire.as_ref().unwrap();
+    wire.withhold_commits(true);
+    let made = (0..2000).find(|number| fs::write(at(*number), b"").is_err());
+    let made = made.expect("files never run out");
+    assert!((100..400).contains(&made), "{made} files of 400");
+    assert!(pair.second.applied() < pair.first.applied(), "the second node has applied it all");
+    let full = fs::write(at(made), b"").unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+
+    wire.withhold_commits(false);
+    fs::remove_file(at(0)).unwrap();
+    let dir = pair.stop();
+    let names = |node: &str| tree(&dir.path().join(node).join(".data.duolog/data")).len();
+    assert_eq!((names("one"), names("two")), (made as usize - 1, made as usize - 1));
+    drop(small);
+}
+
+/// Free space and what was applied belong to one moment: what is applied after a look at the file
+/// system is no more free than before.
+#[test]
+fn room_shrinks_by_what_is_applied_after_the_look() {
+    const BYTES: u64 = 4 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let two = dir.path().join("two");
+    fs::create_dir(&two).unwrap();
+    let small = Small::new(&two, c"size=100m");
+    let pair = Pair::new_in(dir);
+    let file = fs::File::create(pair.mount.join("f")).unwrap();
+    file.sync_all().unwrap();
+    let before = pair.second.room();
+    file.write_all_at(&vec![7; 4 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    while pair.second.applied() < pair.first.end_lsn() {
+        std::thread::yield_now();
+    }
+    let after = pair.second.room();
+    assert!(after.store_bytes + BYTES <= before.store_bytes, "{before:?}, then {after:?}");
+    drop(file);
+    drop(pair.stop());
+    drop(small);
+}
+
+/// A file system of its own, in memory.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(path: &Path, options: &std::ffi::CStr) -> Self {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", path, "tmpfs", flags, options).unwrap();
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let detach = rustix::mount::UnmountFlags::DETACH;
+        if let Err(error) = rustix::mount::unmount(&self.0, detach) {
+            eprintln!("{} stays mounted: {error}", self.0.display());
+        }
+    }
 }

@@ -53,7 +53,7 @@ fn serve(node: &Arc<Node>, mount: &Path, turn: u8) -> Vec<u8> {
 #[test]
 fn roles_change_as_often_as_wanted_within_one_life() {
     let mut pair = Pair::new();
-    let mounts = ["one/data", "two/data"].map(|name| pair.dir.path().join(name));
+    let mounts = ["one/data", "two/data"].map(|name| pair.path().join(name));
     pair.first.unmount();
     let mut expected = Vec::new();
     for turn in 0..6_u8 {
@@ -74,7 +74,7 @@ fn roles_change_as_often_as_wanted_within_one_life() {
         enter(second, view);
         enter(prim, view);
         second.begin_view(view, CommitRule::Pair(view.num)).unwrap();
-        pair.wire = Some(Wire::new(second, prim));
+        pair.wire = Some(Wire::join(second, prim));
         assert!(second.wait_ready(BOUND).unwrap());
     }
     // node1 leads again after an even number of turns.
@@ -99,7 +99,7 @@ fn a_living_second_takes_over_with_everything_it_acknowledged() {
     pair.wire.take();
     alone(&pair.second, &pair.first);
     pair.second.mount().unwrap();
-    let mount = pair.dir.path().join("two/data");
+    let mount = pair.path().join("two/data");
     assert_eq!(fs::read(mount.join("f")).unwrap(), vec![7; 300_000]);
     fs::write(mount.join("g"), b"after it").unwrap();
     pair.second.stop(BOUND).unwrap();
@@ -197,7 +197,7 @@ fn a_proposal_that_fails_leaves_a_tail_that_can_be_cut() {
     pair.first.cut(common).unwrap();
     assert_eq!(pair.first.end(), common);
     alone(&pair.second, &pair.first);
-    pair.wire = Some(Wire::new(&pair.second, &pair.first));
+    pair.wire = Some(Wire::join(&pair.second, &pair.first));
     let end = pair.second.end();
     while pair.first.end() != end {
         std::thread::sleep(Duration::from_millis(1));

@@ -163,6 +163,11 @@ mod kind {
 }
 
 impl<'a> Operation<'a> {
+    /// Whether carrying it out takes a file of the file system.
+    pub const fn makes_file(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Symlink { .. } | Self::Unnamed { .. })
+    }
+
     /// The kind byte of its record.
     pub const fn kind(&self) -> u8 {
         match self {

@@ -157,6 +157,18 @@ pub fn decode_trusted(bytes: &[u8], at: Cursor) -> Result<Record<'_>, RecordErro
     Ok(header.record(whole, at))
 }
 
+/// The whole records that begin `bytes`, the first of them at `at`, as [`decode_trusted`] reads
+/// them; it ends before what is no record.
+pub fn split(bytes: &[u8], mut at: Cursor) -> impl Iterator<Item = Record<'_>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let record = decode_trusted(rest, at).ok()?;
+        at = record.end;
+        rest = &rest[HEADER_LEN + record.body.len()..];
+        Some(record)
+    })
+}
+
 /// The header of the record that must begin at `at`, and its bytes; the CRC is not looked at.
 fn whole(bytes: &[u8], at: Lsn) -> Result<(Header, &[u8]), RecordError> {
     let Some(header) = Header::read(bytes) else {

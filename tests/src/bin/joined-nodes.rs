@@ -11,13 +11,12 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use duolog_engine::node::{self, Node, NodeConfig};
 use duolog_engine::store::{Directory, LocalRules, Preset};
+use duolog_tests::wire::Wire;
 use duolog_wal::{ClusterId, NodeId};
 
 const BOUND: Duration = Duration::from_mins(1);
@@ -67,49 +66,13 @@ fn open(options: &Options, name: &str, id: NodeId) -> Arc<Node> {
     Node::open(config).unwrap()
 }
 
-/// Copies the log from one node to the other and the acknowledgements back, until told to end.
-fn join(from: &Arc<Node>, to: &Arc<Node>, over: &Arc<AtomicBool>) -> JoinHandle<()> {
-    let (from, to, over) = (Arc::clone(from), Arc::clone(to), Arc::clone(over));
-    let (ring, rung) = mpsc::channel();
-    let ring = Mutex::new(ring);
-    from.on_progress(Box::new(move || ring.lock().unwrap().send(()).unwrap_or(())));
-    std::thread::spawn(move || {
-        from.peer_connected(true);
-        to.begin_receiving();
-        let mut at = to.end().lsn;
-        while !over.load(Ordering::Relaxed) {
-            let end = from.end().lsn;
-            while at < end {
-                let mut bytes = Vec::new();
-                from.read_raw(at, 64 << 10, &mut bytes).unwrap();
-                to.receive(at, &bytes).unwrap();
-                at = at.plus(bytes.len() as u64);
-            }
-            let durable = to.sync_received().unwrap();
-            from.peer_durable(
-                from.leads().unwrap_or_default(),
-                durable,
-                to.applied(),
-                to.free_bytes().1,
-            )
-            .unwrap();
-            to.announce_committed(from.committed());
-            if at == from.end().lsn {
-                rung.recv_timeout(Duration::from_millis(2)).ok();
-            }
-            while rung.try_recv().is_ok() {}
-        }
-    })
-}
-
 fn main() {
     let options = options();
     assert_ne!(options.home, Path::new(""), "where to?");
     let first = open(&options, "one", NodeId::Node1);
     let second = open(&options, "two", NodeId::Node2);
     second.follow();
-    let over = Arc::new(AtomicBool::new(false));
-    let wire = join(&first, &second, &over);
+    let wire = Wire::join(&first, &second);
     first.lead(true).unwrap();
     assert!(first.wait_ready(BOUND).unwrap());
     first.mount().unwrap();
@@ -130,7 +93,6 @@ fn main() {
         }
     }
     first.stop(BOUND).unwrap();
-    over.store(true, Ordering::Relaxed);
-    wire.join().unwrap();
+    drop(wire);
     second.stop(BOUND).unwrap();
 }

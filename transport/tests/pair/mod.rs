@@ -319,6 +319,7 @@ impl Sink for Secondary {
             applied: state.committed,
             log_free_bytes: 1 << 40,
             store_free_bytes: 1 << 41,
+            store_free_files: 1 << 20,
         }
     }
 
