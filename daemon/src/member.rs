@@ -9,7 +9,8 @@ use anyhow::anyhow;
 
 use crate::base::Origin;
 use crate::config::{Config, Role};
-use crate::pair::{Guard, Pair};
+use crate::guardian::Tether;
+use crate::pair::{Guard, Pair, Unguarded};
 use crate::shell::{Event, Shell};
 use crate::status::Status;
 
@@ -30,24 +31,30 @@ pub(crate) enum Member {
 }
 
 impl Member {
-    pub(crate) fn fixed(config: Config, role: Role) -> Self {
+    /// What the configuration says, below `tether` if there is a guardian.
+    pub(crate) fn new(config: Config, tether: Option<Tether>) -> anyhow::Result<Self> {
+        // Without a peer there is nobody to share roles with.
+        let role = config.role.or_else(|| config.peer.is_none().then_some(Role::Prim));
+        let Some(role) = role else {
+            let guard: Arc<dyn Guard> = match tether {
+                Some(tether) => Arc::new(tether),
+                None => Arc::new(Unguarded),
+            };
+            return Ok(Self::Pair(Pair::new(config, guard)));
+        };
         let (say, events) = channel();
-        let shell = Arc::new(Shell::new(config, role));
-        Self::Fixed { shell, say, events: Mutex::new(Some(events)) }
-    }
-
-    pub(crate) fn pair(config: Config) -> Self {
-        Self::Pair(Pair::new(config))
+        let shell = Arc::new(Shell::new(config, role, tether)?);
+        Ok(Self::Fixed { shell, say, events: Mutex::new(Some(events)) })
     }
 
     /// Runs the node until its end. Blocks.
-    pub(crate) fn live(&self, guard: Arc<dyn Guard>) -> anyhow::Result<()> {
+    pub(crate) fn live(&self) -> anyhow::Result<()> {
         match self {
             Self::Fixed { shell, say, events } => {
                 let events = events.lock().unwrap_or_else(PoisonError::into_inner).take();
                 shell.live(say, &events.ok_or_else(|| anyhow!("a node lives once"))?)
             }
-            Self::Pair(pair) => pair.live(guard),
+            Self::Pair(pair) => pair.live(),
         }
     }
 

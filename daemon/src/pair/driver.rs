@@ -208,9 +208,6 @@ impl Driver {
                 if let Effect::Run { ticket, .. } = &effect {
                     self.running.insert(*ticket);
                 }
-                if let Effect::Cancel(ticket) = &effect {
-                    self.running.remove(ticket);
-                }
                 match self.hands.carry_out(effect, at, colour, asker) {
                     Ok(After::Nothing) => {}
                     Ok(After::LogChanged) => changed = true,

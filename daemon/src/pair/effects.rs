@@ -86,7 +86,6 @@ impl Hands {
             Effect::ToPeer(message) => self.post.to_peer(&message),
             Effect::ToWitness(question) => self.post.to_witness(&question),
             Effect::Run { task, ticket } => self.tasks.run(task, ticket),
-            Effect::Cancel(ticket) => self.tasks.cancel(ticket),
             Effect::Receipt(receipt) => self.receipts().begin(&receipt),
             Effect::Record(note) => {
                 if let Some(happened) = journal::say(&note, colour) {

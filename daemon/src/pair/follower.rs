@@ -1,11 +1,9 @@
 //! The follower's end of the link: takes the log of one life of the primary, and of no other.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
 
 use duolog_engine::log::LogError;
 use duolog_engine::node::{Node, NodeError};
@@ -17,9 +15,6 @@ use super::Input;
 use super::gate::Gate;
 use super::peer::Bond;
 use crate::link::{cursor_at, hello};
-
-/// How long free space on disk is taken as unchanged while nothing is applied.
-const FREE_FOR: Duration = Duration::from_millis(500);
 
 /// What may change while a connection stands.
 #[derive(Debug)]
@@ -44,16 +39,6 @@ pub(super) struct Follower {
     pub moved: Arc<AtomicBool>,
     /// End of the primary's log when this connection began.
     target: Lsn,
-    /// Free bytes for log and directories, when they were looked up, and what was applied then.
-    free: Cell<Option<Free>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Free {
-    at: Instant,
-    applied: Lsn,
-    log_bytes: u64,
-    store_bytes: u64,
 }
 
 impl Follower {
@@ -65,8 +50,7 @@ impl Follower {
         terms: Arc<Terms>,
         moved: Arc<AtomicBool>,
     ) -> Self {
-        let (target, free) = (Lsn::ZERO, Cell::new(None));
-        Self { node, gate, bond, say, terms, moved, target, free }
+        Self { node, gate, bond, say, terms, moved, target: Lsn::ZERO }
     }
 
     fn say(&self, input: Input) {
@@ -75,32 +59,15 @@ impl Follower {
     }
 
     fn ack(&self, durable: Lsn) -> Ack {
-        let view = ViewNum(self.terms.ack.load(Ordering::Acquire));
-        let free = self.free();
+        let room = self.node.room();
         Ack {
-            view,
+            view: ViewNum(self.terms.ack.load(Ordering::Acquire)),
             durable,
-            applied: free.applied,
-            log_free_bytes: free.log_bytes,
-            store_free_bytes: free.store_bytes,
+            applied: self.node.applied(),
+            log_free_bytes: room.log_bytes,
+            store_free_bytes: room.store_bytes,
+            store_free_files: room.store_files,
         }
-    }
-
-    /// Free space and what was applied, of one moment: the primary subtracts what is not applied
-    /// yet from the space.
-    fn free(&self) -> Free {
-        // What is applied while the space is looked up takes room that is not counted again.
-        let applied = self.node.applied();
-        if let Some(free) = self.free.get()
-            && free.applied == applied
-            && free.at.elapsed() < FREE_FOR
-        {
-            return free;
-        }
-        let (log_bytes, store_bytes) = self.node.free_bytes();
-        let free = Free { at: Instant::now(), applied, log_bytes, store_bytes };
-        self.free.set(Some(free));
-        free
     }
 
     fn sink_error(&self, error: NodeError) -> SinkError {

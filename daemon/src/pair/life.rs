@@ -33,6 +33,7 @@ const STOP: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) config: Config,
+    guard: Arc<dyn Guard>,
     inputs: Sender<Input>,
     heard: Mutex<Option<Receiver<Input>>>,
     pub(super) shown: Arc<Mutex<Option<Shown>>>,
@@ -51,10 +52,12 @@ pub(super) struct Parts {
 }
 
 impl Pair {
-    pub(crate) fn new(config: Config) -> Self {
+    /// A node that `guard` watches over.
+    pub(crate) fn new(config: Config, guard: Arc<dyn Guard>) -> Self {
         let (inputs, heard) = channel();
         Self {
             config,
+            guard,
             inputs,
             heard: Mutex::new(Some(heard)),
             shown: Arc::default(),
@@ -85,7 +88,7 @@ impl Pair {
     }
 
     /// Runs the node until its end. Blocks.
-    pub(crate) fn live(&self, guard: Arc<dyn Guard>) -> anyhow::Result<()> {
+    pub(crate) fn live(&self) -> anyhow::Result<()> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take();
         let heard = heard.ok_or_else(|| anyhow!("a node lives once"))?;
         let config = &self.config;
@@ -103,7 +106,7 @@ impl Pair {
             say.send(Input::Event(Event::ServicesFailed { cause })).ok();
         });
         let services = Services::new(&config.services, &config.state_dir, on_end)?;
-        let served = Arc::new(Served::new(node.clone(), services, guard));
+        let served = Arc::new(Served::new(node.clone(), services, self.guard.clone()));
         let post = Arc::new(Post::start(config, &self.bond, &self.inputs)?);
         let parts = Parts { node: node.clone(), served: served.clone(), post: post.clone() };
         if self.parts.set(parts).is_err() {

@@ -18,6 +18,7 @@ use duolog_engine::node::{Node, NodeError};
 use duolog_failover::{Lease, Now};
 
 use super::receipts::Started;
+use crate::guardian::{self, Tether};
 use crate::services::{KILL_LIMIT, ServiceStanding, Services, StartError, StopError};
 
 /// How often a wait for the log looks whether it was called off.
@@ -26,13 +27,34 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Whoever ends what is served when this process cannot.
-pub(crate) trait Guard: Send + Sync {
+pub(crate) trait Guard: std::fmt::Debug + Send + Sync {
     /// Mounts and services may be there from now on.
     fn serves(&self, incarnation: u64) -> io::Result<()>;
     /// Until when they may live.
     fn lease(&self, lease: Lease) -> io::Result<()>;
     /// They are gone.
     fn stopped(&self) -> io::Result<()>;
+}
+
+impl Guard for Tether {
+    fn serves(&self, incarnation: u64) -> io::Result<()> {
+        Self::serves(self, incarnation)
+    }
+
+    fn lease(&self, lease: Lease) -> io::Result<()> {
+        Self::lease(
+            self,
+            match lease {
+                Lease::None => guardian::Lease::None,
+                Lease::Until(end) => guardian::Lease::Until(end.0),
+                Lease::Endless => guardian::Lease::Endless,
+            },
+        )
+    }
+
+    fn stopped(&self) -> io::Result<()> {
+        Self::stopped(self)
+    }
 }
 
 /// Nobody: for a node that runs without a guardian.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use duolog_engine::node::Node;
+use duolog_engine::node::{Node, Room};
 use duolog_failover::Event;
 use duolog_transport::{Ack, Hello, LinkError, Refusal, Source};
 use duolog_wal::{Cursor, Lsn, ViewNum};
@@ -107,8 +107,12 @@ impl Source for Shipper {
     fn acknowledged(&mut self, ack: Ack) {
         {
             let Some(_inside) = self.gate.pass() else { return };
-            let free_bytes = ack.log_free_bytes.min(ack.store_free_bytes);
-            let counted = self.node.peer_durable(ack.view, ack.durable, ack.applied, free_bytes);
+            let room = Room {
+                log_bytes: ack.log_free_bytes,
+                store_bytes: ack.store_free_bytes,
+                store_files: ack.store_free_files,
+            };
+            let counted = self.node.peer_durable(ack.view, ack.durable, ack.applied, room);
             if let Err(error) = counted {
                 tracing::error!(%error, "an acknowledgement does not count");
                 return;

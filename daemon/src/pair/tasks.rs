@@ -73,11 +73,6 @@ impl Tasks {
         }
     }
 
-    /// Nobody waits for that task any more.
-    pub(super) fn cancel(&self, ticket: Ticket) {
-        self.served.call_off(ticket.0);
-    }
-
     fn begin(
         &self,
         name: &str,
