@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// List the failovers of this node: why, who decided, what was known, how long each step took.
+    Receipts(Receipts),
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.
     Keygen(Keygen),
     /// Make the configured directories replicated ones; nothing may have a file in them open.
@@ -87,6 +89,17 @@ pub(crate) struct Status {
     /// The node's configuration, which names its socket.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `duolog receipts`.
+#[derive(Args, Debug)]
+pub(crate) struct Receipts {
+    /// Which node; it need not run.
+    #[command(flatten)]
+    pub node: OfConfig,
+    /// As JSON, one line each.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `duolog keygen`.

@@ -46,6 +46,8 @@ pub(super) struct Hands {
     pub(super) receipts: Arc<Mutex<Receipts>>,
     pub(super) kept: Kept,
     pub(super) state_dir: PathBuf,
+    /// What a commit needs, also in a view that begins after it was said.
+    pub(super) rule: node::CommitRule,
 }
 
 impl Hands {
@@ -57,7 +59,12 @@ impl Hands {
         colour: Colour,
         asker: &mut Option<Asker>,
     ) -> Result<After, EffectError> {
-        tracing::debug!(?effect, "carries out");
+        let often = matches!(effect, Effect::ToPeer(_) | Effect::ToWitness(_) | Effect::Lease(_));
+        if often {
+            tracing::trace!(?effect, "carries out");
+        } else {
+            tracing::debug!(?effect, "carries out");
+        }
         match effect {
             Effect::Persist(register) => {
                 let (hi, conf, pend) = (register.hi, register.conf, register.pend);
@@ -68,15 +75,17 @@ impl Hands {
                 return Ok(After::LogChanged);
             }
             Effect::BeginView(view) => {
-                // What a commit needs in it is said next; until then nothing is one.
-                self.node.begin_view(view, node::CommitRule::Blocked)?;
+                self.node.begin_view(view, self.rule)?;
                 return Ok(After::LogChanged);
             }
-            Effect::Commit(rule) => self.node.commit_rule(match rule {
-                CommitRule::Blocked => node::CommitRule::Blocked,
-                CommitRule::Local => node::CommitRule::Local,
-                CommitRule::Pair { view } => node::CommitRule::Pair(view),
-            }),
+            Effect::Commit(rule) => {
+                self.rule = match rule {
+                    CommitRule::Blocked => node::CommitRule::Blocked,
+                    CommitRule::Local => node::CommitRule::Local,
+                    CommitRule::Pair { view } => node::CommitRule::Pair(view),
+                };
+                self.node.commit_rule(self.rule);
+            }
             Effect::Lease(lease) => {
                 if let Err(error) = self.tasks.served.lease(lease) {
                     tracing::error!(%error, "the guardian does not hear: it will fence too early");

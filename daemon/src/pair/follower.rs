@@ -37,8 +37,6 @@ pub(super) struct Follower {
     pub terms: Arc<Terms>,
     /// The driver has been told that the log moved and has not looked yet.
     pub moved: Arc<AtomicBool>,
-    /// End of the primary's log when this connection began.
-    target: Lsn,
 }
 
 impl Follower {
@@ -50,7 +48,7 @@ impl Follower {
         terms: Arc<Terms>,
         moved: Arc<AtomicBool>,
     ) -> Self {
-        Self { node, gate, bond, say, terms, moved, target: Lsn::ZERO }
+        Self { node, gate, bond, say, terms, moved }
     }
 
     fn say(&self, input: Input) {
@@ -135,9 +133,6 @@ impl Sink for Follower {
         // Read before: what is said of an older view counts for no more than it is.
         let ack = self.ack(Lsn::ZERO);
         let durable = self.node.sync_received().map_err(|error| self.sink_error(error))?;
-        if durable >= self.target {
-            self.bond.set_caught_up(true);
-        }
         self.log_moved();
         Ok(Ack { durable, ..ack })
     }
@@ -154,9 +149,7 @@ impl Sink for Follower {
 
     fn connected(&mut self, peer: &Hello, _from: Cursor) {
         let Some(_inside) = self.gate.pass() else { return };
-        self.target = peer.end.lsn;
         self.bond.connect(peer.incarnation);
-        self.bond.set_caught_up(self.node.durable() >= self.target);
         self.node.peer_connected(true);
         self.say(Input::Event(Event::LinkUp { incarnation: peer.incarnation, view: peer.view }));
     }

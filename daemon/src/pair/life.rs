@@ -82,6 +82,7 @@ impl Pair {
         self.inputs.send(Input::End).ok();
     }
 
+    #[expect(dead_code, reason = "the control socket does not take actions yet")]
     /// An operator acts. `None` when the node ends at this moment.
     pub(crate) fn act(&self, action: Action) -> Option<Result<(), Refused>> {
         ask(&self.inputs, action)
@@ -165,18 +166,20 @@ impl Pair {
             config.gateway,
         );
         let state_dir = config.state_dir.clone();
-        let hands = Hands { node: node.clone(), link, post, tasks, receipts, kept, state_dir };
+        let (node, rule) = (node.clone(), node::CommitRule::Blocked);
+        let hands =
+            Hands { node: node.clone(), link, post, tasks, receipts, kept, state_dir, rule };
         let known = node.register();
         let machine = Machine::new(
             config.node,
             node.incarnation(),
             Register { conf: known.conf, pend: known.pend, hi: known.hi },
-            log_facts(node),
+            log_facts(&node),
             settings,
             now(),
         );
         let (shown, heartbeat_ms) = (self.shown.clone(), config.pair.heartbeat_ms);
-        Ok(Driver::new(machine, node.clone(), hands, heard, moved, shown, heartbeat_ms))
+        Ok(Driver::new(machine, node, hands, heard, moved, shown, heartbeat_ms))
     }
 }
 

@@ -26,6 +26,7 @@ mod receipts;
 mod served;
 mod settings;
 mod shipper;
+mod show;
 mod standing;
 mod tasks;
 
@@ -34,8 +35,8 @@ use std::sync::mpsc::SyncSender;
 use duolog_failover::{Action, Event, Refused};
 
 pub(crate) use life::Pair;
-pub(crate) use receipts::list as receipts;
 pub(crate) use served::{Guard, Unguarded};
+pub(crate) use show::show_receipts;
 
 /// What reaches the driver.
 #[derive(Debug)]

@@ -40,7 +40,6 @@ const REFUSED_MS: u64 = 500;
 pub(super) struct Bond {
     /// Incarnation of the peer on the connection that stands; zero for none.
     connected: AtomicU64,
-    caught_up: AtomicBool,
     peer_whole: AtomicBool,
     state: Mutex<State>,
 }
@@ -58,15 +57,6 @@ impl Bond {
         self.connected.load(Ordering::Acquire) != 0
     }
 
-    /// Whether the second copy lacks next to nothing.
-    pub(super) fn caught_up(&self) -> bool {
-        self.caught_up.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_caught_up(&self, caught_up: bool) {
-        self.caught_up.store(caught_up, Ordering::Release);
-    }
-
     /// Whether the peer said that its directories are a whole copy.
     pub(super) fn peer_is_whole(&self) -> bool {
         self.peer_whole.load(Ordering::Acquire)
@@ -79,12 +69,10 @@ impl Bond {
 
     pub(super) fn connect(&self, incarnation: u64) {
         self.connected.store(incarnation, Ordering::Release);
-        self.set_caught_up(false);
     }
 
     pub(super) fn disconnect(&self) {
         self.connected.store(0, Ordering::Release);
-        self.set_caught_up(false);
     }
 
     /// Counters of the link as it is now, and why there is none.

@@ -68,7 +68,6 @@ impl Shipper {
         }
         let near = ack.durable.plus(NEAR_BYTES) >= self.node.end_lsn();
         let whole = near && self.bond.peer_is_whole();
-        self.bond.set_caught_up(whole);
         if whole && self.told.near.is_none_or(due) {
             self.told.near = Some(Instant::now());
             self.say(Event::CaughtUp);

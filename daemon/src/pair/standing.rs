@@ -2,10 +2,17 @@
 
 use std::sync::PoisonError;
 
-use duolog_failover::{DataSync as MachineSync, State as MachineState};
+use duolog_beat::PathStatus;
+use duolog_failover::{DataSync as MachineSync, Register, State as MachineState};
 
 use super::life::Pair;
-use crate::status::{self, DataSync, Directory, Positions, State, Status, ratio};
+use super::post::Post;
+use super::served::Served;
+use crate::config::Config;
+use crate::services::ServiceStanding;
+use crate::status::{
+    self, DataSync, Directory, Path, Positions, Service, State, Status, View, Views, ratio,
+};
 
 impl Pair {
     /// How the node stands now.
@@ -74,8 +81,43 @@ impl Pair {
                     mounted,
                 })
                 .collect(),
+            views: shown.as_ref().map(|shown| views(&shown.register)),
+            paths: parts.map(|parts| paths(config, &parts.post)).unwrap_or_default(),
+            services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
         }
     }
+}
+
+fn views(register: &Register) -> Views {
+    let view = |view: duolog_wal::View| View {
+        number: view.num.0,
+        primary: view.primary.number(),
+        pair: view.pair,
+        forced: view.forced,
+    };
+    Views { chosen: view(register.conf), proposed: register.pend.map(view), highest: register.hi.0 }
+}
+
+fn paths(config: &Config, post: &Post) -> Vec<Path> {
+    let own = config.paths.len();
+    let path = |(index, path): (usize, PathStatus)| Path {
+        local: path.local.to_string(),
+        remote: path.remote.to_string(),
+        witness: index >= own,
+        up: path.up,
+        round_trip_ms: path.round_trip_ms,
+        trouble: path.trouble,
+    };
+    post.paths().into_iter().enumerate().map(path).collect()
+}
+
+fn services(served: &Served) -> Vec<Service> {
+    let service = |standing: ServiceStanding| Service {
+        name: standing.service,
+        running: standing.running,
+        ended: standing.ended,
+    };
+    served.services().into_iter().map(service).collect()
 }
 
 const fn state(state: MachineState) -> State {

@@ -118,21 +118,21 @@ impl Node {
     }
 
     /// Waits until everything in the log is committed in the view that this node leads in, and
-    /// applied; `Ok(false)` when `limit` passed first. Before that a mount would show commits
-    /// that the peer may not have.
+    /// applied; `Ok(false)` when `limit` passed first, or another view of its own began. Before
+    /// that a mount would show commits that the peer may not have.
     ///
     /// # Errors
-    /// [`NodeError::NotLeading`] when it does not lead, or no longer in the same view.
+    /// [`NodeError::NotLeading`] when it does not lead.
     pub fn wait_ready(&self, limit: Duration) -> Result<bool, NodeError> {
         let view = self.leads().ok_or(NodeError::NotLeading)?;
         let end = self.log.end().lsn;
         self.progress.want(end);
         let wait = |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
         let ready = wait(Stage::Committed)? && wait(Stage::Applied)?;
-        if self.leads() != Some(view) {
-            return Err(NodeError::NotLeading);
+        match self.leads() {
+            None => Err(NodeError::NotLeading),
+            Some(now) => Ok(ready && now == view),
         }
-        Ok(ready)
     }
 
     /// Mounts every replicated directory over its empty mount point. Files that are kept
