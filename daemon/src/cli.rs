@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Status(Status),
     /// List the failovers of this node: why, who decided, what was known, how long each step took.
     Receipts(Receipts),
+    /// Run a witness until SIGTERM or SIGINT: the third voice of many pairs, on one UDP port.
+    Witness(OfWitness),
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.
     Keygen(Keygen),
     /// Make the configured directories replicated ones; nothing may have a file in them open.
@@ -59,6 +61,14 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct OfConfig {
     /// The node's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `duolog witness`.
+#[derive(Args, Debug)]
+pub(crate) struct OfWitness {
+    /// The witness's configuration (TOML).
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }

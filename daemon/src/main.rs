@@ -26,6 +26,7 @@ mod setup;
 mod shell;
 mod standing;
 mod status;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
         Command::Receipts(options) => pair::show_receipts(&options)?,
+        Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,
