@@ -27,7 +27,7 @@ pub(crate) enum Member {
         events: Mutex<Option<Receiver<Event>>>,
     },
     /// The machine decides.
-    Pair(Pair),
+    Pair(Box<Pair>),
 }
 
 impl Member {
@@ -40,7 +40,7 @@ impl Member {
                 Some(tether) => Arc::new(tether),
                 None => Arc::new(Unguarded),
             };
-            return Ok(Self::Pair(Pair::new(config, guard)));
+            return Ok(Self::Pair(Box::new(Pair::new(config, guard))));
         };
         let (say, events) = channel();
         let shell = Arc::new(Shell::new(config, role, tether)?);

@@ -16,9 +16,10 @@ use tokio::sync::oneshot;
 use crate::cli::Run;
 use crate::config::Config;
 use crate::control::{Answer, Listener, Question, Reply};
-use crate::guardian::{self, Fence, FromGuardian, Tether};
+use crate::guardian::{self, Farewell, Fence, FromGuardian, Tether};
 use crate::member::Member;
 use crate::mounts;
+use crate::pair::LastWord;
 
 /// Runs the node until it was stopped or failed; returns the exit code.
 pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
@@ -35,7 +36,9 @@ pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
         let tether = Tether::take().context("only a guardian starts a guarded node")?;
         return live(config, false, Some(tether));
     }
-    guardian::run(&config, file, log_json, options.with_parent, None).map(ExitCode::from)
+    let last = LastWord::new(&config)?;
+    let farewell = last.as_ref().map(|last| last as &dyn Farewell);
+    guardian::run(&config, file, log_json, options.with_parent, farewell).map(ExitCode::from)
 }
 
 /// The daemon's life.
@@ -71,7 +74,8 @@ async fn supervise(
     if let Some(tether) = &tether {
         // Nobody listens any more when the process ends.
         let heard = move |word| tell.send(word).unwrap_or_default();
-        tether.listen(Fence::new(&config), None, heard).context("cannot listen to the guardian")?;
+        let last = LastWord::new(&config)?.map(|last| Box::new(last) as Box<dyn Farewell>);
+        tether.listen(Fence::new(&config), last, heard).context("cannot listen to the guardian")?;
     }
     let member = Arc::new(Member::new(config, tether)?);
     let (end, mut ended) = oneshot::channel();

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use duolog_engine::disk::{DirDisk, replace};
 use duolog_failover::{Kept as Change, Now};
@@ -58,9 +58,7 @@ impl Kept {
                 self.maintenance_until_ms = until.map(|until| wall_ms() + until.since(now));
             }
         }
-        let dir = state_dir.join(DIRECTORY);
-        std::fs::create_dir_all(&dir)?;
-        let disk = DirDisk::open(&dir)?;
+        let disk = small_files(&state_dir.join(DIRECTORY))?;
         replace(&disk, NAME, &serde_json::to_vec_pretty(self)?)?;
         Ok(())
     }
@@ -72,12 +70,29 @@ impl Kept {
     }
 }
 
+/// Opens a directory for small files of the node, made if it is not there. One that is in use is
+/// waited for a little: a process that is being started holds every lock of this one for a moment.
+pub(super) fn small_files(dir: &Path) -> io::Result<DirDisk> {
+    std::fs::create_dir_all(dir)?;
+    let begun = Instant::now();
+    loop {
+        match DirDisk::open(dir) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < IN_USE => {
+                std::thread::park_timeout(IN_USE / 100);
+            }
+            disk => return disk,
+        }
+    }
+}
+
+/// How long a directory may be in use.
+const IN_USE: Duration = Duration::from_secs(1);
+
 fn place(state_dir: &Path) -> PathBuf {
     state_dir.join(DIRECTORY).join(NAME)
 }
 
 /// The wall clock.
-#[expect(clippy::disallowed_methods, reason = "it labels, and outlives a boot; nothing is timed")]
 pub(super) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

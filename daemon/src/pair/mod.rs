@@ -15,6 +15,7 @@
 
 mod driver;
 mod effects;
+mod farewell;
 mod follower;
 mod gate;
 mod journal;
@@ -34,6 +35,7 @@ use std::sync::mpsc::SyncSender;
 
 use duolog_failover::{Action, Event, Refused};
 
+pub(crate) use farewell::LastWord;
 pub(crate) use life::Pair;
 pub(crate) use served::{Guard, Unguarded};
 pub(crate) use show::show_receipts;

@@ -17,7 +17,7 @@ use duolog_failover::{Decider, Now, Promotion, Receipt as Decision, Ticket};
 use duolog_wal::{Cursor, Lsn, View};
 use serde::{Deserialize, Serialize};
 
-use super::kept::wall_ms;
+use super::kept::{small_files, wall_ms};
 
 /// Receipts that are kept.
 const KEPT: usize = 200;
@@ -94,9 +94,9 @@ pub(crate) struct Promoted {
     /// Fingerprint of the log there, where the log still tells it.
     pub acknowledged_chain: Option<String>,
     /// End of the log that was promoted.
-    pub promoted_lsn: u64,
+    pub log_end_lsn: u64,
     /// Its fingerprint.
-    pub promoted_chain: String,
+    pub log_end_chain: String,
     /// How long each step took.
     pub phases_ms: Phases,
     /// `serves`, `under way`, or why it does not serve.
@@ -164,12 +164,12 @@ impl Receipts {
         fingerprint: Fingerprint,
     ) -> io::Result<Self> {
         let dir = place(state_dir);
-        fs::create_dir_all(&dir)?;
+        let disk = small_files(&dir)?;
         let next = numbers(&dir)?.last().map_or(1, |last| last + 1);
         let (orders, written) = channel();
         let thread = std::thread::Builder::new()
             .name("duolog-receipts".into())
-            .spawn(move || write_all(&dir, &written, &fingerprint))?;
+            .spawn(move || write_all(&disk, &dir, &written, &fingerprint))?;
         Ok(Self { node, incarnation, next, open: None, orders: Some(orders), thread: Some(thread) })
     }
 
@@ -183,8 +183,8 @@ impl Receipts {
             base_view: view(&decision.base),
             acknowledged_lsn: decision.acknowledged.0,
             acknowledged_chain: None,
-            promoted_lsn: decision.promoted.lsn.0,
-            promoted_chain: decision.promoted.chain.to_string(),
+            log_end_lsn: decision.promoted.lsn.0,
+            log_end_chain: decision.promoted.chain.to_string(),
             phases_ms: Phases {
                 silence: decision.asked.since(decision.last_heard),
                 asking: decision.decided.since(decision.asked),
@@ -288,7 +288,7 @@ impl Drop for Receipts {
     }
 }
 
-fn write_all(dir: &Path, orders: &Receiver<Order>, fingerprint: &Fingerprint) {
+fn write_all(disk: &DirDisk, dir: &Path, orders: &Receiver<Order>, fingerprint: &Fingerprint) {
     for order in orders {
         let entry = match order {
             Order::Write(entry) => entry,
@@ -300,15 +300,14 @@ fn write_all(dir: &Path, orders: &Receiver<Order>, fingerprint: &Fingerprint) {
                 entry
             }
         };
-        if let Err(error) = write(dir, &entry) {
+        if let Err(error) = write(disk, dir, &entry) {
             tracing::error!(%error, number = entry.number, "a receipt is lost");
         }
     }
 }
 
-fn write(dir: &Path, entry: &Entry) -> io::Result<()> {
-    let disk = DirDisk::open(dir)?;
-    replace(&disk, &name(entry.number), &serde_json::to_vec_pretty(entry)?)?;
+fn write(disk: &DirDisk, dir: &Path, entry: &Entry) -> io::Result<()> {
+    replace(disk, &name(entry.number), &serde_json::to_vec_pretty(entry)?)?;
     let numbers = numbers(dir)?;
     for old in &numbers[..numbers.len().saturating_sub(KEPT)] {
         disk.remove(&name(*old))?;
@@ -434,7 +433,7 @@ mod tests {
         let Happened::Promoted(promoted) = &entry.what else { panic!("{entry:?}") };
         assert_eq!(promoted.why, "primary lost");
         assert!(promoted.decided_by.ends_with("abc"), "{}", promoted.decided_by);
-        assert_eq!((promoted.acknowledged_lsn, promoted.promoted_lsn), (70, 80));
+        assert_eq!((promoted.acknowledged_lsn, promoted.log_end_lsn), (70, 80));
         assert_eq!(promoted.acknowledged_chain, Some(Chain(7).to_string()));
         let phases = Phases {
             silence: 1_000,

@@ -139,9 +139,9 @@ impl Served {
     /// step took, also when one fails.
     pub(super) fn start(&self, number: u64, started: &mut Started) -> Result<(), ServeError> {
         let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
-        let go_on = || match self.called_off.load(Ordering::Acquire) > number {
-            true => Err(ServeError::CalledOff),
-            false => Ok(()),
+        let go_on = || {
+            let called_off = self.called_off.load(Ordering::Acquire) > number;
+            if called_off { Err(ServeError::CalledOff) } else { Ok(()) }
         };
         go_on()?;
         while !self.node.wait_ready(LOOK_EVERY)? {

@@ -36,12 +36,12 @@ fn text(entry: &Entry) -> String {
         Happened::Promoted(promoted) => {
             let (why, by) = (&promoted.why, &promoted.decided_by);
             writeln!(out, "promoted: {why}; decided by {by}; view {}", promoted.view).ok();
-            let (known, end) = (Lsn(promoted.acknowledged_lsn), Lsn(promoted.promoted_lsn));
+            let (known, end) = (Lsn(promoted.acknowledged_lsn), Lsn(promoted.log_end_lsn));
             let chain = promoted.acknowledged_chain.as_deref().unwrap_or("unknown");
             writeln!(
                 out,
                 "    known acknowledged up to {known} (fingerprint {chain}), promoted {end} ({})",
-                promoted.promoted_chain
+                promoted.log_end_chain
             )
             .ok();
             writeln!(out, "    {}; {}", promoted.outcome, phases(&promoted.phases_ms)).ok();

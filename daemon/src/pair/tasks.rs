@@ -12,6 +12,9 @@ use super::Input;
 use super::receipts::Receipts;
 use super::served::{ServeError, Served, beginning};
 
+/// How long the gateway may take to answer.
+const GATEWAY_LIMIT: Duration = Duration::from_secs(1);
+
 /// Begins tasks.
 #[derive(Debug)]
 pub(super) struct Tasks {
@@ -109,9 +112,8 @@ fn in_full(error: &ServeError) -> String {
 }
 
 fn check(gateway: Option<IpAddr>) -> Result<(), String> {
-    match gateway {
-        // Without one the check counts as passed.
-        None => Ok(()),
-        Some(address) => Err(format!("the gateway {address} cannot be asked")),
-    }
+    // Without one the check counts as passed.
+    let Some(address) = gateway else { return Ok(()) };
+    duolog_beat::gateway::check(address, GATEWAY_LIMIT)
+        .map_err(|error| format!("the gateway {address} does not answer: {error}"))
 }
