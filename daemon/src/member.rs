@@ -4,11 +4,14 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::anyhow;
 
+use crate::actions::{Refusal, Target, Wish};
 use crate::base::Origin;
 use crate::config::{Config, Role};
+use crate::control::{Answer, Reply};
 use crate::guardian::Tether;
 use crate::pair::{Guard, Pair, Unguarded};
 use crate::shell::{Event, Shell};
@@ -72,6 +75,18 @@ impl Member {
         match self {
             Self::Fixed { shell, .. } => shell.status(),
             Self::Pair(pair) => pair.status(),
+        }
+    }
+
+    /// An operator acts on this node, the other one or both.
+    pub(crate) fn act(&self, wish: Wish, target: Target, who: String, wait: Duration) -> Reply {
+        match self {
+            Self::Fixed { shell, .. } => {
+                let node = shell.config.node.number();
+                let why = Refusal::FixedRole;
+                Reply::At(Answer::Refused(format!("node{node} refuses: {why}")))
+            }
+            Self::Pair(pair) => pair.act(wish, target, who, wait),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::fs::Mode;
@@ -91,6 +92,9 @@ async fn supervise(
     let answer = Arc::new(move |question: Question| match question {
         Question::Status => Reply::At(Answer::Status(Box::new(asked.status()))),
         Question::Base { dest } => asked.origin().take_base(dest),
+        Question::Act { wish, node, who, wait_ms } => {
+            asked.act(wish, node, who, Duration::from_millis(wait_ms))
+        }
     });
     let mut stopping = false;
     loop {

@@ -24,6 +24,7 @@ mod life;
 mod peer;
 mod post;
 mod receipts;
+mod seat;
 mod served;
 mod settings;
 mod shipper;

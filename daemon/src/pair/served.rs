@@ -121,6 +121,11 @@ impl Served {
         self.serving.load(Ordering::Acquire)
     }
 
+    /// Whether anything is served, or not yet ended.
+    pub(super) fn anything(&self) -> bool {
+        self.serving() || self.services.running() || self.node.is_mounted()
+    }
+
     /// How the services stand.
     pub(super) fn services(&self) -> Vec<ServiceStanding> {
         self.services.standing()
