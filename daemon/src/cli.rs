@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Maintenance(Maintenance),
     /// List the writes that were cut off this node's log and kept.
     Branches(Listing),
+    /// List the failovers of this node: why, who decided, what was known, how long each step took.
+    Receipts(Receipts),
     /// Run a witness until SIGTERM or SIGINT: the third voice of many pairs, on one UDP port.
     Witness(OfWitness),
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.
@@ -124,6 +126,17 @@ pub(crate) struct Status {
     /// The node's configuration, which names its socket.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `duolog receipts`.
+#[derive(Args, Debug)]
+pub(crate) struct Receipts {
+    /// Which node; it need not run.
+    #[command(flatten)]
+    pub node: OfConfig,
+    /// As JSON, one line each.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `duolog keygen`.
