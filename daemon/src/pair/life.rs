@@ -167,12 +167,7 @@ impl Pair {
         let kept = Kept::load(&config.state_dir);
         let settings = settings(config, &kept);
         settings.check().context("[pair]")?;
-        let tasks = Tasks::new(
-            served,
-            receipts.clone(),
-            self.inputs.clone(),
-            config.gateway,
-        );
+        let tasks = Tasks::new(served, receipts.clone(), self.inputs.clone(), config.gateway);
         let state_dir = config.state_dir.clone();
         let (node, rule) = (node.clone(), node::CommitRule::Blocked);
         let hands =
