@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// List the failovers of this node: why, who decided, what was known, how long each step took.
+    Receipts(Receipts),
     /// Have a node go to work: serve, or follow the one that serves.
     Start(Start),
     /// Have a node stop serving and take part in nothing; the other one takes over at once.
@@ -62,8 +64,6 @@ pub(crate) enum Command {
     Maintenance(Maintenance),
     /// List the writes that were cut off this node's log and kept.
     Branches(Listing),
-    /// List the failovers of this node: why, who decided, what was known, how long each step took.
-    Receipts(Receipts),
     /// Run a witness until SIGTERM or SIGINT: the third voice of many pairs, on one UDP port.
     Witness(OfWitness),
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.

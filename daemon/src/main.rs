@@ -58,6 +58,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
+        Command::Receipts(options) => pair::show_receipts(&options)?,
         Command::Start(options) => return act::run(&options.common, &options.wish()),
         Command::Stop(options) => return act::run(&options, &Wish::Stop),
         Command::Restart(options) => return act::run(&options, &Wish::Restart),
@@ -75,7 +76,6 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         }
         Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
         Command::Branches(options) => branches::run(&options)?,
-        Command::Receipts(options) => pair::show_receipts(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Log(options) => return log::run(&options.verb).map(achieved),

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use crate::actions::serve::Actions;
-use crate::actions::words::OtherNode;
-use crate::actions::{ActError, Refusal, Seat, Target, Wish};
+use crate::actions::{Refusal, Target, Wish};
 use crate::base::Origin;
 use crate::config::{Config, Role};
 use crate::control::{Answer, Reply};
@@ -32,12 +30,7 @@ pub(crate) enum Member {
         events: Mutex<Option<Receiver<Event>>>,
     },
     /// The machine decides.
-    Pair {
-        /// The node.
-        pair: Arc<Pair>,
-        /// What operators want of it and of the other one.
-        actions: Actions,
-    },
+    Pair(Box<Pair>),
 }
 
 impl Member {
@@ -50,12 +43,7 @@ impl Member {
                 Some(tether) => Arc::new(tether),
                 None => Arc::new(Unguarded),
             };
-            let peer = config.peer.as_ref().map(|_| config.node.peer());
-            let pair = Arc::new(Pair::new(config, guard));
-            let other = peer.map(|peer| OtherNode::new(peer, pair.words.clone()));
-            let other = other.map(|other| Arc::new(other) as Arc<dyn Seat + Send + Sync>);
-            let actions = Actions::new(pair.clone(), other);
-            return Ok(Self::Pair { pair, actions });
+            return Ok(Self::Pair(Box::new(Pair::new(config, guard))));
         };
         let (say, events) = channel();
         let shell = Arc::new(Shell::new(config, role, tether)?);
@@ -69,7 +57,7 @@ impl Member {
                 let events = events.lock().unwrap_or_else(PoisonError::into_inner).take();
                 shell.live(say, &events.ok_or_else(|| anyhow!("a node lives once"))?)
             }
-            Self::Pair { pair, .. } => pair.live(),
+            Self::Pair(pair) => pair.live(),
         }
     }
 
@@ -78,7 +66,7 @@ impl Member {
         match self {
             // It may have failed at this moment; then its end is next.
             Self::Fixed { say, .. } => drop(say.send(Event::Stop)),
-            Self::Pair { pair, .. } => pair.end(),
+            Self::Pair(pair) => pair.end(),
         }
     }
 
@@ -86,19 +74,19 @@ impl Member {
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::Fixed { shell, .. } => shell.status(),
-            Self::Pair { pair, .. } => pair.status(),
+            Self::Pair(pair) => pair.status(),
         }
     }
 
-    /// Begins what an operator wants.
+    /// An operator acts on this node, the other one or both.
     pub(crate) fn act(&self, wish: Wish, target: Target, who: String, wait: Duration) -> Reply {
         match self {
             Self::Fixed { shell, .. } => {
                 let node = shell.config.node.number();
-                let error = ActError::Refused { node, why: Refusal::FixedRole };
-                Reply::At(Answer::Refused(error.to_string()))
+                let why = Refusal::FixedRole;
+                Reply::At(Answer::Refused(format!("node{node} refuses: {why}")))
             }
-            Self::Pair { actions, .. } => actions.begin(wish, target, who, wait),
+            Self::Pair(pair) => pair.act(wish, target, who, wait),
         }
     }
 
@@ -110,7 +98,7 @@ impl Member {
                 config: shell.config.clone(),
                 copying: shell.copying.clone(),
             },
-            Self::Pair { pair, .. } => Origin {
+            Self::Pair(pair) => Origin {
                 node: pair.node().cloned(),
                 config: pair.config.clone(),
                 copying: pair.copying.clone(),

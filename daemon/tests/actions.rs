@@ -181,7 +181,7 @@ impl Pair {
         let text = String::from_utf8(output.stdout).unwrap();
         let last = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         let promoted = |entry: &Value| entry["event"] == "promoted";
-        let last: Option<Value> = last.filter(promoted).last();
+        let last: Option<Value> = last.filter(promoted).next_back();
         last.unwrap_or_else(|| panic!("no promotion in {text}"))["why"].as_str().unwrap().to_owned()
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use duolog_beat::WORD_MAX;
@@ -60,9 +60,8 @@ pub(crate) trait Answering: Send + Sync {
 pub(crate) type SendWord = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// The words between the nodes.
-#[derive(Default)]
 pub(crate) struct Words {
-    send: OnceLock<SendWord>,
+    send: SendWord,
     waiting: Mutex<HashMap<u64, SyncSender<Answer>>>,
     /// What was asked lately, with the answer once there is one.
     asked: Mutex<VecDeque<(u64, Option<Answer>)>>,
@@ -75,11 +74,8 @@ impl std::fmt::Debug for Words {
 }
 
 impl Words {
-    /// Says words by `send` from now on; before that they are lost.
-    pub(crate) fn carry(&self, send: SendWord) {
-        if self.send.set(send).is_err() {
-            tracing::error!("words are carried by somebody else already");
-        }
+    pub(crate) fn new(send: SendWord) -> Self {
+        Self { send, waiting: Mutex::default(), asked: Mutex::default() }
     }
 
     /// Takes in a word of the other node. Never blocks: what takes its time is done on a thread.
@@ -140,11 +136,7 @@ impl Words {
 
     fn say(&self, word: &Word) {
         match serde_json::to_vec(word) {
-            Ok(bytes) if bytes.len() <= WORD_MAX => {
-                if let Some(send) = self.send.get() {
-                    send(&bytes);
-                }
-            }
+            Ok(bytes) if bytes.len() <= WORD_MAX => (self.send)(&bytes),
             Ok(bytes) => tracing::error!(bytes = bytes.len(), "too long for a word"),
             Err(error) => tracing::error!(%error, "not to be said"),
         }
@@ -225,6 +217,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::status::{DataSync, State};
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     type Place = Arc<OnceLock<Arc<Words>>>;
@@ -261,11 +254,8 @@ mod tests {
                 }
             })
         };
-        for (end, to) in [(&here, &there), (&there, &here)] {
-            let words = Arc::new(Words::default());
-            words.carry(way(to, lost));
-            end.set(words).unwrap();
-        }
+        here.set(Arc::new(Words::new(way(&there, lost)))).unwrap();
+        there.set(Arc::new(Words::new(way(&here, lost)))).unwrap();
         (here.get().unwrap().clone(), node)
     }
 

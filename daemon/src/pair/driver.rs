@@ -111,7 +111,6 @@ impl Driver {
             self.step(Event::Operator(Action::Maintenance(Some(until))), &mut None);
         }
         loop {
-            self.publish();
             if self.has_ended() {
                 return Ok(self.hands);
             }
@@ -209,6 +208,8 @@ impl Driver {
         while let Some(event) = next.take() {
             let at = now();
             let effects = self.machine.step(at, event);
+            // Before anybody is answered, so that they see what came of what they asked.
+            self.publish();
             let colour = self.machine.standing().colour;
             let mut changed = false;
             for effect in effects {

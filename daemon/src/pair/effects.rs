@@ -2,7 +2,7 @@
 //! step is not carried out.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use duolog_engine::node::{self, Node, NodeError};
@@ -138,14 +138,4 @@ pub(super) fn log_facts(node: &Node) -> LogFacts {
         history,
         complete: true,
     }
-}
-
-/// Asks for an action and waits for the answer.
-pub(super) fn ask(
-    inputs: &Sender<super::Input>,
-    action: duolog_failover::Action,
-) -> Option<Result<(), Refused>> {
-    let (asker, answer) = std::sync::mpsc::sync_channel(1);
-    inputs.send(super::Input::Act(action, asker)).ok()?;
-    answer.recv().ok()
 }

@@ -8,21 +8,25 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use duolog_beat::now;
 use duolog_engine::node::{self, Node};
-use duolog_failover::{Action, Event, Machine, Refused, Register};
+use duolog_failover::{Event, Machine, Register};
 use duolog_wal::{View, ViewNum};
 
 use super::Input;
 use super::driver::{Driver, Shown, watch};
-use super::effects::{Hands, ask, log_facts};
+use super::effects::{Hands, log_facts};
 use super::kept::Kept;
 use super::peer::{Bond, PeerLink};
 use super::post::Post;
 use super::receipts::Receipts;
+use super::seat::Here;
 use super::served::{Guard, Served};
 use super::settings::settings;
 use super::tasks::Tasks;
-use crate::actions::words::Words;
+use crate::actions::serve::Actions;
+use crate::actions::words::{Answering, OtherNode, Words};
+use crate::actions::{Target, Wish};
 use crate::config::Config;
+use crate::control::Reply;
 use crate::notify;
 use crate::services::{Ended, Services};
 use crate::shell::node_config;
@@ -35,13 +39,18 @@ const STOP: Duration = Duration::from_secs(10);
 pub(crate) struct Pair {
     pub(crate) config: Config,
     guard: Arc<dyn Guard>,
+    /// This node, as operators act on it.
+    here: Arc<Here>,
+    /// To and from the operators of the other node.
+    words: Arc<Words>,
+    actions: Actions,
+    post: Arc<Post>,
+    served: Arc<OnceLock<Arc<Served>>>,
     inputs: Sender<Input>,
     heard: Mutex<Option<Receiver<Input>>>,
     pub(super) shown: Arc<Mutex<Option<Shown>>>,
     pub(super) bond: Arc<Bond>,
     parts: OnceLock<Parts>,
-    /// What is said to the other node's daemon, and heard from it.
-    pub(crate) words: Arc<Words>,
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
 }
@@ -51,28 +60,47 @@ pub(crate) struct Pair {
 pub(super) struct Parts {
     pub(super) node: Arc<Node>,
     pub(super) served: Arc<Served>,
-    pub(super) post: Arc<Post>,
 }
 
 impl Pair {
     /// A node that `guard` watches over.
     pub(crate) fn new(config: Config, guard: Arc<dyn Guard>) -> Self {
         let (inputs, heard) = channel();
+        let (shown, served, post) = (Arc::default(), Arc::default(), Arc::new(Post::default()));
+        let here = Arc::new(Here {
+            node: config.node,
+            inputs: inputs.clone(),
+            shown: Arc::clone(&shown),
+            served: Arc::clone(&served),
+        });
+        let says = Arc::clone(&post);
+        let words = Arc::new(Words::new(Box::new(move |word| says.word(word))));
+        let other = OtherNode::new(config.node.peer(), words.clone());
+        let actions = Actions::new(here.clone(), Some(Arc::new(other)));
         Self {
+            here,
+            words,
+            actions,
+            post,
+            served,
             config,
             guard,
             inputs,
             heard: Mutex::new(Some(heard)),
-            shown: Arc::default(),
+            shown,
             bond: Arc::default(),
             parts: OnceLock::new(),
-            words: Arc::default(),
             copying: Arc::default(),
         }
     }
 
     pub(super) fn parts(&self) -> Option<&Parts> {
         self.parts.get()
+    }
+
+    /// How the paths of heartbeats stand.
+    pub(super) fn post(&self) -> &Post {
+        &self.post
     }
 
     /// The node, once it is open.
@@ -86,13 +114,13 @@ impl Pair {
         self.inputs.send(Input::End).ok();
     }
 
-    /// An operator acts. `None` when the node ends at this moment.
-    pub(super) fn carry_out(&self, action: Action) -> Option<Result<(), Refused>> {
-        ask(&self.inputs, action)
+    /// An operator acts on this node, the other one or both.
+    pub(crate) fn act(&self, wish: Wish, target: Target, who: String, wait: Duration) -> Reply {
+        self.actions.begin(wish, target, who, wait)
     }
 
     /// Runs the node until its end. Blocks.
-    pub(crate) fn live(self: &Arc<Self>) -> anyhow::Result<()> {
+    pub(crate) fn live(&self) -> anyhow::Result<()> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take();
         let heard = heard.ok_or_else(|| anyhow!("a node lives once"))?;
         let config = &self.config;
@@ -111,18 +139,13 @@ impl Pair {
         });
         let services = Services::new(&config.services, &config.state_dir, on_end)?;
         let served = Arc::new(Served::new(node.clone(), services, self.guard.clone()));
-        let post = Arc::new(Post::start(config, &self.bond, &self.inputs, self.hearing())?);
-        let carrier = Arc::downgrade(&post);
-        self.words.carry(Box::new(move |word| {
-            if let Some(post) = carrier.upgrade() {
-                post.word(word);
-            }
-        }));
-        let parts = Parts { node: node.clone(), served: served.clone(), post: post.clone() };
-        if self.parts.set(parts).is_err() {
+        let answering: Arc<dyn Answering> = self.here.clone();
+        self.post.start(config, &self.bond, &self.inputs, &self.words, &answering)?;
+        let parts = Parts { node: node.clone(), served: served.clone() };
+        if self.parts.set(parts).is_err() || self.served.set(served.clone()).is_err() {
             unreachable!("a node lives once");
         }
-        let driver = self.driver(&node, served.clone(), post, heard)?;
+        let driver = self.driver(&node, served.clone(), heard)?;
         let ended = driver.run();
         // Whatever came: nothing is served by a process that is about to end.
         served.call_off(u64::MAX - 1);
@@ -144,7 +167,6 @@ impl Pair {
         &self,
         node: &Arc<Node>,
         served: Arc<Served>,
-        post: Arc<Post>,
         heard: Receiver<Input>,
     ) -> anyhow::Result<Driver> {
         let config = &self.config;
@@ -168,7 +190,7 @@ impl Pair {
         let settings = settings(config, &kept);
         settings.check().context("[pair]")?;
         let tasks = Tasks::new(served, receipts.clone(), self.inputs.clone(), config.gateway);
-        let state_dir = config.state_dir.clone();
+        let (post, state_dir) = (self.post.clone(), config.state_dir.clone());
         let (node, rule) = (node.clone(), node::CommitRule::Blocked);
         let hands =
             Hands { node: node.clone(), link, post, tasks, receipts, kept, state_dir, rule };

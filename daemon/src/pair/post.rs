@@ -1,7 +1,7 @@
 //! Heartbeats and the machine's messages, to and from the other node and the witness.
 
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use duolog_beat::{Beat, BeatConfig, Heard, Path, PathStatus, Secret, WitnessAt};
@@ -9,24 +9,28 @@ use duolog_failover::{Event, Message, Question};
 
 use super::Input;
 use super::peer::Bond;
+use crate::actions::words::{Answering, Words};
 use crate::config::Config;
 
 /// Says and hears; silent where there is no other node.
 #[derive(Debug, Default)]
 pub(super) struct Post {
-    beat: Option<Beat>,
+    beat: OnceLock<Beat>,
 }
 
 impl Post {
-    /// Begins to hear; what is heard goes to `say`, words of the other daemon to `hearing`.
+    /// Begins to hear; what is heard goes to `say`, words to `words`.
     pub(super) fn start(
+        &self,
         config: &Config,
         bond: &Arc<Bond>,
         say: &Sender<Input>,
-        hearing: impl Fn(&[u8]) + Send + 'static,
-    ) -> anyhow::Result<Self> {
-        let Some(settings) = beat_config(config)? else { return Ok(Self::default()) };
+        words: &Arc<Words>,
+        answering: &Arc<dyn Answering>,
+    ) -> anyhow::Result<()> {
+        let Some(settings) = beat_config(config)? else { return Ok(()) };
         let (bond, say) = (bond.clone(), say.clone());
+        let (words, answering) = (words.clone(), answering.clone());
         let beat = Beat::start(&settings, move |heard| {
             let inputs = match heard {
                 Heard::Peer(message) => {
@@ -40,7 +44,7 @@ impl Post {
                     [lives, Some(Input::Event(Event::Peer(message)))]
                 }
                 Heard::Word(word) => {
-                    hearing(&word);
+                    words.hear(&word, &answering);
                     [None, None]
                 }
                 Heard::Witness(reply) => [None, Some(Input::Event(Event::Witness(reply)))],
@@ -60,31 +64,34 @@ impl Post {
                 say.send(input).ok();
             }
         })?;
-        Ok(Self { beat: Some(beat) })
-    }
-
-    pub(super) fn to_peer(&self, message: &Message) {
-        if let Some(beat) = &self.beat {
-            beat.to_peer(message);
+        if self.beat.set(beat).is_err() {
+            unreachable!("a node begins to hear once");
         }
+        Ok(())
     }
 
-    /// Sends a word to the other node's daemon. May be lost.
+    /// Sends a word to the other node; may be lost.
     pub(super) fn word(&self, word: &[u8]) {
-        if let Some(beat) = &self.beat {
+        if let Some(beat) = self.beat.get() {
             beat.word_to_peer(word);
         }
     }
 
+    pub(super) fn to_peer(&self, message: &Message) {
+        if let Some(beat) = self.beat.get() {
+            beat.to_peer(message);
+        }
+    }
+
     pub(super) fn to_witness(&self, question: &Question) {
-        if let Some(beat) = &self.beat {
+        if let Some(beat) = self.beat.get() {
             beat.to_witness(question);
         }
     }
 
     /// How each path stands, in the order of the configuration, the witness's last.
     pub(super) fn paths(&self) -> Vec<PathStatus> {
-        self.beat.as_ref().map(Beat::paths).unwrap_or_default()
+        self.beat.get().map(Beat::paths).unwrap_or_default()
     }
 }
 

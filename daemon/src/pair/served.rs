@@ -121,14 +121,14 @@ impl Served {
         self.serving.load(Ordering::Acquire)
     }
 
+    /// Whether anything is served, or not yet ended.
+    pub(super) fn anything(&self) -> bool {
+        self.serving() || self.services.running() || self.node.is_mounted()
+    }
+
     /// How the services stand.
     pub(super) fn services(&self) -> Vec<ServiceStanding> {
         self.services.standing()
-    }
-
-    /// Whether anything is served, or has not ended yet.
-    pub(super) fn is_there(&self) -> bool {
-        self.services.running() || self.node.status().mounted
     }
 
     pub(super) fn lease(&self, lease: Lease) -> io::Result<()> {

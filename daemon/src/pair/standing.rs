@@ -82,7 +82,7 @@ impl Pair {
                 })
                 .collect(),
             views: shown.as_ref().map(|shown| views(&shown.register)),
-            paths: parts.map(|parts| paths(config, &parts.post)).unwrap_or_default(),
+            paths: paths(config, self.post()),
             services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
         }
     }
@@ -120,7 +120,7 @@ fn services(served: &Served) -> Vec<Service> {
     served.services().into_iter().map(service).collect()
 }
 
-const fn state(state: MachineState) -> State {
+pub(super) const fn state(state: MachineState) -> State {
     match state {
         MachineState::Prim => State::Prim,
         MachineState::Second => State::Second,
@@ -130,7 +130,7 @@ const fn state(state: MachineState) -> State {
     }
 }
 
-const fn sync(sync: MachineSync) -> DataSync {
+pub(super) const fn sync(sync: MachineSync) -> DataSync {
     match sync {
         MachineSync::Uptodate => DataSync::Uptodate,
         MachineSync::NotUptodate => DataSync::NotUptodate,

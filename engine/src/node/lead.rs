@@ -263,6 +263,7 @@ impl Node {
         let complete = result.is_ok() && checkpoint.is_ok();
         self.end_threads();
         if complete {
+            self.note_census()?;
             self.control.update(|control| control.stopped_cleanly = true)?;
         }
         result.and(checkpoint)

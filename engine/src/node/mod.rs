@@ -15,6 +15,7 @@ mod adopt;
 mod apply;
 mod base;
 
+mod census;
 mod checkpoint;
 mod error;
 mod file_ids;
@@ -148,6 +149,8 @@ pub struct Node {
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
+    /// What others changed while the node was stopped.
+    changed: Mutex<census::Changed>,
     mounts: Mutex<Vec<Session>>,
     /// Of the mounts, and of those that are being taken away: what can abort them.
     connections: Mutex<Vec<Arc<Connection>>>,
@@ -194,6 +197,16 @@ impl Node {
         let known = control.get();
         let (log, recovered) =
             Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        let store = Store::open(&config.directories, config.cluster, config.node)?;
+        for path in store.strangers() {
+            tracing::warn!(
+                path = %path.display(),
+                "this was put into the directory behind Duolog's back: it is neither shown nor \
+                 replicated; move it away and copy it back through the mount"
+            );
+        }
+        let (changed, resync) = resync::after_stop(&log, &store, &known, resync)
+            .map_err(|source| NodeError::File { path: config.state_dir.clone(), source })?;
         // What is half resynchronised holds no moment of the log: nothing is applied to it.
         let held = resync.is_some_and(|state| state.is_open());
         let rooms = Rooms::default();
@@ -209,14 +222,6 @@ impl Node {
             replay_bytes = committed.since(known.checkpoint.lsn),
             "the log is recovered"
         );
-        let store = Store::open(&config.directories, config.cluster, config.node)?;
-        for path in store.strangers() {
-            tracing::warn!(
-                path = %path.display(),
-                "this was put into the directory behind Duolog's back: it is neither shown nor \
-                 replicated; move it away and copy it back through the mount"
-            );
-        }
         control.update(|control| {
             control.incarnation += 1;
             control.stopped_cleanly = false;
@@ -239,6 +244,7 @@ impl Node {
             next_pin: AtomicU64::new(0),
             folding: fold::Folding::new(Place::new(&config.state_dir)),
             resync: resync::Seat::new(resync),
+            changed: Mutex::new(changed),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),
