@@ -179,9 +179,8 @@ impl Pair {
     fn why(&self, node: usize) -> String {
         let output = self.duolog(node, &["receipts", "--json"]);
         let text = String::from_utf8(output.stdout).unwrap();
-        let last = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let promoted = |entry: &Value| entry["event"] == "promoted";
-        let last: Option<Value> = last.filter(promoted).next_back();
+        let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let last = entries.rev().find(|entry| entry["event"] == "promoted");
         last.unwrap_or_else(|| panic!("no promotion in {text}"))["why"].as_str().unwrap().to_owned()
     }
 }
