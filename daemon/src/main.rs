@@ -1,42 +1,48 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
-//! exit code: 0 done, 1 failed, 2 the command line is wrong.
+//! exit code: 0 done, 1 failed, 2 the command line is wrong, 3 fenced,
+//! 4 not done in time.
 
+mod act;
+mod actions;
 mod base;
 mod bench;
+mod branches;
 mod cli;
 mod config;
 mod control;
 mod demo;
+mod guardian;
 mod keygen;
 mod link;
 mod log;
 mod logging;
+mod member;
 mod mounts;
 mod notify;
-#[allow(dead_code, reason = "services and guardian are its users")]
+mod pair;
 mod processes;
 mod run;
-#[allow(dead_code, reason = "run by the thread that owns the failover machine")]
 mod services;
 mod setup;
 mod shell;
 mod standing;
 mod status;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use actions::Wish;
 use cli::{Cli, Command};
 use config::Config;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::begin(cli.log_json);
-    match perform(cli.command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match perform(cli.command, cli.log_json) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("duolog: {error:#}");
             ExitCode::FAILURE
@@ -44,20 +50,40 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether what was asked for was achieved; an error says why not and what to do.
-fn perform(command: Command) -> anyhow::Result<bool> {
+/// The exit code; an error says why what was asked for was not achieved, and what to do.
+fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
+    let achieved = |all| if all { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     match command {
-        Command::Run(options) => run::run(&options)?,
+        Command::Run(options) => return run::run(&options, log_json),
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
+        Command::Receipts(options) => pair::show_receipts(&options)?,
+        Command::Start(options) => return act::run(&options.common, &options.wish()),
+        Command::Stop(options) => return act::run(&options, &Wish::Stop),
+        Command::Restart(options) => return act::run(&options, &Wish::Restart),
+        Command::Swap(options) => return act::run(&options.common(), &options.wish()),
+        Command::ForceStart(options) => return act::run(&options.common(), &options.wish()),
+        Command::SplitBrain(options) => return act::run(&options.common(), &options.wish()),
+        Command::Failover(options) => {
+            return act::run(&options.common, &Wish::Failover { on: options.on() });
+        }
+        Command::StartAtBoot(options) => {
+            return act::run(&options.common, &Wish::StartAtBoot { on: options.on() });
+        }
+        Command::AutoRejoin(options) => {
+            return act::run(&options.common, &Wish::AutoRejoin { on: options.on() });
+        }
+        Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
+        Command::Branches(options) => branches::run(&options)?,
+        Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
-        Command::Log(options) => return log::run(&options.verb),
+        Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,
-        Command::Demo(options) => return demo::run(&options),
+        Command::Demo(options) => return demo::run(&options).map(achieved),
         Command::DemoWriter(options) => demo::write(&options)?,
     }
-    Ok(true)
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show_status(options: &cli::Status) -> anyhow::Result<()> {

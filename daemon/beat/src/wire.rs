@@ -4,7 +4,8 @@
 //! without gaps. A `bool` is 0 or 1, an `Option` a `bool` and the value if there is one, a list
 //! its length in one byte and its items, a [`View`] 32 bytes as in the control block. What is
 //! left over, or does not read, refuses the whole. The version is the datagram's. Each list is
-//! written once and serves both ways; `tests` below keep the bytes.
+//! written once and serves both ways; `tests` below keep the bytes. A payload that begins with
+//! 0xff is none of these: the rest is a word of one daemon to the other, which nobody here reads.
 
 use duolog_failover::message::{
     Ask, Beat, Gone, HISTORY_MAX, Prop, Refusal, WitnessAnswer, WitnessBeat,
@@ -18,6 +19,10 @@ use crate::packet::PAYLOAD_MAX;
 pub const NUMBER_LEN: usize = 8;
 /// Most bytes of a message.
 pub const MESSAGE_MAX: usize = PAYLOAD_MAX - NUMBER_LEN;
+/// First byte of a payload that is no message of the machine but a word for the daemon.
+pub(crate) const WORD: u8 = 0xff;
+/// Most bytes of a word.
+pub const WORD_MAX: usize = MESSAGE_MAX - 1;
 /// Most bytes of a witness's reply: a question leaves room for it.
 pub const REPLY_MAX: usize = 96;
 
@@ -107,7 +112,7 @@ fields!(Ask: view, base, nonce, failover_ms);
 fields!(WitnessAnswer: witness, reg, incarnation, sent, lease);
 fields!(Beat:
     incarnation, sent, conf, pend, hi, lease, serves, follows, state, stopped, end, durable,
-    committed, complete, history, frozen, failover, maintenance_ms
+    committed, complete, history, frozen, won, failover, maintenance_ms
 );
 
 /// One byte for each variant without fields.

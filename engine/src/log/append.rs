@@ -102,10 +102,16 @@ impl<F> Tail<F> {
         push_view(&mut self.history, entry);
     }
 
+    /// The view in force at `at`, and those that began before.
+    pub(super) fn views_before(&self, at: Lsn) -> (ViewNum, Vec<HistoryEntry>) {
+        let before = self.history.iter().filter(|entry| entry.start < at);
+        let history: Vec<_> = before.copied().collect();
+        (history.last().map_or(self.first_view, |entry| entry.num), history)
+    }
+
     /// Forgets the views that began at `at` or later.
     pub(super) fn forget_views_from(&mut self, at: Lsn) {
-        self.history.retain(|entry| entry.start < at);
-        self.view = self.history.last().map_or(self.first_view, |entry| entry.num);
+        (self.view, self.history) = self.views_before(at);
     }
 }
 
@@ -321,13 +327,18 @@ impl<D: Disk> Shared<D> {
         // which begins where it did.
         let replaces = tail.open.first.lsn == tail.end.lsn;
         let new = segment::begin(&self.disk, spare, &header, self.options.capacity(), replaces);
-        let new = Arc::new(new.inspect_err(|_| self.discard(&name))?);
+        let new = new.inspect_err(|_| {
+            self.discard(&name);
+            self.spares().placed();
+        });
+        let new = Arc::new(new?);
         let mut segments = self.segments.write().expect(UNBROKEN);
         if replaces {
             segments.pop();
         }
         segments.push(Arc::clone(&new));
         drop(segments);
+        self.spares().placed();
         let old = std::mem::replace(&mut tail.open, new);
         let unsynced = &mut tail.unsynced;
         if unsynced.open && !replaces {
