@@ -1,24 +1,27 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
-//! exit code: 0 done, 1 failed, 2 the command line is wrong, 3 fenced.
+//! exit code: 0 done, 1 failed, 2 the command line is wrong, 3 fenced,
+//! 4 not done in time.
 
+mod act;
+mod actions;
 mod base;
 mod bench;
+mod branches;
 mod cli;
 mod config;
 mod control;
 mod demo;
-#[allow(dead_code, reason = "the daemon of a pair is its user")]
 mod guardian;
 mod keygen;
 mod link;
 mod log;
 mod logging;
+mod member;
 mod mounts;
 mod notify;
-#[allow(dead_code, reason = "services and guardian are its users")]
+mod pair;
 mod processes;
 mod run;
-#[allow(dead_code, reason = "run by the thread that owns the failover machine")]
 mod services;
 mod setup;
 mod shell;
@@ -31,6 +34,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use actions::Wish;
 use cli::{Cli, Command};
 use config::Config;
 
@@ -54,6 +58,24 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
+        Command::Receipts(options) => pair::show_receipts(&options)?,
+        Command::Start(options) => return act::run(&options.common, &options.wish()),
+        Command::Stop(options) => return act::run(&options, &Wish::Stop),
+        Command::Restart(options) => return act::run(&options, &Wish::Restart),
+        Command::Swap(options) => return act::run(&options.common(), &options.wish()),
+        Command::ForceStart(options) => return act::run(&options.common(), &options.wish()),
+        Command::SplitBrain(options) => return act::run(&options.common(), &options.wish()),
+        Command::Failover(options) => {
+            return act::run(&options.common, &Wish::Failover { on: options.on() });
+        }
+        Command::StartAtBoot(options) => {
+            return act::run(&options.common, &Wish::StartAtBoot { on: options.on() });
+        }
+        Command::AutoRejoin(options) => {
+            return act::run(&options.common, &Wish::AutoRejoin { on: options.on() });
+        }
+        Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
+        Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Log(options) => return log::run(&options.verb).map(achieved),

@@ -15,6 +15,7 @@ mod adopt;
 mod apply;
 mod base;
 
+mod census;
 mod checkpoint;
 mod error;
 mod file_ids;
@@ -33,12 +34,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, ViewNum};
+use duolog_wal::{
+    ClusterId, Cursor, HistoryEntry, Lsn, NodeId, Operation, RecordStream, Time, ViewNum,
+};
 
 pub use self::adopt::{Adopted, adopt, adopt_base, leave};
 pub use self::base::{BaseReport, Pin};
@@ -52,6 +55,7 @@ pub(crate) use self::resync::begin_control;
 pub use self::room::Room;
 use self::room::Rooms;
 pub use self::status::NodeStatus;
+use crate::dirty::map::Place;
 use crate::disk::DirDisk;
 use crate::fuse::{Connection, Session};
 use crate::log::{Appended, ControlFile, Log, LogOptions};
@@ -76,6 +80,11 @@ pub struct NodeConfig {
     pub unacknowledged_max_bytes: u64,
     /// Log kept for recovery beyond what the node itself needs.
     pub recovery_window_bytes: u64,
+    /// Whether there is another node, for which the log is kept while it is away.
+    pub has_peer: bool,
+    /// Disk that the log and what is remembered of it may take while the peer is away; one segment
+    /// more for what is being written.
+    pub retention_bytes: u64,
     /// Threads that read requests of one mount, 1 or 2.
     pub reader_threads: u8,
     /// Optional features of the kernel's FUSE to do without; for tests.
@@ -101,6 +110,8 @@ impl NodeConfig {
             checkpoint_bytes: 256 << 20,
             unacknowledged_max_bytes: 64 << 20,
             recovery_window_bytes: 0,
+            has_peer: false,
+            retention_bytes: 16 << 30,
             reader_threads: 2,
             masked_fuse_flags: 0,
             suid_and_devices: false,
@@ -132,10 +143,14 @@ pub struct Node {
     /// Where the apply thread is; held while it applies a record.
     applying: Mutex<Cursor>,
     /// Positions from which on the log must be kept, for whoever reads it.
-    pins: Mutex<BTreeMap<u64, Lsn>>,
+    pins: Mutex<BTreeMap<u64, base::Pinned>>,
+    next_pin: AtomicU64,
+    folding: fold::Folding,
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
+    /// What others changed while the node was stopped.
+    changed: Mutex<census::Changed>,
     mounts: Mutex<Vec<Session>>,
     /// Of the mounts, and of those that are being taken away: what can abort them.
     connections: Mutex<Vec<Arc<Connection>>>,
@@ -182,6 +197,16 @@ impl Node {
         let known = control.get();
         let (log, recovered) =
             Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        let store = Store::open(&config.directories, config.cluster, config.node)?;
+        for path in store.strangers() {
+            tracing::warn!(
+                path = %path.display(),
+                "this was put into the directory behind Duolog's back: it is neither shown nor \
+                 replicated; move it away and copy it back through the mount"
+            );
+        }
+        let (changed, resync) = resync::after_stop(&log, &store, &known, resync)
+            .map_err(|source| NodeError::File { path: config.state_dir.clone(), source })?;
         // What is half resynchronised holds no moment of the log: nothing is applied to it.
         let held = resync.is_some_and(|state| state.is_open());
         let rooms = Rooms::default();
@@ -197,14 +222,6 @@ impl Node {
             replay_bytes = committed.since(known.checkpoint.lsn),
             "the log is recovered"
         );
-        let store = Store::open(&config.directories, config.cluster, config.node)?;
-        for path in store.strangers() {
-            tracing::warn!(
-                path = %path.display(),
-                "this was put into the directory behind Duolog's back: it is neither shown nor \
-                 replicated; move it away and copy it back through the mount"
-            );
-        }
         control.update(|control| {
             control.incarnation += 1;
             control.stopped_cleanly = false;
@@ -224,7 +241,10 @@ impl Node {
             rooms,
             applying: Mutex::new(applied),
             pins: Mutex::new(BTreeMap::new()),
+            next_pin: AtomicU64::new(0),
+            folding: fold::Folding::new(Place::new(&config.state_dir)),
             resync: resync::Seat::new(resync),
+            changed: Mutex::new(changed),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),
@@ -284,6 +304,7 @@ impl Node {
         if appended.end.since(self.progress.durable()) > SYNC_EAGERLY_BYTES {
             self.progress.want(appended.end);
         }
+        self.look_for_room(appended.end);
         self.wake();
         Ok(appended)
     }
@@ -358,6 +379,12 @@ impl Node {
     pub fn starts(&self) -> Vec<Cursor> {
         let starts = self.log.history().into_iter().rev().take(4);
         starts.filter_map(|entry| self.log.cursor_at(entry.start).ok().flatten()).collect()
+    }
+
+    /// The views that began in the log up to its end, oldest first, as far as a segment's header
+    /// can tell.
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        self.log.history()
     }
 
     /// Appends at most `max_bytes` of the log from `from` on to `out`.
