@@ -77,8 +77,7 @@ impl Scene {
     }
 
     fn mend(&mut self, what: &str) {
-        self.cluster.mend();
-        self.cluster.wait_pair();
+        self.cluster.make_whole();
         self.goes_on(what);
         let survived = self.cluster.check_now();
         println!("{what}: {survived:?}");

@@ -112,8 +112,8 @@ impl Campaign {
     }
 
     /// Waits for a whole pair; says who serves.
-    fn whole(&self) -> Result<usize, String> {
-        let whole = wait::within(2 * LIMIT, || self.cluster.whole());
+    fn whole(&mut self) -> Result<usize, String> {
+        let whole = self.cluster.try_make_whole();
         whole.ok_or_else(|| {
             let said =
                 self.cluster.nodes.each_ref().map(duolog_tests::hosts::machine::Machine::said);

@@ -46,8 +46,7 @@ fn main() {
             let before: BTreeSet<_> =
                 cluster.receipts().iter().map(|it| (it.node, it.number)).collect();
             let ms = measure(&mut cluster, loss);
-            cluster.mend();
-            cluster.wait_pair();
+            cluster.make_whole();
             assert!(clients.wait_for_commit(LIMIT).is_some(), "clients are not served");
             println!("run {run}: {name} {ms} ms");
             results.entry(name).or_default().push(ms);

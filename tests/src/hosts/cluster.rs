@@ -296,6 +296,33 @@ impl Cluster {
         at_client(&self.client, || connect(serving, "postgres").ok().map(|_| serving))
     }
 
+    /// Waits for the same as [`Self::wait_pair`], and does meanwhile what operators do: a node
+    /// whose processes have ended, or that stopped because it cannot go on, is started again.
+    ///
+    /// # Panics
+    /// When that is not so in time, with what both say.
+    pub fn make_whole(&mut self) -> usize {
+        let found = self.try_make_whole();
+        found.unwrap_or_else(|| panic!("no pair in time:\n{}", self.states()))
+    }
+
+    /// The same; `None` when the time is over.
+    pub fn try_make_whole(&mut self) -> Option<usize> {
+        self.mend();
+        wait::within(LIMIT, || {
+            for node in &mut self.nodes {
+                if node.status().is_some_and(|status| status.state == "STOP") {
+                    node.stop();
+                }
+                if !node.runs() {
+                    node.wait_ended();
+                    node.start();
+                }
+            }
+            self.whole()
+        })
+    }
+
     /// Waits until one node serves, whatever the other one does, and the server takes commands.
     ///
     /// # Panics
