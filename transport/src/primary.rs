@@ -274,6 +274,9 @@ impl<S: Source> Dialer<S> {
         sent: Lsn,
     ) -> Result<(), LinkError> {
         let (count, newest) = acks.take(read, sent)?;
+        for hashed in acks.hashed.drain(..) {
+            self.source.hashed(hashed);
+        }
         if let Some(ack) = newest {
             self.source.acknowledged(ack);
             self.shared.stats.acks(count, connection.rtt());
@@ -348,6 +351,8 @@ struct Acks {
     bytes: [u8; ACKS_READ],
     len: usize,
     durable: Lsn,
+    /// What came in besides and was not handed on.
+    hashed: Vec<Hashed>,
 }
 
 impl Acks {
@@ -365,6 +370,10 @@ impl Acks {
         let (count, rest_at) = (whole.len(), self.len - rest.len());
         let mut newest = None;
         for bytes in whole {
+            if let Some(hashed) = Hashed::decode(bytes)? {
+                self.hashed.push(hashed);
+                continue;
+            }
             let ack = Ack::decode(bytes)?;
             if ack.durable > sent {
                 return Err(AckError::PastSent { durable: ack.durable, sent }.into());
