@@ -47,7 +47,7 @@ const PIECES: usize = 32;
 /// How often what was hashed is told.
 const HASHED_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the secondary looks whether it has something new to tell while nothing comes in.
-const STANDING_INTERVAL: Duration = Duration::from_secs(1);
+const STANDING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Keeps a sink reachable.
 pub(crate) struct Listener<S> {

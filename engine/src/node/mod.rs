@@ -40,7 +40,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, ViewNum};
+use duolog_wal::{
+    ClusterId, Cursor, HistoryEntry, Lsn, NodeId, Operation, RecordStream, Time, ViewNum,
+};
 
 pub use self::adopt::{Adopted, adopt, adopt_base, leave};
 pub use self::base::{BaseReport, Pin};
@@ -381,6 +383,12 @@ impl Node {
     pub fn starts(&self) -> Vec<Cursor> {
         let starts = self.log.history().into_iter().rev().take(4);
         starts.filter_map(|entry| self.log.cursor_at(entry.start).ok().flatten()).collect()
+    }
+
+    /// The views that began in the log up to its end, oldest first, as far as a segment's header
+    /// can tell.
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        self.log.history()
     }
 
     /// Appends at most `max_bytes` of the log from `from` on to `out`.

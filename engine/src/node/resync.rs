@@ -185,8 +185,9 @@ impl Node {
         self.resync.inner().joiner = Some((from, Instant::now()));
     }
 
-    pub(crate) fn is_mounted(&self) -> bool {
-        !self.mounts.lock().expect(POISON).is_empty()
+    /// Whether there are mounts, or some that are still being taken away.
+    pub fn is_mounted(&self) -> bool {
+        !self.connections.lock().expect(POISON).is_empty()
     }
 
     /// From here on nothing is applied, until [`Node::begin_again`]. What is being applied is
