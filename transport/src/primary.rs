@@ -28,6 +28,7 @@ use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
 use crate::frame::RAW_MAX;
 use crate::handshake::{Hello, Meeting, Refusal, meet, of_this_pair};
+use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Packer;
 use crate::settings::{Compression, DialConfig};
@@ -189,7 +190,8 @@ impl<S: Source> Dialer<S> {
         acks: RecvStream,
         from: Lsn,
     ) -> Result<Infallible, LinkError> {
-        let mut acks = Acks { stream: acks, bytes: [0; ACKS_READ], len: 0, durable: from };
+        let (bytes, hashed) = ([0; ACKS_READ], Vec::new());
+        let mut acks = Acks { stream: acks, bytes, len: 0, durable: from, hashed };
         let mut flow = Flow::new(from, &self.config);
         let mut frame = [Bytes::new()];
         let mut timer = pin!(sleep(Duration::ZERO));

@@ -6,8 +6,8 @@ use duolog_wal::{Cursor, Lsn};
 
 use crate::ack::Ack;
 use crate::error::LinkError;
-use crate::hash::Hashed;
 use crate::handshake::{Hello, Refusal};
+use crate::hash::Hashed;
 
 /// The secondary's log, as its link sees it.
 ///
