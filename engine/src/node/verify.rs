@@ -306,8 +306,8 @@ impl Node {
     }
 
     fn pace(&self, how: &Verifying, began: Instant, bytes: u64) {
-        if how.bytes_per_s > 0 {
-            let due = Duration::from_millis(bytes.saturating_mul(1000) / how.bytes_per_s);
+        if let Some(millis) = bytes.saturating_mul(1000).checked_div(how.bytes_per_s) {
+            let due = Duration::from_millis(millis);
             // Ends early when the node does.
             self.wait_failure(due.saturating_sub(began.elapsed()));
         }
