@@ -135,6 +135,7 @@ fn hello(node: &Node) -> Hello {
         durable: node.durable(),
         first: node.first(),
         starts: node.starts(),
+        whole: !node.standing().is_copying(),
     }
 }
 
