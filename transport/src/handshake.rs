@@ -13,7 +13,7 @@
 //! ```
 //! Where the primary can (`Source::resync`), it sends Resync in the place of such a Refused, and of
 //! Start and Cut to a secondary whose copy is not whole; and a secondary that can (`Sink::resync`)
-//! answers a cut that it cannot make by NeedsResync, which is answered by Resync:
+//! answers a cut that it cannot make by `NeedsResync`, which is answered by Resync:
 //!
 //! ```text
 //!    Resync ────────────────────────────>  Sink::resync                            else Refused

@@ -15,7 +15,7 @@ use pair::{
 };
 
 /// A primary that has no longer what the secondary lacks, both able to resynchronise.
-fn apart(what: Resync) -> (Node, Node) {
+fn apart(what: &Resync) -> (Node, Node) {
     let (primary, secondary) = Pair::nodes();
     secondary.change(|state| state.log.append(b"its own"));
     primary.change(|state| {
@@ -24,7 +24,7 @@ fn apart(what: Resync) -> (Node, Node) {
         state.first = state.log.end().lsn;
     });
     for node in [&primary, &secondary] {
-        node.change(|state| state.resync = what.clone());
+        node.change(|state| state.resync.clone_from(what));
     }
     (primary, secondary)
 }
@@ -48,7 +48,7 @@ fn goes_on(pair: Pair) {
 #[test]
 fn a_secondary_whose_log_cannot_go_on_is_resynchronised() {
     for compression in [Compression::Off, Compression::Always] {
-        let (primary, secondary) = apart(whole());
+        let (primary, secondary) = apart(&whole());
         goes_on(Pair::of(primary, secondary, &Tuning { compression, ..quick() }));
     }
 }
@@ -88,7 +88,7 @@ fn a_secondary_that_cannot_cut_is_resynchronised() {
 #[test]
 fn a_resynchronisation_that_is_not_possible_now_is_refused_and_tried_again() {
     for primary_says in [true, false] {
-        let (primary, secondary) = apart(whole());
+        let (primary, secondary) = apart(&whole());
         let unwilling = if primary_says { primary.clone() } else { secondary.clone() };
         unwilling.change(|state| state.resync = Resync::NotNow("the cook is out"));
         let pair = Pair::of(primary, secondary, &quick());
@@ -110,7 +110,7 @@ fn a_resynchronisation_that_is_not_possible_now_is_refused_and_tried_again() {
 #[test]
 fn a_worker_that_breaks_off_ends_the_connection() {
     for primary_breaks in [true, false] {
-        let (primary, secondary) = apart(whole());
+        let (primary, secondary) = apart(&whole());
         let (breaking, other) = if primary_breaks {
             (primary.clone(), secondary.clone())
         } else {
@@ -132,7 +132,7 @@ fn a_worker_that_breaks_off_ends_the_connection() {
 /// The wire is cut in the middle: both workers end, and a later connection does all of it.
 #[test]
 fn a_resynchronisation_begins_again_after_the_wire_was_cut() {
-    let (primary, secondary) = apart(Resync::Whole(1000, Some(200_000)));
+    let (primary, secondary) = apart(&Resync::Whole(1000, Some(200_000)));
     let listener =
         listen(listen_config(loopback(0), &quick()), Secondary(secondary.clone())).unwrap();
     let proxy = Proxy::to(listener.local_addr());
@@ -153,7 +153,7 @@ fn a_resynchronisation_begins_again_after_the_wire_was_cut() {
 /// A link can be stopped while a worker waits for the other end.
 #[test]
 fn a_link_stops_in_the_middle_of_a_resynchronisation() {
-    let (primary, secondary) = apart(Resync::Hangs);
+    let (primary, secondary) = apart(&Resync::Hangs);
     let pair = Pair::of(primary, secondary, &quick());
     pair.secondary.wait("its beginning", |state| state.syncs > 0);
     pair.stop();
@@ -162,7 +162,7 @@ fn a_link_stops_in_the_middle_of_a_resynchronisation() {
 /// What is sent is not faster than it may be. A machine under load makes it slower, never faster.
 #[test]
 fn a_resynchronisation_is_no_faster_than_it_may_be() {
-    let (primary, secondary) = apart(Resync::Whole(10_000, Some(1_000_000)));
+    let (primary, secondary) = apart(&Resync::Whole(10_000, Some(1_000_000)));
     secondary.change(|state| state.resync = whole());
     let begun = Instant::now();
     let pair = Pair::of(primary, secondary, &Tuning { compression: Compression::Off, ..quick() });

@@ -164,7 +164,7 @@ impl Node {
         let at = self.applying.lock().expect(POISON);
         let manifest = base::manifest(&self.store, *at)?;
         self.resync.inner().joiner = Some((at.lsn, Instant::now()));
-        Ok((manifest, *at, self.pin(at.lsn)))
+        Ok((manifest, *at, self.pin_while_room(at.lsn)))
     }
 
     /// Up to where records are in the directories, to the record.

@@ -108,7 +108,7 @@ impl Giver<'_> {
 
     /// Keeps the log from `at` on, if it passes through there and is still held.
     fn keep(&mut self, at: Cursor) -> Result<bool, ResyncError> {
-        let pin = self.node.pin(at.lsn);
+        let pin = self.node.pin_while_room(at.lsn);
         let held = self.node.cursor_at(at.lsn)? == Some(at);
         if held {
             self.node.joiner_is_here(at.lsn);
@@ -159,10 +159,10 @@ impl Giver<'_> {
     }
 
     fn serve(&mut self, left: u64, wants: &[Want]) -> Result<(), ResyncError> {
-        let Some((at, _)) = &self.pin else {
+        let Some((at, pin)) = &self.pin else {
             return Err(ResyncError::Protocol { what: "bytes wanted before a plan" });
         };
-        if self.node.first() > at.lsn {
+        if !pin.holds() || self.node.first() > at.lsn {
             // What was kept took too much room.
             tracing::warn!(from = %at.lsn, "the log is not kept any longer: another round");
             self.pin = None;
