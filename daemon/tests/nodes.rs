@@ -349,6 +349,10 @@ fn the_demo_loses_no_commit_and_leaves_nothing_behind() {
     assert_eq!(outcome["lost"], 0);
     assert!(outcome["acknowledged"].as_u64().unwrap() >= 500, "{outcome}");
     assert_eq!(outcome["acknowledged"], outcome["survived"]);
+    assert_eq!(outcome["split_brains"], 0);
+    for figure in ["takeover_ms", "resync_ms", "resync_bytes", "swap_ms"] {
+        assert!(outcome[figure].as_u64() > Some(0), "{figure}: {outcome}");
+    }
     assert!(
         outcome["shipped_bytes"].as_u64() > Some(0) && outcome["wire_bytes"].as_u64() > Some(0)
     );
