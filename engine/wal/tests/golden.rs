@@ -13,6 +13,9 @@ use duolog_wal::{
 
 const SEGMENT: &[u8] = include_bytes!("golden/segment-v1.seg");
 const CONTROL: &[u8] = include_bytes!("golden/control-v1");
+/// The kinds that came after `segment-v1.seg` was written; the version is the same, because a
+/// reader refuses a kind that it does not know.
+const LATER: &[u8] = include_bytes!("golden/segment-v1-verify.seg");
 const BRANCH: &[u8] = include_bytes!("golden/branch-v1.note");
 
 const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
@@ -78,15 +81,24 @@ fn operations() -> Vec<Operation<'static>> {
     ]
 }
 
+/// One operation of each kind that came later.
+fn later() -> Vec<Operation<'static>> {
+    let id = FileId::assigned(NodeId::Node1, 0);
+    vec![
+        Operation::Verify { id, offset: 1 << 33, len: 262_144 },
+        Operation::Verify { id, offset: 0, len: 0 },
+    ]
+}
+
 /// The view and commit position of the record with that index.
 fn place(index: u64, at: Cursor) -> (ViewNum, Lsn) {
     (ViewNum(3), Lsn(at.lsn.0.saturating_sub(index * 3)))
 }
 
-fn segment() -> Vec<u8> {
+fn segment(operations: &[Operation<'_>]) -> Vec<u8> {
     let mut bytes = header().encode();
     let mut at = header().first;
-    for (index, operation) in operations().iter().enumerate() {
+    for (index, operation) in operations.iter().enumerate() {
         let mut fields = Vec::new();
         let data = operation.encode(&mut fields);
         let (view, committed) = place(index as u64, at);
@@ -134,24 +146,30 @@ fn branch() -> Branch {
 
 #[test]
 fn the_same_things_give_the_same_bytes() {
-    assert!(segment() == SEGMENT);
+    assert!(segment(&operations()) == SEGMENT);
+    assert!(segment(&later()) == LATER);
     assert!(control_file() == CONTROL);
     assert!(branch().encode() == BRANCH);
 }
 
-#[test]
-fn every_record_of_version_1_reads() {
-    assert_eq!(SegmentHeader::decode(SEGMENT), Ok(header()));
+fn reads(segment: &[u8], operations: &[Operation<'_>]) -> Cursor {
+    assert_eq!(SegmentHeader::decode(segment), Ok(header()));
     let (mut at, mut offset) = (header().first, SEGMENT_HEADER_LEN);
-    for (index, operation) in operations().iter().enumerate() {
-        let record = record::decode(&SEGMENT[offset..], at).unwrap();
+    for (index, operation) in operations.iter().enumerate() {
+        let record = record::decode(&segment[offset..], at).unwrap();
         assert_eq!((record.view, record.committed), place(index as u64, at));
         assert_eq!(Operation::decode(&record), Ok(*operation));
         offset += usize::try_from(record.end.lsn.since(at.lsn)).unwrap();
         at = record.end;
     }
-    assert_eq!(at.time, Time(1_763_769_600_000_000_000));
-    assert!(record::decode(&SEGMENT[offset..], at).is_err(), "nothing follows");
+    assert!(record::decode(&segment[offset..], at).is_err(), "nothing follows");
+    at
+}
+
+#[test]
+fn every_record_of_version_1_reads() {
+    assert_eq!(reads(SEGMENT, &operations()).time, Time(1_763_769_600_000_000_000));
+    assert_eq!(reads(LATER, &later()).time, header().first.time);
 }
 
 #[test]
@@ -165,7 +183,8 @@ fn the_control_block_and_the_note_of_version_1_read() {
 fn write_the_files() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
     for (name, bytes) in [
-        ("segment-v1.seg", segment()),
+        ("segment-v1.seg", segment(&operations())),
+        ("segment-v1-verify.seg", segment(&later())),
         ("control-v1", control_file()),
         ("branch-v1.note", branch().encode()),
     ] {
