@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
-
 use super::clients::{Clients, at_client, connect};
 use super::host::Host;
 use super::lan::{Lan, Segment, Who, address};
@@ -405,9 +403,7 @@ impl Cluster {
                 node.boot(&self.lan);
                 continue;
             }
-            for pid in [node.guardian(), node.daemon()].into_iter().flatten() {
-                kill_process(pid, Signal::CONT).ok();
-            }
+            node.go_on();
             if !node.runs() {
                 node.wait_ended();
                 node.start();

@@ -161,6 +161,16 @@ impl Machine {
         kill_process(pid, signal).unwrap();
     }
 
+    /// Lets whatever was stalled go on.
+    pub fn go_on(&self) {
+        // nsenter stalls itself with the process that it waits for.
+        let parent = self.daemon.as_ref().map(Process::pid);
+        for pid in [parent, self.guardian(), self.daemon()].into_iter().flatten() {
+            // It may have ended just now.
+            kill_process(pid, Signal::CONT).ok();
+        }
+    }
+
     /// How it stands, if it answers.
     pub fn status(&self) -> Option<Status> {
         let mut command = duolog(&["status", "--json", "--config"]);
