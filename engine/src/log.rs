@@ -31,7 +31,7 @@ mod spares;
 
 pub use append::Appended;
 pub use control::{ControlFile, ControlFileError};
-pub use cut::{CutError, KeptBranch, branches, drop_branch};
+pub use cut::{CutError, KeptBranch, branches, drop_branch, unfinished_cut};
 pub use reader::{LogReader, ReadError};
 pub use recovery::{OpenError, Recovered};
 pub use segment::{
