@@ -38,8 +38,6 @@ pub enum Effect {
         /// Names it.
         ticket: Ticket,
     },
-    /// Nobody waits for that task any more. Its effects are undone by what follows.
-    Cancel(Ticket),
     /// This node was promoted: begin a receipt, to be completed with the phases of the start
     /// that follows.
     Receipt(Receipt),

@@ -7,8 +7,9 @@ use crate::{Message, Now, Reply, Ticket};
 /// One thing that happened.
 ///
 /// The shell gives [`Event::Log`] before the first other event, and again after every step whose
-/// effects changed the log ([`SyncLog`](crate::Effect::SyncLog),
-/// [`BeginView`](crate::Effect::BeginView)), and while following whenever `durable` moved.
+/// effects concern the log ([`SyncLog`](crate::Effect::SyncLog),
+/// [`BeginView`](crate::Effect::BeginView), [`Commit`](crate::Effect::Commit)), and while
+/// following whenever `durable` moved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A deadline passed ([`Machine::deadline`](crate::Machine::deadline)), or nothing did.

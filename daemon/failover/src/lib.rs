@@ -21,6 +21,7 @@ pub mod message;
 mod register;
 mod settings;
 mod standing;
+pub mod table;
 pub mod witness;
 
 pub use clock::Now;
@@ -29,7 +30,7 @@ pub use effect::{
     Ticket,
 };
 pub use event::{Action, Event, Forced, LogFacts};
-pub use machine::Machine;
+pub use machine::{Machine, Timer};
 pub use message::{Message, Question, Reply};
 pub use register::Register;
 pub use settings::{Settings, SettingsError, Winner};

@@ -100,6 +100,8 @@ pub struct Beat {
     pub history: Vec<HistoryEntry>,
     /// It met a split brain and appends nothing more until a winner is found: `end` is final.
     pub frozen: bool,
+    /// This view of the receiver lost a split brain against `conf`.
+    pub won: Option<View>,
     /// Automatic takeover is on there.
     pub failover: bool,
     /// How much longer maintenance lasts there, in milliseconds.

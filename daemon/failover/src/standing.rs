@@ -73,6 +73,18 @@ impl std::fmt::Display for State {
     }
 }
 
+impl Colour {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Green => "green",
+            Self::Warning => "green, warning",
+            Self::Magenta => "magenta",
+            Self::Red => "red",
+        }
+    }
+}
+
 impl DataSync {
     /// As operators write it.
     pub const fn name(self) -> &'static str {
