@@ -12,7 +12,7 @@ const WRITE_BYTES_MAX: i64 = 512 << 10;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed, the reason and what to do are on standard error; 2 the command line
-is wrong.
+is wrong; 3 (run) this node died or could not stop in time, and all that it served was ended.
 DUOLOG_LOG sets what is logged on standard error, for instance DUOLOG_LOG=debug or
 DUOLOG_LOG=info,duolog_transport=debug.";
 
@@ -70,6 +70,9 @@ pub(crate) struct Run {
     /// Stop cleanly when the process that started this one ends.
     #[arg(long, hide = true)]
     pub with_parent: bool,
+    /// As the child of a guardian, which gave its socket as standard input.
+    #[arg(long, hide = true, conflicts_with = "with_parent")]
+    pub guarded: bool,
 }
 
 /// `duolog status`.

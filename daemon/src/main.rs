@@ -1,5 +1,5 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
-//! exit code: 0 done, 1 failed, 2 the command line is wrong.
+//! exit code: 0 done, 1 failed, 2 the command line is wrong, 3 fenced.
 
 mod base;
 mod bench;
@@ -7,6 +7,8 @@ mod cli;
 mod config;
 mod control;
 mod demo;
+#[allow(dead_code, reason = "the daemon of a pair is its user")]
+mod guardian;
 mod keygen;
 mod link;
 mod log;
@@ -34,9 +36,8 @@ use config::Config;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::begin(cli.log_json);
-    match perform(cli.command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match perform(cli.command, cli.log_json) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("duolog: {error:#}");
             ExitCode::FAILURE
@@ -44,20 +45,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether what was asked for was achieved; an error says why not and what to do.
-fn perform(command: Command) -> anyhow::Result<bool> {
+/// The exit code; an error says why what was asked for was not achieved, and what to do.
+fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
+    let achieved = |all| if all { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     match command {
-        Command::Run(options) => run::run(&options)?,
+        Command::Run(options) => return run::run(&options, log_json),
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
-        Command::Log(options) => return log::run(&options.verb),
+        Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,
-        Command::Demo(options) => return demo::run(&options),
+        Command::Demo(options) => return demo::run(&options).map(achieved),
         Command::DemoWriter(options) => demo::write(&options)?,
     }
-    Ok(true)
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show_status(options: &cli::Status) -> anyhow::Result<()> {

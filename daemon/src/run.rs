@@ -1,7 +1,9 @@
 //! `duolog run`: the process around a node. Limits, control socket, signals and the exit; what the
-//! node does in between is the shell's.
+//! node does in between is the shell's. A node with a fixed role is one process, all others are
+//! two: the guardian, and below it the daemon (`--guarded`).
 
 use std::io;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -9,34 +11,59 @@ use anyhow::{Context, bail};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
 use crate::cli::Run;
 use crate::config::{Config, Role};
 use crate::control::{Answer, Listener, Question, Reply};
+use crate::guardian::{self, Fence, FromGuardian, Tether};
 use crate::mounts;
 use crate::shell::{Event, Shell};
 
-/// Runs the node until it was stopped or failed.
-pub(crate) fn run(options: &Run) -> anyhow::Result<()> {
-    let config = Config::load(&options.node.config)?;
-    // Without a peer there is nobody to share roles with.
-    let Some(role) = config.role.or_else(|| config.peer.is_none().then_some(Role::Prim)) else {
-        bail!("a node with a [peer] needs a role: add role = \"prim\" or \"second\" to [node]");
-    };
-    if options.with_parent {
-        rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
-            .context("cannot bind this node's life to its parent's")?;
+/// Runs the node until it was stopped or failed; returns the exit code.
+pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
+    let file = &options.node.config;
+    let config = Config::load(file)?;
+    if let Some(role) = config.role {
+        if options.with_parent {
+            rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
+                .context("cannot bind this node's life to its parent's")?;
+        }
+        return live(config, role, options.with_parent, None);
     }
+    if config.peer.is_some() {
+        bail!("a node with a [peer] needs a role: add role = \"prim\" or \"second\" to [node]");
+    }
+    if options.guarded {
+        let tether = Tether::take().context("only a guardian starts a guarded node")?;
+        return live(config, Role::Prim, false, Some(tether));
+    }
+    guardian::run(&config, file, log_json, options.with_parent, None).map(ExitCode::from)
+}
+
+/// The daemon's life.
+fn live(
+    config: Config,
+    role: Role,
+    with_parent: bool,
+    tether: Option<Tether>,
+) -> anyhow::Result<ExitCode> {
     prepare_process();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot wait for events")?;
-    runtime.block_on(supervise(config, role, options.with_parent))
+    runtime.block_on(supervise(config, role, with_parent, tether))?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn supervise(config: Config, role: Role, with_parent: bool) -> anyhow::Result<()> {
+async fn supervise(
+    config: Config,
+    role: Role,
+    with_parent: bool,
+    tether: Option<Tether>,
+) -> anyhow::Result<()> {
     // Nobody else may connect in the moment before the socket has its mode.
     rustix::process::umask(Mode::from_raw_mode(0o117));
     let control = Listener::open(&config.control_socket)?;
@@ -49,7 +76,14 @@ async fn supervise(config: Config, role: Role, with_parent: bool) -> anyhow::Res
 
     let directories: Vec<_> =
         config.directories.iter().map(|directory| directory.path.clone()).collect();
-    let shell = Arc::new(Shell::new(config, role));
+    let guarded = tether.is_some();
+    let (tell, mut told) = unbounded_channel();
+    if let Some(tether) = &tether {
+        // Nobody listens any more when the process ends.
+        let heard = move |word| tell.send(word).unwrap_or_default();
+        tether.listen(Fence::new(&config), None, heard).context("cannot listen to the guardian")?;
+    }
+    let shell = Arc::new(Shell::new(config, role, tether)?);
     let (say, events) = channel();
     let (end, mut ended) = oneshot::channel();
     std::thread::Builder::new()
@@ -66,12 +100,14 @@ async fn supervise(config: Config, role: Role, with_parent: bool) -> anyhow::Res
     });
     let mut stopping = false;
     loop {
-        let mut once_more = true;
+        // A signal that comes through the guardian may also reach this process by itself.
+        let mut once_more = !guarded;
         tokio::select! {
             result = &mut ended => return result.context("the node's thread ended by a panic")?,
             () = control.serve(answer.clone()) => {}
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            Some(word) = told.recv() => once_more = word == FromGuardian::End,
             // From a parent that ended, which the kernel says once for each of its threads.
             _ = hangup.recv(), if with_parent => once_more = false,
         }

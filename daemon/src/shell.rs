@@ -22,8 +22,10 @@ use duolog_transport::{Link, Stats};
 use duolog_wal::Lsn;
 
 use crate::config::{Config, Preset, Role};
+use crate::guardian::{Lease, Tether};
 use crate::link::{self, Bond};
 use crate::notify;
+use crate::services::{KILL_LIMIT, Services};
 use crate::standing::{Facts, Phase, standing};
 use crate::status::{self, Directory, Positions, Status, ratio};
 
@@ -55,6 +57,10 @@ pub(crate) struct Shell {
     stats: OnceLock<Arc<Stats>>,
     bond: Arc<Bond>,
     mounted: AtomicBool,
+    /// Its guardian, where it has one.
+    tether: Option<Tether>,
+    services: Services,
+    service_ended: Arc<Mutex<Option<String>>>,
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
 }
@@ -67,8 +73,20 @@ struct Running {
 
 impl Shell {
     /// A node that keeps `role` whatever happens.
-    pub(crate) fn new(config: Config, role: Role) -> Self {
-        Self {
+    pub(crate) fn new(config: Config, role: Role, tether: Option<Tether>) -> anyhow::Result<Self> {
+        // Only a guardian can hold services together.
+        let list = if tether.is_some() { config.services.as_slice() } else { &[] };
+        let service_ended = Arc::new(Mutex::new(None));
+        let ended = service_ended.clone();
+        let services = Services::new(
+            list,
+            &config.state_dir,
+            Box::new(move |end| {
+                let said = format!("service {} {}", end.service, end.how);
+                *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+            }),
+        )?;
+        Ok(Self {
             config,
             role,
             phase: Mutex::new(Phase::Opening),
@@ -76,8 +94,11 @@ impl Shell {
             stats: OnceLock::new(),
             bond: Arc::default(),
             mounted: AtomicBool::new(false),
+            tether,
+            services,
+            service_ended,
             copying: Arc::default(),
-        }
+        })
     }
 
     /// Runs the node until [`Event::Stop`] or a failure. Blocks.
@@ -100,6 +121,8 @@ impl Shell {
             Err(error) => {
                 // Whoever waits for a commit gets an error, not silence.
                 running.node.unmount();
+                self.services.kill_all(KILL_LIMIT)?;
+                self.say_stopped();
                 Err(error)
             }
         };
@@ -167,9 +190,22 @@ impl Shell {
                 Err(TryRecvError::Disconnected) => return Err(orphaned()),
             }
         }
+        if let Some(tether) = &self.tether {
+            let incarnation = node.status().incarnation;
+            tether.lease(Lease::Endless).and_then(|()| tether.serves(incarnation))?;
+        }
         node.mount().context("cannot mount the directories")?;
         self.mounted.store(true, Ordering::Relaxed);
+        self.services.start()?;
         Ok(true)
+    }
+
+    fn say_stopped(&self) {
+        if let Some(tether) = &self.tether
+            && let Err(error) = tether.stopped()
+        {
+            tracing::warn!(%error, "the guardian does not hear");
+        }
     }
 
     fn stop(&self, running: &Running) -> anyhow::Result<()> {
@@ -180,8 +216,10 @@ impl Shell {
         } else {
             DRAIN_UNCONNECTED
         };
+        self.services.stop(None)?;
         let stopped = running.node.stop(limit);
         self.mounted.store(false, Ordering::Relaxed);
+        self.say_stopped();
         stopped.context("stopped, but not cleanly")?;
         tracing::info!("stopped");
         Ok(())
@@ -228,7 +266,10 @@ impl Shell {
             acknowledged: log.acknowledged.map(Lsn),
             last_error: link.last_error.clone(),
         };
-        let (state, sentence, data_sync) = standing(&facts);
+        let (state, mut sentence, data_sync) = standing(&facts);
+        if let Some(ended) = &*self.service_ended.lock().unwrap_or_else(PoisonError::into_inner) {
+            sentence = format!("{sentence}; {ended}");
+        }
         let lacks = match (self.role, log.acknowledged) {
             (Role::Second, _) => log.applied,
             (Role::Prim, acknowledged) => acknowledged.unwrap_or(log.end),

@@ -57,9 +57,24 @@ impl Connection {
         Ok(Self { path, place, control, through_kernel })
     }
 
+    /// Of the mount of type `fuse.` and `subtype` at just this path, for a process that did not
+    /// mount it: whoever did may hang or be dead. Nothing when there is no such mount. Asks only
+    /// the kernel. `path` is one without symbolic links.
+    pub fn find(path: &Path, subtype: &str) -> Result<Option<Self>, Errno> {
+        if super::mount::kind_at(path).is_none_or(|kind| kind != format!("fuse.{subtype}")) {
+            return Ok(None);
+        }
+        Self::new(path.to_owned(), rustix::process::geteuid().is_root()).map(Some)
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether both are of one mount.
+    pub fn is(&self, other: &Self) -> bool {
+        self.path == other.path && self.place == other.place
     }
 
     /// Its directory's name in `/sys/fs/fuse/connections`: the minor number of `st_dev`.
@@ -83,7 +98,7 @@ impl Connection {
 
     /// Takes the mount away from its path; processes inside go on with what they hold, except
     /// where only an unmount by force can abort: afterwards nothing could.
-    pub(super) fn detach(&self) -> Result<(), Errno> {
+    pub fn detach(&self) -> Result<(), Errno> {
         if !self.is_at_path() {
             return Ok(());
         }

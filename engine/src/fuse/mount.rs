@@ -226,11 +226,15 @@ fn is_dead(path: &Path) -> bool {
     matches!(answer, Some(Some(Errno::NOTCONN | Errno::CONNABORTED)))
 }
 
-/// Whether a FUSE file system is mounted at just this path, as `/proc/self/mountinfo` says.
+/// Whether a FUSE file system is mounted at just this path.
 fn is_fuse_mount(path: &Path) -> bool {
-    let Ok(table) = fs::read("/proc/self/mountinfo") else {
-        return false;
-    };
+    kind_at(path).is_some_and(|kind| kind == "fuse" || kind.starts_with("fuse."))
+}
+
+/// The type of the file system that is mounted at just this path, as `/proc/self/mountinfo` says:
+/// its server is not asked.
+pub(super) fn kind_at(path: &Path) -> Option<String> {
+    let table = fs::read("/proc/self/mountinfo").ok()?;
     // Octal escapes stand for blanks and backslashes.
     let wanted: Vec<u8> =
         path.as_os_str().as_bytes().iter().fold(Vec::new(), |mut escaped, &byte| {
@@ -247,7 +251,7 @@ fn is_fuse_mount(path: &Path) -> bool {
         let mut fields = line.split(|&byte| byte == b' ');
         (fields.nth(4)? == wanted).then(|| fields.skip_while(|field| *field != b"-").nth(1))?
     });
-    top.is_some_and(|kind| kind == b"fuse" || kind.starts_with(b"fuse."))
+    top.map(|kind| String::from_utf8_lossy(kind).into_owned())
 }
 
 fn mount_through_kernel(options: &MountOptions, path: &Path) -> Result<OwnedFd, MountError> {

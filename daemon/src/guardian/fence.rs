@@ -1,0 +1,159 @@
+//! Ends everything that is served here, by force, in the one order that is safe. Waits for nothing
+//! but the end of processes, and for that no longer than it was told.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use duolog_engine::fuse::Connection;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+
+use crate::config::Config;
+use crate::processes::{self, Process, StillThere};
+
+/// What `mount` shows after `fuse.` for mounts of this program.
+const SUBTYPE: &str = "duolog";
+/// How long the command that drops the address may hold up everything else.
+const ADDRESS_LIMIT: Duration = Duration::from_millis(200);
+
+/// Why something may still be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FenceError {
+    /// Somebody survives SIGKILL.
+    #[error("{still}: {}; they wait in the kernel, perhaps for a mount or a disk", names.join(", "))]
+    StillThere {
+        /// Their names and numbers.
+        names: Vec<String>,
+        /// How many, and how long was waited.
+        still: StillThere,
+    },
+    /// `/proc` cannot be read.
+    #[error("cannot see which processes run; is /proc mounted?")]
+    Processes(#[source] io::Error),
+    /// A mount stays at its path.
+    #[error("{} stays mounted, though nobody serves it; unmount it by hand: umount -l {0}", path.display())]
+    Mounted {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: rustix::io::Errno,
+    },
+}
+
+/// What there is to fence.
+#[derive(Debug)]
+pub(crate) struct Fence {
+    drop_address: Vec<String>,
+    directories: Vec<PathBuf>,
+    mounts: Vec<Connection>,
+}
+
+impl Fence {
+    /// For a node with this configuration. Call it before anything is mounted.
+    pub(crate) fn new(config: &Config) -> Self {
+        let directories = config.directories.iter();
+        Self {
+            drop_address: config.pair.drop_address.clone(),
+            directories: directories.map(|directory| canonical(&directory.path)).collect(),
+            mounts: Vec::new(),
+        }
+    }
+
+    /// Takes hold of the mounts that stand now, so that less has to work later. Those that come
+    /// after are found when they are fenced.
+    pub(crate) fn take_hold(&mut self) {
+        self.mounts.retain(|mount| self.directories.iter().any(|path| path == mount.path()));
+        for path in &self.directories {
+            match Connection::find(path, SUBTYPE) {
+                Ok(Some(mount)) if !self.mounts.iter().any(|held| held.is(&mount)) => {
+                    self.mounts.push(mount);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "cannot look at a mount");
+                }
+            }
+        }
+    }
+
+    /// Whether every directory that may be mounted is held.
+    pub(super) fn holds_all(&self) -> bool {
+        self.mounts.len() == self.directories.len()
+    }
+
+    /// Nothing is mounted any more.
+    pub(crate) fn let_go(&mut self) {
+        self.mounts.clear();
+    }
+
+    /// Ends everything that is served: address, mounts, every process below this one, mount
+    /// points. `Ok`: nothing is served here. Can be repeated. `killed` is killed too, and not
+    /// waited for: from then on it runs no instruction, though it may wait for a disk.
+    ///
+    /// # Errors
+    /// What may still be served after `limit`.
+    pub(crate) fn enforce(
+        &mut self,
+        limit: Duration,
+        killed: Option<Process>,
+    ) -> Result<(), FenceError> {
+        let until = Instant::now() + limit;
+        if let Some(handle) = killed.as_ref().and_then(processes::handle) {
+            // It may have ended by now.
+            pidfd_send_signal(handle, Signal::KILL).ok();
+        }
+        self.drop_address(ADDRESS_LIMIT.min(limit));
+        self.take_hold();
+        for mount in &self.mounts {
+            // Aborted before, or gone: both are right.
+            mount.abort();
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let others = |mut below: Vec<Process>| {
+            below.retain(|process| Some(*process) != killed);
+            below
+        };
+        let killed = processes::kill(left, || processes::below(getpid()).map(others));
+        // Also when somebody is left: what they see is dead.
+        let mut unmounted = Ok(());
+        for mount in &self.mounts {
+            if let Err(source) = mount.detach() {
+                unmounted = Err(FenceError::Mounted { path: mount.path().to_owned(), source });
+            }
+        }
+        match killed.map_err(FenceError::Processes)? {
+            Ok(()) => unmounted,
+            Err(still) => {
+                let names = still.left.iter().map(processes::name).collect();
+                Err(FenceError::StillThere { names, still })
+            }
+        }
+    }
+
+    /// Runs the command, and goes on when it takes too long: then it is killed with the rest.
+    fn drop_address(&self, limit: Duration) {
+        let Some((program, arguments)) = self.drop_address.split_first() else { return };
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
+        let result = command.spawn().and_then(|mut child| {
+            let end = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+            let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+            poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&limit))?;
+            child.try_wait()
+        });
+        match result {
+            Ok(Some(status)) if status.success() => {}
+            Ok(Some(status)) => tracing::error!("drop_address: {program} ended with {status}"),
+            Ok(None) => tracing::error!("drop_address: {program} did not end within {limit:?}"),
+            Err(error) => tracing::error!(%error, "drop_address: {program} cannot be run"),
+        }
+    }
+}
+
+/// The path without symbolic links, for comparing it with what the kernel says.
+pub(crate) fn canonical(path: &Path) -> PathBuf {
+    // A directory that is not there yet, or does not answer, is taken as it is named.
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
