@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// Run a witness until SIGTERM or SIGINT: the third voice of many pairs, on one UDP port.
+    Witness(OfWitness),
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.
     Keygen(Keygen),
     /// Make the configured directories replicated ones; nothing may have a file in them open.
@@ -57,6 +59,14 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct OfConfig {
     /// The node's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `duolog witness`.
+#[derive(Args, Debug)]
+pub(crate) struct OfWitness {
+    /// The witness's configuration (TOML).
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }

@@ -12,6 +12,7 @@ mod peer;
 mod reader;
 pub(crate) mod services;
 mod values;
+mod witness;
 
 use std::fmt;
 use std::fs;
@@ -30,6 +31,7 @@ pub(crate) use peer::{Compression, HeartbeatPath, Peer, Witness};
 pub(crate) use reader::Fault;
 use reader::{Faults, Section};
 pub(crate) use services::Service;
+pub(crate) use witness::{WitnessConfig, WitnessPair};
 
 /// Everything that one node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,8 +113,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Unreadable`], or [`ConfigError::Faulty`] with every fault.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = read_file(path)?;
         let base = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, base)
             .map_err(|faults| ConfigError::Faulty { path: path.to_owned(), faults })
@@ -123,25 +124,38 @@ impl Config {
     /// # Errors
     /// Every fault, in the order of the text.
     pub(crate) fn parse(text: &str, base: &Path) -> Result<Self, Vec<Fault>> {
-        let mut faults = Faults::new(text);
-        let (document, syntax) = DeTable::parse_recoverable(text);
-        for error in &syntax {
-            let line = error.span().map_or(0, |span| faults.line(span.start));
-            faults.add(line, "", error.message(), "see packaging/duolog.toml for the form");
-        }
-        let read = read(&mut faults, document.into_inner(), base);
-        let faults = faults.finish();
-        match read {
-            Some(config) if faults.is_empty() => Ok(config),
-            _ => Err(faults),
-        }
+        parse(text, "packaging/duolog.toml", |faults, root| read(faults, root, base))
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+/// Takes a text apart with `read`, which returns `None` only when it added a fault; `form` is
+/// where the form can be looked up.
+fn parse<T>(
+    text: &str,
+    form: &str,
+    read: impl FnOnce(&mut Faults, Section<'_>) -> Option<T>,
+) -> Result<T, Vec<Fault>> {
+    let mut faults = Faults::new(text);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        let line = error.span().map_or(0, |span| faults.line(span.start));
+        faults.add(line, "", error.message(), format!("see {form} for the form"));
+    }
+    let read = read(&mut faults, Section::new("", 0, document.into_inner()));
+    let faults = faults.finish();
+    match read {
+        Some(config) if faults.is_empty() => Ok(config),
+        _ => Err(faults),
     }
 }
 
 /// `None` only when a fault was added.
-fn read(faults: &mut Faults, document: DeTable<'_>, base: &Path) -> Option<Config> {
-    let mut root = Section::new("", 0, document);
-
+fn read(faults: &mut Faults, mut root: Section<'_>, base: &Path) -> Option<Config> {
     let cluster =
         root.section(faults, "cluster").map(|section| node::read_cluster(faults, section));
     if cluster.is_none() {

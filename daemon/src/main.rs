@@ -24,6 +24,7 @@ mod setup;
 mod shell;
 mod standing;
 mod status;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
+        Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,

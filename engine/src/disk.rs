@@ -87,7 +87,7 @@ pub trait DiskFile: Send + Sync + 'static {
 
 /// Puts a small file with these bytes under `name`: after it returns the file is there with all
 /// of them whatever happens, before it the old one or none is.
-pub(crate) fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result<D::File> {
+pub fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result<D::File> {
     let new = format!("{name}{TEMPORARY}");
     remove_if_there(disk, &new)?;
     let file = disk.create(&new)?;

@@ -7,4 +7,5 @@ pub mod fuse;
 pub mod log;
 pub mod node;
 mod priority;
+pub mod resync;
 pub mod store;

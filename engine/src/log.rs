@@ -20,6 +20,7 @@
 //! Locks are taken in this order: the sync leader's seat (`Flush::leader`), `tail`, `segments`,
 //! `spares`.
 
+mod anew;
 mod append;
 mod control;
 mod cut;
@@ -29,6 +30,7 @@ mod recovery;
 mod segment;
 mod spares;
 
+pub use anew::lay_down;
 pub use append::Appended;
 pub use control::{ControlFile, ControlFileError};
 pub use cut::{CutError, KeptBranch, branches, drop_branch, unfinished_cut};

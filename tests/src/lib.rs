@@ -11,6 +11,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+pub mod hosts;
 pub mod joined;
 pub mod journal;
 pub mod mariadb;

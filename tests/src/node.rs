@@ -26,9 +26,19 @@ pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("DUOLOG_BIN") {
         return path.into();
     }
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().with_file_name("duolog");
-    assert!(path.exists(), "{} is missing: build it with cargo build -p duolog", path.display());
+    program("duolog")
+}
+
+/// A program of this workspace, as it was built beside the one that runs.
+///
+/// # Panics
+/// When it was not built.
+pub fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    // Tests lie one level below the programs.
+    let beside = own.with_file_name(name);
+    let path = if beside.exists() { beside } else { own.parent().unwrap().with_file_name(name) };
+    assert!(path.exists(), "{} is missing: build it with cargo build --workspace", path.display());
     path
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
-use postgres::{Client, NoTls};
+use postgres::{Client, NoTls, Statement};
 use rustix::process::Signal;
 
 use crate::journal::Journal;
@@ -15,13 +15,13 @@ use crate::process::{Process, User, run};
 use crate::rows::{Row, is_rolled_back, transaction};
 use crate::wait;
 
-const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+pub(crate) const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 /// How long a start may take, crash recovery included, or a stop.
 const START_LIMIT: Duration = Duration::from_mins(2);
 /// How long any single command on the server may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(3);
 /// Small enough that a short test has checkpoints and recycled WAL.
-const SETTINGS: [&str; 12] = [
+pub(crate) const SETTINGS: [&str; 12] = [
     "listen_addresses=",
     "shared_buffers=16MB",
     "wal_level=logical",
@@ -59,6 +59,23 @@ pub fn check_pages(data: &Path) {
     let mut command = program("pg_checksums");
     command.args(["--check", "--pgdata"]).arg(data);
     run(command, COMMAND_LIMIT);
+}
+
+/// What makes the table of the writers; parts from 1 on go to a tablespace, where there is one.
+pub(crate) fn promise(tablespace: Option<&str>) -> [String; 4] {
+    let apart = tablespace.map(|name| format!("TABLESPACE {name}")).unwrap_or_default();
+    [
+        "CREATE TABLE promise (writer int, number bigint, part int, parts int, body text,
+         PRIMARY KEY (writer, number, part)) PARTITION BY RANGE (part)"
+            .into(),
+        "CREATE TABLE promise_first PARTITION OF promise FOR VALUES FROM (0) TO (1)".into(),
+        format!(
+            "CREATE TABLE promise_others PARTITION OF promise
+             FOR VALUES FROM (1) TO (1000) {apart}"
+        ),
+        // A body may be longer than an index entry can be.
+        format!("CREATE INDEX promise_body ON promise (md5(body)) {apart}"),
+    ]
 }
 
 /// A server that runs.
@@ -172,38 +189,15 @@ impl Server {
 
     /// Makes the table of the writers; parts from 1 on go to a tablespace, where there is one.
     pub fn create_promise(&self, tablespace: Option<&str>) {
-        let apart = tablespace.map(|name| format!("TABLESPACE {name}")).unwrap_or_default();
-        self.execute(
-            "postgres",
-            &[
-                "CREATE TABLE promise (writer int, number bigint, part int, parts int, body text,
-                 PRIMARY KEY (writer, number, part)) PARTITION BY RANGE (part)",
-                "CREATE TABLE promise_first PARTITION OF promise FOR VALUES FROM (0) TO (1)",
-                &format!(
-                    "CREATE TABLE promise_others PARTITION OF promise
-                     FOR VALUES FROM (1) TO (1000) {apart}"
-                ),
-                // A body may be longer than an index entry can be.
-                &format!("CREATE INDEX promise_body ON promise (md5(body)) {apart}"),
-            ],
-        );
+        let statements = promise(tablespace);
+        let statements: Vec<_> = statements.iter().map(String::as_str).collect();
+        self.execute("postgres", &statements);
     }
 
     /// The rows of the table `promise`.
     pub fn rows(&self) -> Vec<Row> {
-        let query = "SELECT writer, number, part, parts, body FROM promise";
-        let rows = self.connect("postgres").query(query, &[]);
-        let rows = rows.unwrap_or_else(|error| panic!("{}", with_cause(&error)));
-        let number = |row: &postgres::Row, at| u32::try_from(row.get::<_, i32>(at)).unwrap();
-        rows.iter()
-            .map(|row| Row {
-                writer: number(row, 0),
-                number: u64::try_from(row.get::<_, i64>(1)).unwrap(),
-                part: number(row, 2),
-                parts: number(row, 3),
-                body: row.get(4),
-            })
-            .collect()
+        let rows = rows(&mut self.connect("postgres"));
+        rows.unwrap_or_else(|error| panic!("{}", with_cause(&error)))
     }
 
     /// Starts writers that commit rows and keep the journal, until they are told to stop or
@@ -223,13 +217,28 @@ impl Server {
     }
 }
 
+/// The rows of the table `promise`.
+pub(crate) fn rows(client: &mut Client) -> Result<Vec<Row>, postgres::Error> {
+    let query = "SELECT writer, number, part, parts, body FROM promise";
+    let number = |row: &postgres::Row, at| u32::try_from(row.get::<_, i32>(at)).unwrap();
+    let rows = client.query(query, &[])?;
+    let rows = rows.iter().map(|row| Row {
+        writer: number(row, 0),
+        number: u64::try_from(row.get::<_, i64>(1)).unwrap(),
+        part: number(row, 2),
+        parts: number(row, 3),
+        body: row.get(4),
+    });
+    Ok(rows.collect())
+}
+
 fn connect(sockets: &Path, database: &str) -> Result<Client, postgres::Error> {
     let mut config = postgres::Config::new();
     config.host_path(sockets).user("postgres").dbname(database);
     config.connect_timeout(Duration::from_secs(10)).connect(NoTls)
 }
 
-fn with_cause(error: &postgres::Error) -> String {
+pub(crate) fn with_cause(error: &postgres::Error) -> String {
     use std::error::Error;
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
@@ -272,25 +281,41 @@ fn write(
     writer: u32,
     stop: &AtomicBool,
 ) -> Result<(), postgres::Error> {
-    let insert = client.prepare("INSERT INTO promise VALUES ($1, $2, $3, $4, $5)")?;
+    let insert = client.prepare(INSERT)?;
     let mut number = journal.next_number(writer);
     while !stop.load(Ordering::Relaxed) {
-        journal.begin(writer, number);
-        let mut change = client.transaction()?;
-        for row in transaction(journal.seed(), writer, number) {
-            let small = |number| i32::try_from(number).unwrap();
-            let number = i64::try_from(row.number).unwrap();
-            let (writer, part, parts) = (small(row.writer), small(row.part), small(row.parts));
-            change.execute(&insert, &[&writer, &number, &part, &parts, &row.body])?;
-        }
-        if is_rolled_back(journal.seed(), writer, number) {
-            change.rollback()?;
-            journal.rolled_back(writer, number);
-        } else {
-            change.commit()?;
-            journal.acknowledged(writer, number);
-        }
+        write_one(journal, &mut client, &insert, writer, number)?;
         number += 1;
     }
     Ok(())
+}
+
+/// The statement that [`write_one`] takes.
+pub(crate) const INSERT: &str = "INSERT INTO promise VALUES ($1, $2, $3, $4, $5)";
+
+/// One transaction of a writer, with its notes in the journal. Returns whether a commit of it was
+/// acknowledged.
+pub(crate) fn write_one(
+    journal: &Journal,
+    client: &mut Client,
+    insert: &Statement,
+    writer: u32,
+    number: u64,
+) -> Result<bool, postgres::Error> {
+    journal.begin(writer, number);
+    let mut change = client.transaction()?;
+    for row in transaction(journal.seed(), writer, number) {
+        let small = |number| i32::try_from(number).unwrap();
+        let number = i64::try_from(row.number).unwrap();
+        let (writer, part, parts) = (small(row.writer), small(row.part), small(row.parts));
+        change.execute(insert, &[&writer, &number, &part, &parts, &row.body])?;
+    }
+    if is_rolled_back(journal.seed(), writer, number) {
+        change.rollback()?;
+        journal.rolled_back(writer, number);
+        return Ok(false);
+    }
+    change.commit()?;
+    journal.acknowledged(writer, number);
+    Ok(true)
 }

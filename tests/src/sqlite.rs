@@ -1,7 +1,7 @@
 //! `SQLite`: several processes that write one database, each with a journal of what it was promised.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -132,8 +132,19 @@ pub struct Writers {
 impl Writers {
     /// Starts `writers` processes of `binary`, which is `sqlite-writer` of this package.
     pub fn start(binary: &str, path: &Path, mode: Mode, journal: &Path, writers: u32) -> Self {
+        Self::start_by(|| command(binary), path, mode, journal, writers)
+    }
+
+    /// The same, where `command` begins the command line, on another host for instance.
+    pub fn start_by(
+        command: impl Fn() -> Command,
+        path: &Path,
+        mode: Mode,
+        journal: &Path,
+        writers: u32,
+    ) -> Self {
         let start = |writer: u32| {
-            let mut command = command(binary);
+            let mut command = command();
             command.arg(path).arg(mode.name()).arg(journal).arg(writer.to_string());
             command.stdin(Stdio::piped());
             let said = PathBuf::from(format!("{}.writer{writer}", journal.display()));

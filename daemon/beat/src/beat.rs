@@ -138,16 +138,18 @@ struct Shared {
 /// whoever has one last thing to say.
 #[derive(Debug)]
 pub(crate) struct Ends {
-    pub peer: End,
-    pub witness: Option<End>,
+    peer: End,
+    witness: Option<End>,
     heartbeat_ms: u64,
     path_lost_ms: u64,
 }
 
 #[derive(Debug)]
-pub(crate) struct End {
-    pub channel: Channel,
-    pub ways: Vec<Way>,
+struct End {
+    channel: Channel,
+    ways: Vec<Way>,
+    /// A question was answered, ever.
+    answered: bool,
 }
 
 impl Beat {
@@ -248,10 +250,16 @@ impl Ends {
             Some(at) => Some(End {
                 channel: channel(Party::Witness, &at.secret, BARE_LEN + REPLY_MAX)?,
                 ways: vec![Way::new(any_port(at.address), at.address)],
+                answered: false,
             }),
         };
         let (heartbeat_ms, path_lost_ms) = (config.heartbeat_ms, config.path_lost_ms);
-        Ok(Self { peer: End { channel: peer, ways }, witness, heartbeat_ms, path_lost_ms })
+        Ok(Self {
+            peer: End { channel: peer, ways, answered: false },
+            witness,
+            heartbeat_ms,
+            path_lost_ms,
+        })
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut End> {
@@ -292,32 +300,24 @@ impl Ends {
         self.all().flat_map(|end| &mut end.ways).map(due).min().unwrap_or(heartbeat_ms).max(1)
     }
 
-    fn sockets(&mut self) -> Vec<Arc<UdpSocket>> {
+    pub(crate) fn sockets(&mut self) -> Vec<Arc<UdpSocket>> {
         self.all().flat_map(|end| &end.ways).filter_map(|way| way.socket().cloned()).collect()
     }
 
+    /// Whether each of them ever answered a question; a witness that is not there has.
+    pub(crate) fn answered(&self) -> (bool, bool) {
+        (self.peer.answered, self.witness.as_ref().is_none_or(|witness| witness.answered))
+    }
+
     /// Takes in what came. Whatever needs an answer has it before anyone is told.
-    pub(crate) fn receive(&mut self, at: Now, heard: &mut Vec<Heard>) -> bool {
-        let heartbeat_ms = self.heartbeat_ms;
-        let mut answered = false;
-        for payload in self.peer.receive(at, heartbeat_ms, &mut answered) {
-            match Message::decode(&payload) {
-                Some(message) => heard.push(Heard::Peer(message)),
-                None => {
-                    tracing::warn!("the peer's message does not read: is it of another version?");
-                }
-            }
+    pub(crate) fn receive(&mut self, at: Now, heard: &mut Vec<Heard>) {
+        let recent_ms = self.heartbeat_ms;
+        for payload in self.peer.receive(at, recent_ms) {
+            heard.extend(read(&payload, "the peer").map(Heard::Peer));
         }
-        let Some(witness) = &mut self.witness else { return answered };
-        for payload in witness.receive(at, heartbeat_ms, &mut answered) {
-            match Reply::decode(&payload) {
-                Some(reply) => heard.push(Heard::Witness(reply)),
-                None => {
-                    tracing::warn!("the witness's reply does not read: is it of another version?");
-                }
-            }
+        for payload in self.witness.iter_mut().flat_map(|end| end.receive(at, recent_ms)) {
+            heard.extend(read(&payload, "the witness").map(Heard::Witness));
         }
-        answered
     }
 
     fn notice(&mut self, at: Now, heard: &mut Vec<Heard>) {
@@ -342,7 +342,7 @@ impl End {
         }
     }
 
-    fn receive(&mut self, at: Now, recent_ms: u64, answered: &mut bool) -> Vec<Vec<u8>> {
+    fn receive(&mut self, at: Now, recent_ms: u64) -> Vec<Vec<u8>> {
         let mut payloads = Vec::new();
         // One byte more than a good datagram has, so that a longer one is seen to be longer.
         let mut buffer = [0; DATAGRAM_MAX + 1];
@@ -355,7 +355,7 @@ impl End {
                     way.send_to(&reply, from);
                 }
                 if let Some(sent_ms) = incoming.answered_ms {
-                    *answered = true;
+                    self.answered = true;
                     way.answered = Some(at);
                     way.round_trip_ms = Some(at.0.saturating_sub(sent_ms));
                 }
@@ -364,15 +364,24 @@ impl End {
             }
         }
         if again {
-            for numbered in self.channel.recent(at.0, recent_ms) {
-                self.send(&numbered, at);
+            let recent = self.channel.recent(at.0, recent_ms);
+            for numbered in &recent {
+                self.send(numbered, at);
             }
-            for way in &mut self.ways {
+            for way in self.ways.iter_mut().filter(|_| recent.is_empty()) {
                 way.send(&self.channel.beat(at.0), at);
             }
         }
         payloads
     }
+}
+
+fn read<T: Wire>(payload: &[u8], whose: &str) -> Option<T> {
+    let read = T::decode(payload);
+    if read.is_none() {
+        tracing::warn!("a message of {whose} does not read: upgrade the older of the two");
+    }
+    read
 }
 
 fn is_up(way: &Way, at: Now, path_lost_ms: u64) -> bool {
@@ -396,7 +405,7 @@ const fn any_port(like: SocketAddr) -> SocketAddr {
     }
 }
 
-fn milliseconds(ms: u64) -> Timespec {
+pub(crate) fn milliseconds(ms: u64) -> Timespec {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
     Timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 }
 }

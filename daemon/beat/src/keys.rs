@@ -117,7 +117,10 @@ impl Secret {
 }
 
 /// Random bytes of the system.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
+///
+/// # Errors
+/// [`KeyError::Random`].
+pub fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::Random)?;
     Ok(bytes)
@@ -127,7 +130,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
 ///
 /// # Errors
 /// [`KeyError::Mode`], with the command that mends it.
-pub fn check_mode(path: &Path, file: &std::fs::File) -> Result<(), KeyError> {
+fn check_mode(path: &Path, file: &std::fs::File) -> Result<(), KeyError> {
     let meta =
         file.metadata().map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })?;
     let mode = meta.mode() & 0o7777;

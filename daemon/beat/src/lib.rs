@@ -8,13 +8,16 @@
 //! ```text
 //! packet    one datagram as bytes          session   whether it is believed, now and here
 //! keys      who can make one               channel   messages numbered, over several paths
-//! wire      messages as bytes              beat      the thread with the sockets
+//! wire      messages as bytes              beat      the thread with the sockets (ways)
+//! gateway   an echo, where no witness is   last      the last word of a node that is gone
 //! ```
 
 mod beat;
 mod channel;
 mod clock;
+pub mod gateway;
 mod keys;
+mod last;
 mod packet;
 pub mod priority;
 mod session;
@@ -23,10 +26,12 @@ mod wire;
 
 pub use beat::{Beat, BeatConfig, BeatError, Heard, Path, PathStatus, WitnessAt};
 pub use clock::now;
-pub use keys::{KeyError, Keys, SECRET_LEN, Secret, check_mode};
+pub use keys::{KeyError, Keys, SECRET_LEN, Secret, random};
+pub use last::{Told, tell_gone};
 pub use packet::{
     DATAGRAM_MAX, HEADER_LEN, Kind, PAYLOAD_MAX, Packet, PacketError, Party, TAG_LEN, VERSION,
     is_authentic,
 };
 pub use session::{BARE_LEN, Session, Taken, WINDOW, Window};
+pub use ways::bind;
 pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, Wire};

@@ -114,7 +114,10 @@ impl Way {
 }
 
 /// A datagram socket that never blocks and goes before bulk.
-pub(crate) fn bind(local: SocketAddr) -> io::Result<UdpSocket> {
+///
+/// # Errors
+/// Of the system.
+pub fn bind(local: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     let marked = match local {

@@ -107,7 +107,7 @@ fields!(Ask: view, base, nonce, failover_ms);
 fields!(WitnessAnswer: witness, reg, incarnation, sent, lease);
 fields!(Beat:
     incarnation, sent, conf, pend, hi, lease, serves, follows, state, stopped, end, durable,
-    committed, complete, history, frozen, failover, maintenance_ms
+    committed, complete, history, frozen, won, failover, maintenance_ms
 );
 
 /// One byte for each variant without fields.

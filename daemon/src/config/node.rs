@@ -21,13 +21,24 @@ pub(crate) enum Role {
 }
 
 pub(super) fn read_cluster(faults: &mut Faults, mut section: Section<'_>) -> Option<ClusterId> {
-    let right = "write id = \"32 hex digits\"; duolog keygen --cluster prints a new one";
-    let id = required(faults, &mut section, "id", right).and_then(|id| {
+    let id = read_cluster_id(faults, &mut section, "id");
+    section.finish(faults);
+    id
+}
+
+/// The name of a pair under `key`.
+pub(super) fn read_cluster_id(
+    faults: &mut Faults,
+    section: &mut Section<'_>,
+    key: &'static str,
+) -> Option<ClusterId> {
+    let right =
+        format!("write {key} = \"32 hex digits\"; duolog keygen --cluster prints a new one");
+    let id = required(faults, section, key, &right).and_then(|id| {
         id.read(faults, |text| {
-            text.parse().map_err(|_| (format!("\"{text}\" is not 32 hex digits"), right.into()))
+            text.parse().map_err(|_| (format!("\"{text}\" is not 32 hex digits"), right))
         })
     });
-    section.finish(faults);
     id.map(|id| id.value)
 }
 

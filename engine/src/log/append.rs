@@ -102,10 +102,16 @@ impl<F> Tail<F> {
         push_view(&mut self.history, entry);
     }
 
+    /// The view in force at `at`, and those that began before.
+    pub(super) fn views_before(&self, at: Lsn) -> (ViewNum, Vec<HistoryEntry>) {
+        let before = self.history.iter().filter(|entry| entry.start < at);
+        let history: Vec<_> = before.copied().collect();
+        (history.last().map_or(self.first_view, |entry| entry.num), history)
+    }
+
     /// Forgets the views that began at `at` or later.
     pub(super) fn forget_views_from(&mut self, at: Lsn) {
-        self.history.retain(|entry| entry.start < at);
-        self.view = self.history.last().map_or(self.first_view, |entry| entry.num);
+        (self.view, self.history) = self.views_before(at);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The one thread that carries records from the log into the backing directories.
 
-use duolog_wal::{Operation, Record};
+use std::sync::MutexGuard;
+
+use duolog_wal::{Cursor, Operation, Record};
 
 use super::{Content, Node, NodeError, POISON};
 
@@ -21,11 +23,26 @@ impl Node {
             let mut since_report = 0;
             let mut at = self.progress.applied_cursor();
             let mut moved_back = false;
-            while let Some(record) = reader.next(limit)? {
+            if reader.cursor() != at {
+                // The log was begun anew elsewhere.
+                reader = self.log.trusted_reader(at);
+            }
+            loop {
+                let record = match reader.next(limit) {
+                    Ok(Some(record)) => record,
+                    Ok(None) => break,
+                    // It reads a log that is no more.
+                    Err(_) if self.progress.is_held() || *self.applying() != at => {
+                        moved_back = true;
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
                 {
-                    let mut applying = self.applying.lock().expect(POISON);
-                    // A node that ceased to lead may apply less than it might have.
-                    moved_back = record.end.lsn > self.progress.appliable();
+                    let mut applying = self.applying();
+                    // A node that ceased to lead may apply less than it might have; one whose log
+                    // was begun anew stands elsewhere.
+                    moved_back = *applying != at || record.end.lsn > self.progress.appliable();
                     if moved_back {
                         break;
                     }
@@ -35,11 +52,11 @@ impl Node {
                 at = record.end;
                 since_report += 1;
                 if since_report == REPORT_EVERY {
-                    self.progress.advance_applied(at);
+                    self.report_applied(at);
                     since_report = 0;
                 }
             }
-            self.progress.advance_applied(at);
+            self.report_applied(at);
             if moved_back {
                 // What it has read ahead may be cut.
                 reader = self.log.trusted_reader(at);
@@ -48,6 +65,18 @@ impl Node {
             self.overlay.prune(self.progress.committed().min(at.lsn));
         }
         Ok(())
+    }
+
+    fn applying(&self) -> MutexGuard<'_, Cursor> {
+        self.applying.lock().expect(POISON)
+    }
+
+    /// Tells those who wait how far it came, unless the node stands elsewhere by now.
+    fn report_applied(&self, at: Cursor) {
+        let applying = self.applying();
+        if *applying == at {
+            self.progress.advance_applied(at);
+        }
     }
 
     fn apply_record(&self, record: &Record<'_>) -> Result<(), NodeError> {

@@ -18,6 +18,7 @@ impl Node {
             self.sync_what_is_old();
             // A spare segment is made ahead, so that a roll in the middle of a commit is quick.
             let result = self.log.prepare().map(drop).map_err(NodeError::from).and_then(|()| {
+                self.conclude_resync()?;
                 if self.progress.applied() >= due {
                     self.checkpoint()?;
                 }
@@ -64,7 +65,13 @@ impl Node {
     }
 
     /// Makes everything applied so far durable in the backing directories.
-    pub(super) fn checkpoint(&self) -> Result<(), NodeError> {
+    ///
+    /// # Errors
+    /// The directories could not be synced, or the control block not be written.
+    pub fn checkpoint(&self) -> Result<(), NodeError> {
+        if self.progress.is_held() {
+            return Ok(());
+        }
         // The store may be ahead of what was reported, never behind.
         let cursor = self.store.sync().map_err(NodeError::Checkpoint)?;
         let durable = self.progress.durable();
@@ -78,6 +85,9 @@ impl Node {
 
     /// Gives back the segments that nobody needs any more.
     fn recycle(&self) -> Result<(), NodeError> {
+        if self.progress.is_held() {
+            return Ok(());
+        }
         let checkpoint = self.control.get().checkpoint.lsn;
         // What the peer lacks is kept for it, and until it was heard of that is everything.
         let peer = self.progress.acknowledged().unwrap_or(checkpoint);
@@ -85,6 +95,7 @@ impl Node {
         let before = checkpoint.min(peer).0.min(window);
         let pinned = self.pins.lock().expect(super::POISON).values().copied().min();
         let before = pinned.map_or(before, |pin| pin.0.min(before));
+        let before = self.joiner_needs().map_or(before, |joiner| joiner.0.min(before));
         self.log.recycle(duolog_wal::Lsn(before))?;
         Ok(())
     }

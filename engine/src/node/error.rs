@@ -109,6 +109,9 @@ pub enum NodeError {
         /// Committed up to here.
         committed: Lsn,
     },
+    /// The copy of this node is not whole.
+    #[error("this node's copy is not up to date: it has to be resynchronised from the other node")]
+    NotWhole,
     /// A base copy cannot be made or used.
     #[error(transparent)]
     Base(#[from] crate::store::base::BaseError),

@@ -33,6 +33,16 @@ impl FileIds {
         Self { node, control, counter: Mutex::new(Counter { next: reserved, reserved }) }
     }
 
+    /// From here on no id with a lower counter is given out.
+    pub(crate) fn skip_to(&self, next: u64) -> Result<(), NodeError> {
+        let mut counter = self.counter.lock().expect("no thread panics while it takes an id");
+        if next > counter.reserved {
+            self.control.update(|control| control.file_ids = next)?;
+            (counter.next, counter.reserved) = (next, next);
+        }
+        Ok(())
+    }
+
     /// An id that no file ever had.
     pub(crate) fn next(&self) -> Result<FileId, NodeError> {
         let mut counter = self.counter.lock().expect("no thread panics while it takes an id");

@@ -47,9 +47,15 @@ impl Node {
     /// past, so it is applied, and the peer gets it first. Said again of the view that it leads
     /// in, it changes the rule alone.
     ///
+    /// # Errors
+    /// [`NodeError::NotWhole`] on a node whose copy has to be resynchronised; what the log says.
+    ///
     /// # Panics
     /// When the log holds a view that is not older: two primaries would write the same one.
     pub fn begin_view(&self, view: View, rule: CommitRule) -> Result<(), NodeError> {
+        if !self.may_be_member() {
+            return Err(NodeError::NotWhole);
+        }
         let end = {
             let mut leads = self.leads.write().expect(POISON);
             if *leads == Some(view.num) {

@@ -25,6 +25,7 @@ mod overlay;
 mod positions;
 mod progress;
 mod register;
+mod resync;
 mod room;
 mod status;
 
@@ -47,6 +48,7 @@ pub(crate) use self::overlay::{Content, Overlay, Pending};
 pub use self::positions::CommitRule;
 pub(crate) use self::progress::{Progress, Stage};
 pub use self::register::Register;
+pub(crate) use self::resync::begin_control;
 pub use self::room::Room;
 use self::room::Rooms;
 pub use self::status::NodeStatus;
@@ -133,6 +135,7 @@ pub struct Node {
     pins: Mutex<BTreeMap<u64, Lsn>>,
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
+    pub(crate) resync: resync::Seat,
     mounts: Mutex<Vec<Session>>,
     /// Of the mounts, and of those that are being taken away: what can abort them.
     connections: Mutex<Vec<Arc<Connection>>>,
@@ -175,10 +178,18 @@ impl Node {
                 found_node: known.node,
             });
         }
+        let resync = resync::before_start(&disk, &config, &control)?;
+        let known = control.get();
         let (log, recovered) =
             Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        // What is half resynchronised holds no moment of the log: nothing is applied to it.
+        let held = resync.is_some_and(|state| state.is_open());
         let rooms = Rooms::default();
-        let committed = look_through(&log, known.checkpoint, &rooms)?;
+        let (committed, applied) = if held {
+            (recovered.end.lsn, recovered.end)
+        } else {
+            (look_through(&log, known.checkpoint, &rooms)?, known.checkpoint)
+        };
         tracing::info!(
             end = %recovered.end.lsn,
             forgiven_bytes = recovered.forgiven_bytes,
@@ -205,14 +216,15 @@ impl Node {
             control,
             store,
             overlay: Overlay::default(),
-            progress: Progress::new(recovered.end.lsn, committed, known.checkpoint),
+            progress: Progress::new(recovered.end.lsn, committed, applied),
             wake: RwLock::new(None),
             leads: RwLock::new(None),
             received: Mutex::new(None),
             peer_connected: AtomicBool::new(false),
             rooms,
-            applying: Mutex::new(known.checkpoint),
+            applying: Mutex::new(applied),
             pins: Mutex::new(BTreeMap::new()),
+            resync: resync::Seat::new(resync),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),
@@ -222,6 +234,9 @@ impl Node {
         });
         // Until the node is told to lead or follow, no more than what is known to be committed.
         node.progress.follow();
+        if held {
+            node.progress.hold();
+        }
         node.start("duolog-sync", Node::sync_loop);
         node.start("duolog-apply", Node::apply_loop);
         node.start("duolog-checkpoint", Node::checkpoint_loop);

@@ -6,12 +6,14 @@
 //! applied <= durable <= end of the log            while this node serves
 //! applied <= committed                            while it leads and does not serve (yet)
 //! applied <= min(durable, announced)              while it follows
+//! applied    stays where it is                    while it is resynchronised
 //! committed  stays where it is                    Blocked
 //! committed = durable                             Local
 //! committed = min(durable, acknowledged)          Pair, acknowledged in that very view
 //! ```
 //!
-//! Only a cut moves `durable` back, and it refuses to go below what is committed or applied.
+//! Only a cut moves `durable` back, and it refuses to go below what is committed or applied. A
+//! resynchronisation puts another log in the place of this one, and all positions with it.
 
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
@@ -55,6 +57,8 @@ pub(super) struct Positions {
     pub(super) standing: Standing,
     /// There are mounts, whose requests wait until their records are applied.
     pub(super) serves: bool,
+    /// Nothing is applied: the copy is being resynchronised.
+    pub(super) held: bool,
     acknowledged: Option<Acknowledged>,
 }
 
@@ -74,6 +78,7 @@ impl Positions {
             peer_applied: Lsn::ZERO,
             standing: Standing::Follows { announced: committed },
             serves: false,
+            held: false,
             acknowledged: None,
         }
     }
@@ -122,6 +127,7 @@ impl Positions {
     /// applied only where a server waits for it.
     pub(super) fn appliable(&self) -> Lsn {
         match self.standing {
+            _ if self.held => self.applied.lsn,
             Standing::Follows { announced } => announced.min(self.durable),
             Standing::Leads(_) if self.serves => self.durable,
             Standing::Leads(_) => self.committed.min(self.durable),

@@ -146,6 +146,30 @@ impl Progress {
         });
     }
 
+    /// Nothing is applied from here on.
+    pub(crate) fn hold(&self) {
+        self.change(|state| state.at.held = true);
+    }
+
+    /// What may be applied is applied again.
+    pub(crate) fn go_on(&self) {
+        self.change(|state| state.at.held = false);
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock().at.held
+    }
+
+    /// Every position is `at`, wherever it was before: the log is another one.
+    pub(crate) fn stand_at(&self, at: Cursor) {
+        self.change(|state| {
+            assert!(state.at.held, "the log is exchanged while it is applied");
+            state.at = Positions::new(at.lsn, at.lsn, at);
+            state.at.held = true;
+            state.wanted = at.lsn;
+        });
+    }
+
     pub(crate) fn failure(&self) -> Option<Arc<NodeError>> {
         self.lock().failure.clone()
     }

@@ -89,6 +89,12 @@ impl Rooms {
         self.makes().split_off(&Lsn(end.0 + 1));
     }
 
+    /// Another log is in the place of this one, with nothing in it.
+    pub(super) fn forget(&self) {
+        self.makes().clear();
+        *self.looked.lock().expect(POISON) = None;
+    }
+
     fn made_since(&self, applied: Lsn) -> u64 {
         self.makes().range(Lsn(applied.0 + 1)..).count() as u64
     }

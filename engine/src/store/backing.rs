@@ -56,6 +56,10 @@ impl<T> Kept<T> {
     pub(super) fn forget(&mut self, id: FileId) {
         self.by_id.remove(&id);
     }
+
+    pub(super) fn forget_all(&mut self) {
+        self.by_id.clear();
+    }
 }
 
 /// Where a file stands: a name in an open directory, or the open directory itself when the name
@@ -171,6 +175,10 @@ impl Store {
         Ok(match node.place {
             Place::Unnamed => Location { dir: hidden(), name: ids::unnamed_name(id) },
             Place::Gone => Location { dir: hidden(), name: ids::gone_name(id) },
+            Place::Parked => {
+                let dir = object_at(self.roots[node.root].unlinked.as_fd(), ids::PARKED)?;
+                Location { dir: Arc::new(dir), name: ids::unnamed_name(id) }
+            }
             Place::Named if id.is_root() => {
                 Location { dir: self.roots[node.root].data.clone(), name: Vec::new() }
             }

@@ -197,9 +197,15 @@ pub(super) fn note_name(id: FileId, inode: u64) -> Vec<u8> {
     format!("{inode:x}.{:x}.id", id.0).into_bytes()
 }
 
+/// Folder in the hidden one for files and directories that a resynchronisation took from their
+/// names and has not given others yet; each under its id as [`unnamed_name`] says it.
+pub(super) const PARKED: &[u8] = b"parked";
+
 /// What a name in the hidden folder means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hidden {
+    /// The folder [`PARKED`].
+    Parked,
     /// A file without a name.
     Unnamed(FileId),
     /// A file that is gone once it is closed.
@@ -216,6 +222,7 @@ pub(super) fn hidden(name: &[u8]) -> Hidden {
     let number = |text: &str| u64::from_str_radix(text, 16).ok();
     let parts: Vec<_> = name.split('.').collect();
     match parts[..] {
+        ["parked"] => Hidden::Parked,
         [id] => number(id).map_or(Hidden::Other, |id| Hidden::Unnamed(FileId(id))),
         [id, "gone"] => number(id).map_or(Hidden::Other, |_| Hidden::Gone),
         [inode, id, "id"] => match (number(inode), number(id)) {
@@ -246,6 +253,7 @@ mod tests {
         assert_eq!(hidden(&unnamed_name(id)), Hidden::Unnamed(id));
         assert_eq!(hidden(&gone_name(id)), Hidden::Gone);
         assert_eq!(hidden(&note_name(id, 0x12)), Hidden::Note(id, 0x12));
+        assert_eq!(hidden(PARKED), Hidden::Parked);
         assert_eq!(hidden(b"new"), Hidden::Other);
     }
 

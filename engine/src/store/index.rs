@@ -64,6 +64,8 @@ pub(super) enum Place {
     Unnamed,
     /// In the hidden folder after its last name, until it is closed.
     Gone,
+    /// In a folder of the hidden one, on its way from one name to another.
+    Parked,
 }
 
 /// A name of a file.

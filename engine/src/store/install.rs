@@ -1,7 +1,7 @@
 //! Making a base copy ready for replay, wherever and however it was carried.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -187,33 +187,10 @@ impl Place<'_> {
     }
 
     fn set(&mut self, file: &ManifestFile, path: &Path) -> io::Result<()> {
-        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
         let object = Arc::new(tree::object(path)?);
         let here = backing::Location { dir: object.clone(), name: Vec::new() };
         let stat = here.stat()?;
-        if (stat.stx_uid, stat.stx_gid) != (file.uid, file.gid) {
-            self.where_allowed(here.set_owner(Some(file.uid), Some(file.gid)))?;
-        }
-        let proc_path = ids::proc_path(object.as_fd());
-        for name in lookup::list_xattr(object.as_fd())? {
-            if !file.xattrs.keys().any(|wanted| unescape(wanted).as_ref() == Some(&name)) {
-                let removed = backing::as_writable(object.as_fd(), || {
-                    rustix::fs::removexattr(&proc_path, &name[..])
-                });
-                self.where_allowed(removed)?;
-            }
-        }
-        for (name, value) in &file.xattrs {
-            let name = unescape(name).ok_or_else(malformed)?;
-            let value = unhex(value).ok_or_else(malformed)?;
-            let set = backing::as_writable(object.as_fd(), || {
-                rustix::fs::setxattr(&proc_path, &name[..], &value, XattrFlags::empty())
-            });
-            self.where_allowed(set)?;
-        }
-        if file.kind != Kind::Symlink {
-            backing::chmod(object.as_fd(), file.mode)?;
-        }
+        self.left_out += restore(file, &object)?;
         if self.space == Space::User && open::needs_note(file.kind) {
             let note = ids::note_name(file.file_id(), stat.stx_ino);
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -226,20 +203,66 @@ impl Place<'_> {
         let time = |(seconds, nanos)| Some(FileTime { seconds, nanos });
         here.set_times(time(file.atime), time(file.mtime))
     }
+}
 
-    /// Counts what needs more rights than this user has.
-    fn where_allowed(&mut self, done: io::Result<()>) -> io::Result<()> {
-        match done {
-            Err(error)
-                if matches!(
-                    Errno::from_io_error(&error),
-                    Some(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP)
-                ) =>
-            {
-                self.left_out += 1;
-                Ok(())
-            }
-            done => done,
+/// Gives a file the owner, the extended attributes and the permissions that the manifest tells of,
+/// where it has others; returns how many this user may not set. Its times are left.
+pub(super) fn restore(file: &ManifestFile, object: &Arc<OwnedFd>) -> io::Result<u64> {
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+    let mut left_out = 0;
+    let here = backing::Location { dir: Arc::clone(object), name: Vec::new() };
+    let stat = here.stat()?;
+    if (stat.stx_uid, stat.stx_gid) != (file.uid, file.gid) {
+        left_out += where_allowed(here.set_owner(Some(file.uid), Some(file.gid)))?;
+    }
+    let proc_path = ids::proc_path(object.as_fd());
+    let mut wanted = Vec::new();
+    for (name, value) in &file.xattrs {
+        let name = unescape(name).ok_or_else(malformed)?;
+        if ids::is_private(&name) {
+            return Err(malformed());
         }
+        wanted.push((name, unhex(value).ok_or_else(malformed)?));
+    }
+    for name in lookup::list_xattr(object.as_fd())? {
+        match wanted.iter().find(|(wanted, _)| *wanted == name) {
+            Some((_, value)) if lookup::get_xattr(object.as_fd(), &name)? == *value => {
+                wanted.retain(|(wanted, _)| *wanted != name);
+            }
+            Some(_) => {}
+            None => {
+                let removed = backing::as_writable(object.as_fd(), || {
+                    rustix::fs::removexattr(&proc_path, &name[..])
+                });
+                left_out += where_allowed(removed)?;
+            }
+        }
+    }
+    for (name, value) in wanted {
+        let set = backing::as_writable(object.as_fd(), || {
+            rustix::fs::setxattr(&proc_path, &name[..], &value, XattrFlags::empty())
+        });
+        left_out += where_allowed(set)?;
+    }
+    if file.kind != Kind::Symlink
+        && backing::mode_of(object.as_fd())? & 0o7777 != file.mode & 0o7777
+    {
+        backing::chmod(object.as_fd(), file.mode)?;
+    }
+    Ok(left_out)
+}
+
+/// 1 for what needs more rights than this user has.
+fn where_allowed(done: io::Result<()>) -> io::Result<u64> {
+    match done {
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP)
+            ) =>
+        {
+            Ok(1)
+        }
+        done => done.map(|()| 0),
     }
 }

@@ -117,6 +117,13 @@ impl Store {
         self.index().node(id).map(|node| node.kind)
     }
 
+    /// The replicated regular files.
+    pub fn files(&self) -> Vec<FileId> {
+        let index = self.index();
+        let files = index.ids().filter(|(id, node)| !id.is_local() && node.kind == Kind::File);
+        files.map(|(id, _)| id).collect()
+    }
+
     /// Every name of a file: the directory and the name in it. None for a root.
     pub fn links(&self, id: FileId) -> Vec<(FileId, Vec<u8>)> {
         let index = self.index();
@@ -149,7 +156,7 @@ impl Store {
         let (Some(node), Some(above)) = (index.node(parent), index.path(parent)) else {
             return moved;
         };
-        let rules = &self.roots[node.root].local;
+        let rules = &self.roots[node.root].place.local;
         let join = |parent: &[u8], name: &[u8]| match parent {
             [] => name.to_vec(),
             _ => [parent, name].join(&b'/'),

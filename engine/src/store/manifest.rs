@@ -125,7 +125,7 @@ impl Store {
             .roots
             .iter()
             .map(|root| ManifestDirectory {
-                mount_point: escape(root.mount_point.as_os_str().as_encoded_bytes()),
+                mount_point: escape(root.place.mount_point.as_os_str().as_encoded_bytes()),
                 files: Vec::new(),
             })
             .collect();

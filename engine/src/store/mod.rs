@@ -9,6 +9,8 @@
 //!                     ID.gone     lost its last name while it was open
 //!                     INODE.ID.id id of a symlink or special file, where xattrs cannot say it
 //!                     new/        files being made: they get their names with their ids
+//!                     parked/     on their way from one name to another, while resynchronising
+//!                   aside/        what stood in the way of a resynchronisation and is not ours
 //! ```
 //!
 //! Ordinary files under ordinary names, each with its id in an extended attribute. [`Store::apply`]
@@ -46,6 +48,7 @@ mod lookup;
 pub mod manifest;
 mod names;
 mod open;
+mod reconcile;
 mod removal;
 mod sync;
 mod times;
@@ -68,6 +71,7 @@ pub use layout::Directory;
 pub use local::{LocalRules, Preset, RuleError};
 pub use lookup::{Entry, Moved, Space, Stat};
 pub use open::OpenError;
+pub use reconcile::{ReconcileError, Surplus};
 
 use backing::Kept;
 use index::{Index, Place};
@@ -97,10 +101,9 @@ pub struct Store {
 /// One replicated directory.
 #[derive(Debug)]
 struct Root {
-    mount_point: PathBuf,
+    place: Directory,
     data: Arc<OwnedFd>,
     unlinked: Arc<OwnedFd>,
-    local: LocalRules,
 }
 
 /// What the one that applies knows.
@@ -166,7 +169,7 @@ impl Store {
         }
         let index = self.index();
         let Some(node) = index.node(parent) else { return false };
-        let rules = &self.roots[node.root].local;
+        let rules = &self.roots[node.root].place.local;
         if rules.is_empty() {
             return false;
         }
@@ -308,7 +311,7 @@ impl Store {
     fn path_in(&self, index: &Index, id: FileId) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
         let Some(node) = index.node(id) else { return PathBuf::from(format!("file {id}")) };
-        let mount_point = &self.roots[node.root].mount_point;
+        let mount_point = &self.roots[node.root].place.mount_point;
         match index.path(id) {
             Some(path) if path.is_empty() => mount_point.clone(),
             Some(path) => mount_point.join(Path::new(std::ffi::OsStr::from_bytes(&path))),

@@ -119,7 +119,7 @@ impl Store {
     }
 
     /// Makes a name free that only a local file has: a replicated one comes first.
-    fn make_room(&self, index: &mut Index, slot: Slot<'_>) -> io::Result<()> {
+    pub(super) fn make_room(&self, index: &mut Index, slot: Slot<'_>) -> io::Result<()> {
         match index.find(slot.0, slot.1) {
             Some(id) if id.is_local() => self.delete_local(index, slot, id),
             _ => Ok(()),
@@ -177,7 +177,7 @@ impl Store {
         Ok(())
     }
 
-    fn make(
+    pub(super) fn make(
         &self,
         index: &mut Index,
         doing: Doing,
@@ -327,7 +327,7 @@ impl Store {
             Some(Place::Named) => {
                 rustix::fs::linkat(&at.dir, &at.name[..], &dir, name, AtFlags::empty())?;
             }
-            Some(Place::Gone) | None => return Err(Errno::NOENT.into()),
+            Some(Place::Gone | Place::Parked) | None => return Err(Errno::NOENT.into()),
         }
         times.restore()?;
         index.link(parent, name, id);

@@ -161,12 +161,7 @@ fn open_root(directory: &Directory) -> Result<Root, OpenError> {
         let (data, unlinked) = (directory.data.clone(), directory.unlinked.clone());
         return Err(OpenError::TwoFileSystems { data, unlinked });
     }
-    Ok(Root {
-        mount_point: directory.mount_point.clone(),
-        data: Arc::new(data),
-        unlinked: Arc::new(unlinked),
-        local: directory.local.clone(),
-    })
+    Ok(Root { place: directory.clone(), data: Arc::new(data), unlinked: Arc::new(unlinked) })
 }
 
 fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Statx> {
@@ -292,10 +287,39 @@ impl Walk {
                         delete_tree(dir, &name)?;
                     }
                 }
+                // Read with what has a name, because directories may be in it.
+                Hidden::Parked => {}
                 Hidden::Unnamed(_) | Hidden::Gone | Hidden::Other => delete_tree(dir, &name)?,
             }
         }
         Ok(notes)
+    }
+
+    /// Takes in what an interrupted resynchronisation left without a name; returns the
+    /// directories among it, to be read. It goes on from there, so nothing of it is deleted.
+    fn parked(&mut self, root_number: usize, root: &Root) -> io::Result<Vec<Reading>> {
+        let parked = match backing::list_at(root.unlinked.as_fd(), ids::PARKED) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            parked => parked?,
+        };
+        let mut directories = Vec::new();
+        for name in names_in(parked.as_fd())? {
+            let stat = stat_at(parked.as_fd(), &name)?;
+            let (Some(kind), Some(id)) =
+                (Kind::of_mode(stat.stx_mode.into()), self.id(parked.as_fd(), &name, &stat)?)
+            else {
+                continue;
+            };
+            if ids::unnamed_name(id) != name || self.index.node(id).is_some() {
+                continue;
+            }
+            self.index.add(id, kind, root_number, Place::Parked);
+            if kind == Kind::Directory {
+                let inner = backing::list_at(parked.as_fd(), &name)?;
+                directories.push(Reading::new(id, inner, Vec::new())?);
+            }
+        }
+        Ok(directories)
     }
 
     /// Reads everything below the data directory.
@@ -311,7 +335,8 @@ impl Walk {
         let id = FileId::root(u16::try_from(root_number).expect("at most 1023 directories"));
         let top = backing::list_at(root.data.as_fd(), b".");
         let top = top.and_then(|dir| Reading::new(id, dir, Vec::new()));
-        let mut open = vec![top.map_err(at_io(&directory.data))?];
+        let mut open = self.parked(root_number, root).map_err(at_io(&directory.unlinked))?;
+        open.push(top.map_err(at_io(&directory.data))?);
         while let Some(reading) = open.last_mut() {
             let Some(name) = reading.names.next() else {
                 open.pop();
@@ -323,7 +348,7 @@ impl Walk {
             let failed = || at_io(&directory.data.join(OsStr::from_bytes(&path)));
             let stat = stat_at(dir, &name).map_err(failed())?;
             let Some(kind) = Kind::of_mode(stat.stx_mode.into()) else { continue };
-            let id = if reading.id.is_local() || root.local.matches(&reading.path, &name) {
+            let id = if reading.id.is_local() || root.place.local.matches(&reading.path, &name) {
                 self.next_local += 1;
                 Some(FileId::local(self.next_local - 1))
             } else if let Some(id) = notes.get(&stat.stx_ino).filter(|_| needs_note(kind)) {

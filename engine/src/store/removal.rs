@@ -92,7 +92,12 @@ impl Store {
     }
 
     /// Takes a name from a file.
-    fn take_name(&self, index: &mut Index, slot: Slot<'_>, id: FileId) -> io::Result<()> {
+    pub(super) fn take_name(
+        &self,
+        index: &mut Index,
+        slot: Slot<'_>,
+        id: FileId,
+    ) -> io::Result<()> {
         let departing = self.departing(index, id)?;
         let dir = self.dir(index, slot.0)?;
         if departing.last && departing.held {

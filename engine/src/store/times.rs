@@ -44,6 +44,10 @@ impl Times {
         stamp.changed = Some(now);
     }
 
+    pub(super) fn forget_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     pub(super) fn forget(&self, id: FileId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }

@@ -9,4 +9,5 @@ mod directory;
 mod local;
 mod random;
 mod replay;
+mod resync;
 mod site;

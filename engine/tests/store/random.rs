@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use duolog_wal::{
-    Attributes, Cursor, FileId, FileTime, Lsn, NodeId, Operation, Pieces, Record, Time, ViewNum,
-    record,
+    Attributes, Cursor, FileId, FileTime, Lsn, NodeId, Operation, Pieces, Record, Time, View,
+    ViewNum, record,
 };
 
 /// A small generator of numbers that a seed repeats.
@@ -43,6 +43,7 @@ enum Kind {
     Other,
 }
 
+#[derive(Clone)]
 struct Node {
     kind: Kind,
     names: BTreeSet<(u64, Vec<u8>)>,
@@ -50,6 +51,7 @@ struct Node {
 }
 
 /// A log, and what it must lead to.
+#[derive(Clone)]
 pub(crate) struct Log {
     bytes: Vec<u8>,
     /// The cursor before each record and behind the last one.
@@ -57,6 +59,9 @@ pub(crate) struct Log {
     nodes: BTreeMap<u64, Node>,
     names: BTreeMap<(u64, Vec<u8>), u64>,
     counter: u64,
+    view: ViewNum,
+    /// The node that assigns all ids from here on; otherwise either does.
+    node: Option<NodeId>,
 }
 
 const ROOT: u64 = 1;
@@ -73,12 +78,32 @@ impl Log {
             nodes: BTreeMap::from([(ROOT, root)]),
             names: BTreeMap::new(),
             counter: 0,
+            view: ViewNum(1),
+            node: None,
         };
         log.push(&Operation::Mark { time: Time(1_700_000_000_000_000_000) });
-        while log.cursors.len() < count {
-            log.one(random);
-        }
+        log.extend(random, count);
         log
+    }
+
+    /// Goes on until there are about `count` operations.
+    pub(crate) fn extend(&mut self, random: &mut Random, count: usize) {
+        while self.cursors.len() < count {
+            self.one(random);
+        }
+    }
+
+    /// A view of `node` begins.
+    pub(crate) fn lead(&mut self, num: u64, node: NodeId) {
+        (self.view, self.node) = (ViewNum(num), Some(node));
+        let (num, primary, origin) = (self.view, node, node);
+        let view = View { num, primary, pair: false, witness: 0, origin, forced: false };
+        self.push(&Operation::View(view));
+    }
+
+    /// All records, one after the other.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -116,7 +141,7 @@ impl Log {
         let at = *self.cursors.last().unwrap();
         let body = [&fields, data].concat();
         let (header, _) =
-            record::encode(at, ViewNum(1), Lsn::ZERO, operation.kind(), &[&fields, data]);
+            record::encode(at, self.view, Lsn::ZERO, operation.kind(), &[&fields, data]);
         self.bytes.extend_from_slice(&header);
         self.bytes.extend_from_slice(&body);
         let from = usize::try_from(at.lsn.0).unwrap();
@@ -158,7 +183,8 @@ impl Log {
     }
 
     fn add(&mut self, random: &mut Random, kind: Kind) -> u64 {
-        let node = if random.one_in(2) { NodeId::Node1 } else { NodeId::Node2 };
+        let either = if random.one_in(2) { NodeId::Node1 } else { NodeId::Node2 };
+        let node = self.node.unwrap_or(either);
         let id = FileId::assigned(node, self.counter).0;
         self.counter += 1;
         self.nodes.insert(id, Node { kind, names: BTreeSet::new(), contents: Vec::new() });
@@ -309,7 +335,7 @@ impl Log {
             0..=2 => {
                 let data = vec![fill; as_size(len)];
                 self.push(&Operation::Write { id, offset, data: &data });
-                extend(&mut contents, to);
+                lengthen(&mut contents, to);
                 contents[from..to].copy_from_slice(&data);
             }
             3 => {
@@ -320,7 +346,7 @@ impl Log {
                 let pieces = Pieces::checked(&pieces).unwrap();
                 self.push(&Operation::Patch { id, offset, pieces });
                 let from = from + skip as usize;
-                extend(&mut contents, from + 116);
+                lengthen(&mut contents, from + 116);
                 contents[from..from + 9].fill(fill);
                 contents[from + 16..from + 116].fill(fill);
             }
@@ -333,7 +359,7 @@ impl Log {
                 let mode = random.pick(&[0, 1, 3, 0x10, 0x11]).unwrap();
                 self.push(&Operation::Allocate { id, offset, len, mode });
                 if mode & 1 == 0 {
-                    extend(&mut contents, to);
+                    lengthen(&mut contents, to);
                 }
                 if mode & 0x12 != 0 {
                     let end = to.min(contents.len());
@@ -400,7 +426,7 @@ fn as_size(number: u64) -> usize {
     usize::try_from(number).unwrap()
 }
 
-fn extend(contents: &mut Vec<u8>, len: usize) {
+fn lengthen(contents: &mut Vec<u8>, len: usize) {
     if contents.len() < len {
         contents.resize(len, 0);
     }

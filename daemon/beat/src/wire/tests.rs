@@ -46,6 +46,7 @@ fn beat(history: usize) -> Beat {
             history
         ],
         frozen: false,
+        won: Some(view(6)),
         failover: true,
         maintenance_ms: 15,
     }
@@ -75,6 +76,8 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
                 &[2],
                 &long(14),
                 &[0, 1],
+                &view_bytes(6),
+                &[1],
                 &long(15),
             ]
             .concat(),

@@ -1,0 +1,67 @@
+//! The last word of a node whose services are gone: said by whoever fenced them, after the
+//! daemon with its thread and session ended.
+//!
+//! A session of its own, so whoever hears it knows that the one before is over. Said again until
+//! it was answered, which only a fresh message is, or until the time is up; nothing else is ever
+//! said here.
+
+use duolog_failover::message::Gone;
+use duolog_failover::{Message, Question};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::beat::{BeatConfig, BeatError, Ends, Path, milliseconds};
+use crate::clock::now;
+use crate::wire::Wire;
+
+/// How long an answer is waited for before the same is said again.
+const AGAIN_MS: u64 = 50;
+
+/// Who has heard it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The other node.
+    pub peer: bool,
+    /// The witness; `true` where there is none.
+    pub witness: bool,
+}
+
+/// Tells peer and witness that nothing of that incarnation serves any more, for at most
+/// `limit_ms`. From ports of its own: those of the daemon may still be taken.
+///
+/// # Errors
+/// [`BeatError`] when nothing can be said at all.
+pub fn tell_gone(config: &BeatConfig, gone: Gone, limit_ms: u64) -> Result<Told, BeatError> {
+    let mut config = config.clone();
+    for Path { local, .. } in &mut config.paths {
+        local.set_port(0);
+    }
+    let mut ends = Ends::new(&config)?;
+    let (message, question) = (Message::Gone(gone).encode(), Question::Gone(gone).encode());
+    let start = now();
+    let mut said = None;
+    loop {
+        let at = now();
+        let (peer, witness) = ends.answered();
+        let told = Told { peer, witness };
+        if told == (Told { peer: true, witness: true }) || at.since(start) >= limit_ms {
+            return Ok(told);
+        }
+        ends.open(at);
+        if said.is_none_or(|said| at.since(said) >= AGAIN_MS) {
+            said = Some(at);
+            if !peer {
+                ends.say(false, &message, at);
+            }
+            if !witness {
+                ends.say(true, &question, at);
+            }
+        }
+        let sockets = ends.sockets();
+        let mut wanted: Vec<_> =
+            sockets.iter().map(|socket| PollFd::new(&**socket, PollFlags::IN)).collect();
+        if let Err(error) = poll(&mut wanted, Some(&milliseconds(AGAIN_MS / 5))) {
+            tracing::debug!(%error, "waiting for answers");
+        }
+        ends.receive(now(), &mut Vec::new());
+    }
+}

@@ -1,0 +1,309 @@
+//! The end that has: says what changed, and reads files while it goes on serving.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use duolog_wal::{Cursor, Lsn};
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::fork::{Line, fork};
+use super::message::{self, Extent, Message, PLAN_PART, Run, Want};
+use super::needs::Needs;
+use super::plan::{self, Ask, Fork, Plan, VERSION};
+use super::{Pipe, ResyncError};
+use crate::node::Node;
+
+/// How long after a commit the copying counts as being in its way.
+const BUSY_FOR: Duration = Duration::from_secs(1);
+
+/// What the end that has tells of its work, and how fast it may be.
+#[derive(Debug, Default)]
+pub struct Giving {
+    /// Most bytes a second while commits go on; zero: no limit.
+    pub bytes_per_s: AtomicU64,
+    /// Bytes of content that were sent.
+    pub sent_bytes: AtomicU64,
+    /// Bytes that were asked for, those that the other end had included.
+    pub done_bytes: AtomicU64,
+    /// Bytes that the other end still has to ask for.
+    pub left_bytes: AtomicU64,
+}
+
+/// What a resynchronisation would come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Bytes to look at.
+    pub bytes: u64,
+    /// Only what changed is sent; otherwise all is compared, and what differs is sent.
+    pub changed_only: bool,
+}
+
+/// Serves one joiner over `pipe` until it has all that it needs. The log from its plan's place on
+/// is kept also after an interruption, for a while.
+///
+/// # Errors
+/// The joiner is gone, or a file cannot be read.
+pub fn give(node: &Node, pipe: &mut dyn Pipe, giving: &Giving) -> Result<(), ResyncError> {
+    let mut giver = Giver { node, pipe, giving, pin: None, out: Vec::new(), busy: Busy::new(node) };
+    let mut message = Vec::new();
+    loop {
+        giver.pipe.receive(&mut message).map_err(ResyncError::Pipe)?;
+        match message::decode(&message) {
+            Some(Message::Ask(text)) => giver.answer(text)?,
+            Some(Message::Want { left, wants }) => giver.serve(left, &wants)?,
+            Some(Message::Enough) => {
+                // Whatever was read last may hold what was applied last, here or before this node
+                // was started. All of that is durable in the log.
+                let applied = node.exactly_applied().lsn.max(node.durable());
+                giver.send(&Message::Consistent(applied))?;
+                return Ok(());
+            }
+            _ => return Err(ResyncError::Protocol { what: "a message of the wrong end" }),
+        }
+    }
+}
+
+struct Giver<'a> {
+    node: &'a Node,
+    pipe: &'a mut dyn Pipe,
+    giving: &'a Giving,
+    /// The log is kept from the plan's place on.
+    pin: Option<(Cursor, crate::node::Pin<'a>)>,
+    out: Vec<u8>,
+    busy: Busy,
+}
+
+impl Giver<'_> {
+    fn send(&mut self, message: &Message<'_>) -> Result<(), ResyncError> {
+        message.encode(&mut self.out);
+        self.pipe.send(&self.out).map_err(ResyncError::Pipe)
+    }
+
+    fn answer(&mut self, text: &[u8]) -> Result<(), ResyncError> {
+        let ask: Ask = serde_json::from_slice(text)
+            .map_err(|_| ResyncError::Protocol { what: "a question that does not read" })?;
+        if ask.version != VERSION {
+            return Err(ResyncError::Protocol { what: "a question of another version" });
+        }
+        let at = Cursor::from(ask.at);
+        if ask.resumes && self.keep(at)? {
+            tracing::info!(from = %at.lsn, "the joiner goes on with its plan");
+            return self.send(&Message::Stands);
+        }
+        let plan = self.plan(&ask)?;
+        let text = serde_json::to_vec(&plan).map_err(|error| ResyncError::Pipe(error.into()))?;
+        drop(plan);
+        let mut parts = text.chunks(PLAN_PART).peekable();
+        while let Some(part) = parts.next() {
+            self.send(&Message::Plan { last: parts.peek().is_none(), part })?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the log from `at` on, if it passes through there and is still held.
+    fn keep(&mut self, at: Cursor) -> Result<bool, ResyncError> {
+        let pin = self.node.pin(at.lsn);
+        let held = self.node.cursor_at(at.lsn)? == Some(at);
+        if held {
+            self.node.joiner_is_here(at.lsn);
+            self.pin = Some((at, pin));
+        }
+        Ok(held)
+    }
+
+    fn plan(&mut self, ask: &Ask) -> Result<Plan, ResyncError> {
+        let (manifest, at, pin) = self.node.describe()?;
+        self.pin = Some((at, pin));
+        let log = &self.node.log;
+        let (view, history) = log.views_before(at.lsn);
+        let theirs = plan::history(&ask.history);
+        let their_end = Cursor::from(ask.at);
+        let parts = if self.node.cursor_at(their_end.lsn)? == Some(their_end) {
+            Some(their_end.lsn)
+        } else {
+            let ours = Line { history: &log.history(), end: log.end_lsn() };
+            fork(ours, Line { history: &theirs, end: their_end.lsn })
+        };
+        let changed = parts.and_then(|parts| match self.node.changed_since(parts) {
+            Ok(dirty) => Some(Needs::from(&dirty)),
+            Err(error) => {
+                tracing::info!(%error, "what the joiner lacks is found out by comparing");
+                None
+            }
+        });
+        let fork = match parts {
+            Some(lsn) => {
+                let chain = self.node.cursor_at(lsn)?.map(|cursor| cursor.chain.0);
+                Some(Fork { lsn: lsn.0, chain })
+            }
+            None => None,
+        };
+        tracing::info!(
+            at = %at.lsn, fork = ?parts.map(|lsn| lsn.0), compares = changed.is_none(),
+            "a joiner is resynchronised"
+        );
+        Ok(Plan {
+            version: VERSION,
+            manifest,
+            view: view.0,
+            history: history.into_iter().map(Into::into).collect(),
+            fork,
+            changed,
+        })
+    }
+
+    fn serve(&mut self, left: u64, wants: &[Want]) -> Result<(), ResyncError> {
+        let Some((at, _)) = &self.pin else {
+            return Err(ResyncError::Protocol { what: "bytes wanted before a plan" });
+        };
+        if self.node.first() > at.lsn {
+            // What was kept took too much room.
+            tracing::warn!(from = %at.lsn, "the log is not kept any longer: another round");
+            self.pin = None;
+            return self.send(&Message::Again);
+        }
+        let limit = self.giving.bytes_per_s.load(Ordering::Relaxed);
+        let limit = (limit > 0 && self.busy.is(self.node)).then_some(limit);
+        self.pipe.pace(limit);
+        let mut chunk = Vec::new();
+        let all: u64 = wants.iter().map(|want| u64::from(want.extent.len)).sum();
+        let mut left = left.saturating_sub(all);
+        self.giving.left_bytes.store(left.saturating_add(all), Ordering::Relaxed);
+        left = left.saturating_add(all);
+        for want in wants {
+            let runs = self.read(want.extent, &mut chunk)?;
+            let len = u64::from(want.extent.len);
+            let same = want.hash.is_some_and(|hash| hash == hash_of(&runs, &chunk));
+            if same {
+                self.send(&Message::Same)?;
+            } else {
+                self.giving.sent_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                self.send(&Message::Bytes { runs, bytes: &chunk })?;
+            }
+            left = left.saturating_sub(len);
+            self.giving.left_bytes.store(left, Ordering::Relaxed);
+            self.giving.done_bytes.fetch_add(len, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Puts the bytes of an extent that are no hole into `chunk`. What is gone or past the end by
+    /// now is a hole: the log after the plan's place says that it went.
+    fn read(&self, extent: Extent, chunk: &mut Vec<u8>) -> Result<Vec<Run>, ResyncError> {
+        chunk.clear();
+        let all = || vec![Run { len: extent.len, hole: true }];
+        let store = &self.node.store;
+        let file = match store.open_file(extent.id) {
+            Err(_) if !store.exists(extent.id) => return Ok(all()),
+            file => file,
+        };
+        let read = file.and_then(|file| read_runs(&file, extent, chunk));
+        read.map_err(|source| ResyncError::File { path: store.path_of(extent.id), source })
+    }
+}
+
+fn read_runs(file: &File, extent: Extent, chunk: &mut Vec<u8>) -> io::Result<Vec<Run>> {
+    let (mut at, end) = (extent.offset, extent.offset + u64::from(extent.len));
+    let mut runs = Vec::new();
+    let mut add = |from: u64, to: u64, hole: bool| {
+        let len = u32::try_from(to - from).expect("within an extent");
+        if len > 0 {
+            runs.push(Run { len, hole });
+        }
+    };
+    while at < end {
+        let data = match rustix::fs::seek(file.as_fd(), SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => end,
+            data => data?.clamp(at, end),
+        };
+        add(at, data, true);
+        if data == end {
+            break;
+        }
+        let hole = match rustix::fs::seek(file.as_fd(), SeekFrom::Hole(data)) {
+            // It was cut meanwhile.
+            Err(Errno::NXIO) => data,
+            hole => hole?.clamp(data, end),
+        };
+        let before = chunk.len();
+        chunk.resize(before + usize::try_from(hole - data).expect("within an extent"), 0);
+        let mut read = 0;
+        while before + read < chunk.len() {
+            match file.read_at(&mut chunk[before + read..], data + read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        chunk.truncate(before + read);
+        let to = data + read as u64;
+        add(data, to, false);
+        if to < hole || hole == data {
+            // The rest went while it was read.
+            add(to, end, true);
+            break;
+        }
+        at = hole;
+    }
+    Ok(runs)
+}
+
+/// The hash of the bytes as they read, holes as zeros.
+fn hash_of(runs: &[Run], bytes: &[u8]) -> u128 {
+    if runs.iter().all(|run| !run.hole) {
+        return message::hash(bytes);
+    }
+    let mut whole = Vec::new();
+    let mut rest = bytes;
+    for run in runs {
+        let len = run.len as usize;
+        if run.hole {
+            whole.resize(whole.len() + len, 0);
+        } else {
+            let (data, after) = rest.split_at(len);
+            whole.extend_from_slice(data);
+            rest = after;
+        }
+    }
+    message::hash(&whole)
+}
+
+/// Whether commits go on: the log's end moves.
+struct Busy {
+    end: Lsn,
+    moved: Option<Instant>,
+}
+
+impl Busy {
+    fn new(node: &Node) -> Self {
+        Self { end: node.end_lsn(), moved: None }
+    }
+
+    fn is(&mut self, node: &Node) -> bool {
+        let end = node.end_lsn();
+        if end != self.end {
+            self.end = end;
+            self.moved = Some(Instant::now());
+        }
+        self.moved.is_some_and(|moved| moved.elapsed() < BUSY_FOR)
+    }
+}
+
+impl Node {
+    /// What it would come to if the peer, whose log ends at `theirs` as far as is known, were
+    /// resynchronised now. What the peer wrote on its own is not known here.
+    pub fn estimate_resync(&self, theirs: Option<Lsn>) -> Estimate {
+        let changed = theirs.and_then(|lsn| self.changed_since(lsn).ok());
+        let size = |id| self.store.stat(id).ok().map(|stat| stat.size);
+        if let Some(dirty) = changed {
+            return Estimate { bytes: dirty.bytes_of(size), changed_only: true };
+        }
+        let bytes = self.store.files().into_iter().filter_map(size).sum();
+        Estimate { bytes, changed_only: false }
+    }
+}

@@ -1,0 +1,7 @@
+//! Pairs on hosts of their own, with a witness and a real `PostgreSQL`, and everything that can
+//! happen to them. After every fault the clients' journal is compared with what the server shows.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod network;
+mod power;

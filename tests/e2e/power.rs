@@ -1,0 +1,70 @@
+//! Power cuts: what was not synced is forgotten, torn and reordered, below the log and below the
+//! directory.
+
+use std::fs::{self, File};
+use std::time::Duration;
+
+use duolog_tests::hosts::cluster::{Cluster, Settings};
+use duolog_tests::node::program;
+use duolog_tests::random::{Random, seed};
+use duolog_tests::sqlite::{Mode, Writers, check, create};
+use duolog_tests::wait;
+
+/// A database, and what a crash leaves beside it.
+const NAMES: [&str; 2] = ["promise.db", "promise.db-journal"];
+const LIMIT: Duration = Duration::from_mins(1);
+
+#[test]
+fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
+    let seed = seed();
+    let mut random = Random::new(seed);
+    let settings = Settings {
+        peer: false,
+        witness: false,
+        service: false,
+        pair: String::new(),
+        // Small, so that the cuts come between checkpoints and in the middle of them.
+        log: "segment_bytes = 4194304\ncheckpoint_bytes = 2097152\n".into(),
+    };
+    let mut cluster = Cluster::new("alone", seed, &settings);
+    let copy = cluster.outside().join("copy");
+    fs::create_dir(&copy).unwrap();
+    let mut kept = 0;
+    for round in 0..5 {
+        let Cluster { nodes: [node, _], lan, .. } = &mut cluster;
+        node.boot(lan);
+        let alone = wait::within(LIMIT, || {
+            assert!(node.runs(), "it ended:\n{}", node.said());
+            let status = node.status()?;
+            (status.state == "ALONE" && status.directories.first()?.mounted).then_some(())
+        });
+        assert!(alone.is_some(), "it does not serve:\n{}", node.said());
+        let database = node.directory().join(NAMES[0]);
+        // SQLite follows every link, so it cannot work in the mounts of another host.
+        let seen = node.host().path(&node.directory());
+        if round == 0 {
+            create(&copy.join(NAMES[0]), Mode::Delete);
+            fs::copy(copy.join(NAMES[0]), seen.join(NAMES[0])).unwrap();
+            File::open(seen.join(NAMES[0])).unwrap().sync_all().unwrap();
+            File::open(&seen).unwrap().sync_all().unwrap();
+        }
+        for name in NAMES {
+            fs::remove_file(copy.join(name)).ok();
+            if seen.join(name).exists() {
+                fs::copy(seen.join(name), copy.join(name)).unwrap();
+            }
+        }
+        let rows = check(&copy.join(NAMES[0]), Mode::Delete);
+        let journal = cluster.journal();
+        kept = journal.promises().check(&rows).acknowledged;
+        // A reader has seen it: from here on it is promised.
+        journal.seen(&rows);
+        let node = &cluster.nodes[0];
+        let writer = || node.host().command(program("sqlite-writer"));
+        let mut writers = Writers::start_by(writer, &database, Mode::Delete, journal.path(), 3);
+        journal.wait_for(random.between(10, 150), LIMIT, || writers.assert_run());
+        cluster.nodes[0].cut_power();
+        writers.kill();
+    }
+    assert!(kept > 0);
+}

@@ -1,0 +1,204 @@
+//! Clients of the pair on their own host: each commits rows on whichever node takes them, notes in
+//! the journal what it was promised, and remembers which node promised it and when.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, spawn};
+use std::time::Duration;
+
+use postgres::{Client, NoTls};
+
+use super::lan::{Lan, Segment, Who, address};
+use crate::journal::Journal;
+use crate::postgresql::{INSERT, write_one};
+use crate::wait;
+
+/// How long a client waits for an answer of a host before it tries the other one.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// How long a client may need to end: a commit that hangs ends with its server.
+const END_LIMIT: Duration = Duration::from_mins(1);
+/// How soon a client that was refused tries again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A commit that a node acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Which node, 1 or 2.
+    pub node: usize,
+    /// When the transaction began, microseconds since 1970.
+    pub begun_us: u64,
+    /// When the client was told.
+    pub acknowledged_us: u64,
+}
+
+/// Clients at work.
+#[derive(Debug)]
+pub struct Clients {
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    served: Arc<Mutex<Vec<Served>>>,
+}
+
+/// A session on node 1 or 2, for a thread at the client's place.
+///
+/// # Errors
+/// The server does not run there, or not yet, or the host does not answer.
+pub fn connect(node: usize, database: &str) -> Result<Client, postgres::Error> {
+    let mut config = postgres::Config::new();
+    config.host(&address(Who::node(node), Segment::A)).user("postgres").dbname(database);
+    // A host that is gone says nothing: the kernel has to ask.
+    config.keepalives(true).keepalives_idle(CONNECT_LIMIT).keepalives_interval(CONNECT_LIMIT);
+    config.keepalives_retries(3).tcp_user_timeout(3 * CONNECT_LIMIT);
+    config.connect_timeout(CONNECT_LIMIT).connect(NoTls)
+}
+
+/// Runs `what` at the client's place on the network.
+///
+/// # Panics
+/// When it does.
+pub fn at_client<T: Send>(client: &File, what: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            Lan::enter_as_client(client);
+            what()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+impl Clients {
+    /// Starts `count` of them, the first with the number `first`.
+    pub fn start(client: &File, journal: &Path, first: u32, count: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let start = |writer| {
+            let (journal, client) = (Journal::open(journal), client.try_clone().unwrap());
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            spawn(move || {
+                Lan::enter_as_client(&client);
+                run(&journal, writer, &stop, &served);
+            })
+        };
+        let threads = (first..first + count).map(start).collect();
+        Self { threads, stop, served }
+    }
+
+    /// What was acknowledged so far, in the order in which clients were told.
+    pub fn served(&self) -> Vec<Served> {
+        let mut served = self.served.lock().unwrap().clone();
+        served.sort_by_key(|it| it.acknowledged_us);
+        served
+    }
+
+    /// Waits until a commit that began from now on was acknowledged; by which node.
+    pub fn wait_for_commit(&self, limit: Duration) -> Option<Served> {
+        let now = crate::journal::now_us();
+        wait::within(limit, || {
+            let served = self.served.lock().unwrap();
+            served.iter().rev().take(100).find(|it| it.begun_us >= now).copied()
+        })
+    }
+
+    /// Waits until node 1 or 2 has acknowledged a commit that began from now on.
+    pub fn wait_for_commit_on(&self, node: usize, limit: Duration) -> Option<Served> {
+        let now = crate::journal::now_us();
+        wait::within(limit, || {
+            let served = self.served.lock().unwrap();
+            let mut latest = served.iter().rev().take(100);
+            latest.find(|it| it.node == node && it.begun_us >= now).copied()
+        })
+    }
+
+    /// Lets each end its transaction; returns what was acknowledged.
+    ///
+    /// # Panics
+    /// When one of them hangs.
+    pub fn stop(self) -> Vec<Served> {
+        self.stop.store(true, Ordering::Relaxed);
+        let served = Arc::clone(&self.served);
+        let ended = wait::within(END_LIMIT, || {
+            self.threads.iter().all(JoinHandle::is_finished).then_some(())
+        });
+        assert!(ended.is_some(), "a client hangs");
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+        let mut served = std::mem::take(&mut *served.lock().unwrap());
+        served.sort_by_key(|it| it.acknowledged_us);
+        served
+    }
+}
+
+fn run(journal: &Journal, writer: u32, stop: &AtomicBool, served: &Mutex<Vec<Served>>) {
+    let mut number = journal.next_number(writer);
+    let mut node = 1;
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut client) = connect(node, "postgres") else {
+            node = 3 - node;
+            std::thread::park_timeout(PAUSE);
+            continue;
+        };
+        let Ok(insert) = client.prepare(INSERT) else { continue };
+        while !stop.load(Ordering::Relaxed) {
+            let begun_us = crate::journal::now_us();
+            let written = write_one(journal, &mut client, &insert, writer, number);
+            // Of one that failed nobody knows whether it is there.
+            number += 1;
+            match written {
+                Ok(true) => {
+                    let acknowledged_us = crate::journal::now_us();
+                    served.lock().unwrap().push(Served { node, begun_us, acknowledged_us });
+                }
+                Ok(false) => {}
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// How often the node that acknowledges changed at the least: a commit that began after another
+/// one was acknowledged came later.
+pub fn changes(served: &[Served]) -> u64 {
+    let mut changes = 0;
+    let mut current: Option<Served> = None;
+    for next in served {
+        match current {
+            Some(last) if last.node == next.node => {}
+            // They may have been one after the other in either order.
+            Some(last) if next.begun_us < last.acknowledged_us => continue,
+            Some(_) => changes += 1,
+            None => {}
+        }
+        current = Some(*next);
+    }
+    changes
+}
+
+/// The longest time, in milliseconds, in which nothing was acknowledged.
+pub fn longest_outage_ms(served: &[Served]) -> u64 {
+    let gaps = served.windows(2).map(|two| two[1].acknowledged_us - two[0].acknowledged_us);
+    gaps.max().unwrap_or(0) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(node: usize, begun_us: u64, acknowledged_us: u64) -> Served {
+        Served { node, begun_us, acknowledged_us }
+    }
+
+    #[test]
+    fn a_node_that_goes_on_after_another_one_began_is_a_change() {
+        let takeover = [served(1, 0, 10), served(1, 11, 20), served(2, 25, 30)];
+        assert_eq!(changes(&takeover), 1);
+        let split = [&takeover[..], &[served(1, 31, 40), served(2, 41, 50)]].concat();
+        assert_eq!(changes(&split), 3);
+        // Begun before the other one's was acknowledged: it may have been first.
+        let late = [&takeover[..], &[served(1, 21, 31)]].concat();
+        assert_eq!(changes(&late), 1);
+        assert_eq!(longest_outage_ms(&[served(1, 0, 1000), served(2, 0, 9000)]), 8);
+    }
+}

@@ -1,0 +1,376 @@
+//! A pair with its witness, a `PostgreSQL` that the pair starts where it serves, and clients who
+//! write down what they were promised.
+//!
+//! The server is the service `postgresql`: a script that fills the directory from a template when
+//! it is empty, and becomes the server.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::clients::{Clients, at_client, connect};
+use super::host::Host;
+use super::lan::{Lan, Segment, Who, address};
+use super::machine::{LIMIT, Machine};
+use crate::journal::{Journal, Survived};
+use crate::node::{Status, binary, duolog};
+use crate::postgresql::{PROGRAMS, SETTINGS, initdb, promise, rows, user, with_cause};
+use crate::process::{Process, run};
+use crate::rows::Row;
+use crate::scratch::Scratch;
+use crate::wait;
+
+const COMMAND_LIMIT: Duration = Duration::from_mins(1);
+
+/// What a pair is made with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether there is a second node.
+    pub peer: bool,
+    /// Whether there is a witness.
+    pub witness: bool,
+    /// Whether the server is a service of the node.
+    pub service: bool,
+    /// Lines of the table `[pair]`.
+    pub pair: String,
+    /// Lines of the table `[log]`.
+    pub log: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            peer: true,
+            witness: true,
+            service: true,
+            pair: "profile = \"fast\"\nauto_rejoin = true\n".into(),
+            log: "segment_bytes = 16777216\ncheckpoint_bytes = 33554432\n".into(),
+        }
+    }
+}
+
+/// The third vote, on a host of its own.
+#[derive(Debug)]
+pub struct Witness {
+    home: PathBuf,
+    process: Option<Process>,
+    host: Host,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Node 1 and 2.
+    pub nodes: [Machine; 2],
+    /// The third vote, where there is one.
+    pub witness: Option<Witness>,
+    /// The network.
+    pub lan: Lan,
+    client: File,
+    journal: Journal,
+    scratch: Scratch,
+}
+
+impl Cluster {
+    /// A pair that runs, with the table of the writers in its database.
+    pub fn start(name: &str, seed: u64, settings: &Settings) -> Self {
+        let mut cluster = Self::new(name, seed, settings);
+        if let Some(witness) = &mut cluster.witness {
+            witness.boot(&cluster.lan);
+        }
+        for node in &mut cluster.nodes {
+            node.boot(&cluster.lan);
+        }
+        cluster.wait_pair();
+        cluster.execute(&promise(None));
+        cluster
+    }
+
+    /// A pair that is configured; nothing runs.
+    pub fn new(name: &str, seed: u64, settings: &Settings) -> Self {
+        let scratch = Scratch::new(name);
+        let path = |name: &str| scratch.path().join(name);
+        let outside = path("outside");
+        fs::create_dir(&outside).unwrap();
+        let lan = Lan::new(&outside);
+        let client = lan.client();
+        let journal = Journal::create(&outside.join("journal"), seed);
+        make_template(&path("template"));
+        let nodes = [1, 2].map(|number| Machine::new(scratch.path(), number, seed));
+        let witness = settings.witness.then(|| Witness::new(&path("witness")));
+        let cluster = Self { nodes, witness, lan, client, journal, scratch };
+        cluster.configure(settings);
+        for node in &cluster.nodes {
+            user().make_dir(&node.directory());
+            node.command(&["adopt"]);
+            node.settle();
+        }
+        cluster
+    }
+
+    fn configure(&self, settings: &Settings) {
+        let cluster = run(duolog(&["keygen", "--cluster"]), COMMAND_LIMIT);
+        let cluster = cluster.split_whitespace().next_back().unwrap().to_owned();
+        let pair_key = self.scratch.path().join("pair.key");
+        run(duolog(&["keygen", "--pair-key", pair_key.to_str().unwrap()]), COMMAND_LIMIT);
+        let prints = self.nodes.each_ref().map(|node| {
+            let (home, name) = (node.home().to_str().unwrap(), format!("node{}", node.number()));
+            let said = run(duolog(&["keygen", "--out", home, "--name", &name]), COMMAND_LIMIT);
+            let print = said.split_whitespace().find(|word| word.starts_with("sha256:"));
+            print.expect("keygen prints the fingerprint").to_owned()
+        });
+        for (node, peer) in self.nodes.iter().zip([1, 0]) {
+            let (own, other) = (Who::node(node.number()), Who::node(peer + 1));
+            let home = node.home();
+            fs::copy(&pair_key, home.join("pair.key")).unwrap();
+            fs::set_permissions(home.join("pair.key"), fs::Permissions::from_mode(0o600)).unwrap();
+            let (number, state) = (node.number(), node.state_dir());
+            let mut text = format!(
+                "[cluster]\nid = \"{cluster}\"\n\n\
+                 [node]\nnumber = {number}\nstate_dir = \"{}\"\n\
+                 control_socket = \"{}/control.sock\"\nlisten = \"{}:7433\"\n\
+                 certificate = \"node{number}.crt\"\nkey = \"node{number}.key\"\n\
+                 pair_key = \"pair.key\"\n\n",
+                state.display(),
+                home.display(),
+                address(own, Segment::A),
+            );
+            if settings.peer {
+                let (other, print) = (address(other, Segment::A), &prints[peer]);
+                write!(text, "[peer]\naddress = \"{other}:7433\"\nfingerprint = \"{print}\"\n\n")
+                    .unwrap();
+            }
+            let paths: &[_] = if settings.peer { &[Segment::A, Segment::B] } else { &[] };
+            for segment in paths.iter().copied() {
+                let (local, remote) = (address(own, segment), address(other, segment));
+                write!(text, "[[path]]\nlocal = \"{local}:7533\"\npeer = \"{remote}:7533\"\n\n")
+                    .unwrap();
+            }
+            if let Some(witness) = &self.witness {
+                text.push_str(&witness.admit(node, &cluster));
+            }
+            if !settings.pair.is_empty() {
+                write!(text, "[pair]\n{}\n", settings.pair).unwrap();
+            }
+            if settings.service {
+                let script = self.make_script(node);
+                write!(
+                    text,
+                    "[[service]]\nname = \"postgresql\"\nstart = [\"{}\"]\nuser = \"postgres\"\n\
+                     stop_signal = \"INT\"\nstop_seconds = 20\n\n",
+                    script.display(),
+                )
+                .unwrap();
+            }
+            let (directory, log) = (node.directory(), &settings.log);
+            write!(
+                text,
+                "[[directory]]\npath = \"{}\"\npreset = \"{}\"\n\n[log]\n{log}",
+                directory.display(),
+                if settings.service { "postgresql" } else { "none" },
+            )
+            .unwrap();
+            fs::write(node.config(), text).unwrap();
+        }
+    }
+
+    /// What the service runs.
+    fn make_script(&self, node: &Machine) -> PathBuf {
+        let script = node.home().join("postgresql");
+        let (data, template) = (node.directory(), self.scratch.path().join("template"));
+        let (data, template) = (data.display(), template.display());
+        let mut text = format!(
+            "#!/bin/sh\nset -e\numask 077\nif [ ! -e '{data}/PG_VERSION' ]; then\n\
+             cp -a '{template}/.' '{data}/'\nmv '{data}/version' '{data}/PG_VERSION'\nfi\n\
+             exec {PROGRAMS}/postgres -D '{data}' -c unix_socket_directories= \\\n",
+        );
+        let listen = format!("listen_addresses={}", address(Who::node(node.number()), Segment::A));
+        let others = SETTINGS.iter().filter(|setting| !setting.starts_with("listen"));
+        for setting in others.copied().chain([&*listen]) {
+            writeln!(text, " -c '{setting}' \\").unwrap();
+        }
+        text.push('\n');
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        script
+    }
+
+    /// What the clients were promised.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The client's place on the network.
+    pub fn client(&self) -> &File {
+        &self.client
+    }
+
+    /// A place that is on no host.
+    pub fn outside(&self) -> PathBuf {
+        self.scratch.path().join("outside")
+    }
+
+    /// Starts clients that go on until they are stopped, whatever happens.
+    pub fn start_clients(&self, count: u32) -> Clients {
+        Clients::start(&self.client, self.journal.path(), 1, count)
+    }
+
+    /// Node 1 or 2.
+    pub fn node(&mut self, number: usize) -> &mut Machine {
+        &mut self.nodes[number - 1]
+    }
+
+    /// How both stand.
+    pub fn status(&self) -> [Option<Status>; 2] {
+        self.nodes.each_ref().map(Machine::status)
+    }
+
+    /// Both states in one line, for people.
+    pub fn states(&self) -> String {
+        let one = |status: Option<Status>| {
+            status.map_or_else(
+                || "off".into(),
+                |it| format!("{} ({}): {}", it.state, it.data_sync, it.sentence),
+            )
+        };
+        let [first, second] = self.status().map(one);
+        format!("node1 {first}\nnode2 {second}")
+    }
+
+    /// Which node serves: 1 or 2; `None` when neither or both say so.
+    pub fn serving(&self) -> Option<usize> {
+        let serves = |status: &Option<Status>| {
+            let status = status.as_ref();
+            status.is_some_and(|status| matches!(&*status.state, "PRIM" | "ALONE"))
+        };
+        match self.status().each_ref().map(serves) {
+            [true, false] => Some(1),
+            [false, true] => Some(2),
+            _ => None,
+        }
+    }
+
+    /// Waits until one node is PRIM, the other SECOND, and the server takes commands. Returns which
+    /// one serves, 1 or 2.
+    ///
+    /// # Panics
+    /// When that is not so in time, with what both say.
+    pub fn wait_pair(&self) -> usize {
+        let found = wait::within(LIMIT, || {
+            let [first, second] = self.status();
+            let (first, second) = (first?, second?);
+            let uptodate = [&first, &second].iter().all(|it| it.data_sync == "uptodate");
+            let serving = match (&*first.state, &*second.state) {
+                ("PRIM", "SECOND") if uptodate => 1,
+                ("SECOND", "PRIM") if uptodate => 2,
+                _ => return None,
+            };
+            at_client(&self.client, || connect(serving, "postgres").ok().map(|_| serving))
+        });
+        found.unwrap_or_else(|| panic!("no pair in time:\n{}", self.states()))
+    }
+
+    /// Waits until one node serves, whatever the other one does, and the server takes commands.
+    ///
+    /// # Panics
+    /// When that is not so in time, with what both say.
+    pub fn wait_serving(&self) -> usize {
+        let found = wait::within(LIMIT, || {
+            let serving = self.serving()?;
+            at_client(&self.client, || connect(serving, "postgres").ok().map(|_| serving))
+        });
+        found.unwrap_or_else(|| panic!("nobody serves in time:\n{}", self.states()))
+    }
+
+    /// Runs SQL on the node that serves, a transaction of its own each statement.
+    pub fn execute(&self, statements: &[impl AsRef<str> + Sync]) {
+        let serving = self.wait_serving();
+        at_client(&self.client, || {
+            let mut client = connect(serving, "postgres").unwrap();
+            for statement in statements {
+                let done = client.batch_execute(statement.as_ref());
+                done.unwrap_or_else(|error| {
+                    panic!("{}: {}", statement.as_ref(), with_cause(&error))
+                });
+            }
+        });
+    }
+
+    /// The rows that the serving node shows. Tried again while it changes.
+    pub fn rows(&self) -> Vec<Row> {
+        let shown = wait::within(LIMIT, || {
+            let serving = self.serving()?;
+            at_client(&self.client, || rows(&mut connect(serving, "postgres").ok()?).ok())
+        });
+        shown.unwrap_or_else(|| panic!("nobody shows the rows:\n{}", self.states()))
+    }
+
+    /// Compares what the serving node shows with what was promised; what it shows is promised
+    /// from then on. Clients must have been stopped.
+    ///
+    /// # Panics
+    /// With everything that is lost, torn or should not be there.
+    pub fn check(&self) -> Survived {
+        let rows = self.rows();
+        let survived = self.journal.promises().check(&rows);
+        self.journal.seen(&rows);
+        survived
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Both at once, so that neither takes over from the other.
+        for node in &mut self.nodes {
+            node.host_mut().kill();
+        }
+    }
+}
+
+impl Witness {
+    fn new(home: &Path) -> Self {
+        fs::create_dir(home).unwrap();
+        fs::create_dir(home.join("state")).unwrap();
+        Self { home: home.to_owned(), process: None, host: Host::new(Who::Witness, home) }
+    }
+
+    /// Lets a node in, and returns what its configuration says of the witness.
+    fn admit(&self, node: &Machine, cluster: &str) -> String {
+        let name = format!("witness{}.key", node.number());
+        let key = node.home().join(&name);
+        run(duolog(&["keygen", "--pair-key", key.to_str().unwrap()]), COMMAND_LIMIT);
+        fs::copy(&key, self.home.join(&name)).unwrap();
+        let _ = cluster;
+        let address = address(Who::Witness, Segment::W);
+        format!("[witness]\naddress = \"{address}:7432\"\nkey = \"{name}\"\n\n")
+    }
+
+    /// Switches it on and starts it.
+    pub fn boot(&mut self, lan: &Lan) {
+        self.host.boot(lan);
+        let mut command = self.host.command(binary());
+        command.arg("witness");
+        self.process = Some(Process::start("the witness", command, &self.home.join("said")));
+    }
+
+    /// Kills it and its host; what it keeps stays.
+    pub fn kill(&mut self) {
+        self.host.kill();
+        self.host.wait_off();
+        self.process = None;
+    }
+}
+
+/// A cluster of `PostgreSQL` files with which every test begins.
+fn make_template(at: &Path) {
+    user().make_dir(at);
+    initdb(at);
+    let rules = at.join("pg_hba.conf");
+    let mut text = fs::read_to_string(&rules).unwrap();
+    text.push_str("host all all 10.91.0.0/16 trust\n");
+    fs::write(&rules, text).unwrap();
+    // By its old name the copy counts as whole.
+    fs::rename(at.join("PG_VERSION"), at.join("version")).unwrap();
+}
