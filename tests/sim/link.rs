@@ -138,6 +138,7 @@ impl World {
         }
         self.feed(follower, Event::LinkUp { incarnation: ends[0], view });
         if self.connected(follower) == Some(number) {
+            self.acknowledge(follower);
             self.want_sync(follower);
         }
         if self.connected(primary) == Some(number) {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use duolog_engine::disk::sim::SimDisk;
-use duolog_engine::log::{ControlFile, Log, LogOptions};
+use duolog_engine::log::{Claims, ControlFile, Log, LogOptions};
 use duolog_failover::message::HISTORY_MAX;
 use duolog_failover::{CommitRule, Lease, LinkRole, LogFacts, Machine, Register, Settings, Ticket};
 use duolog_wal::record::split;
-use duolog_wal::{ClusterId, Control, Cursor, Lsn, NodeId, Operation, RecordStream, ViewNum};
+use duolog_wal::{ClusterId, Control, Cursor, Lsn, NodeId, Operation, RecordStream, View, ViewNum};
 
 use crate::clock::Clock;
 use crate::store::Store;
@@ -130,8 +130,9 @@ impl Node {
         let control = control.ok_or("the register is gone")?;
         let known = control.get();
         let disk = self.disk.clone();
-        let (log, recovered) = Log::open(disk, LOG, CLUSTER, known.durable, known.checkpoint)
-            .map_err(|error| say(&error))?;
+        let (hint, from) = (known.durable, known.checkpoint);
+        let opened = Log::open_with(disk, LOG, CLUSTER, hint, from, claims(&known));
+        let (log, recovered) = opened.map_err(|error| say(&error))?;
         if recovered.end.lsn < self.store.applied {
             let (end, applied) = (recovered.end.lsn, self.store.applied);
             return Err(format!("{}: the log ends at {end}, {applied} was applied", self.id));
@@ -185,6 +186,13 @@ impl Node {
         let up = self.up.as_ref().unwrap();
         facts(&up.log, up.committed, self.store.complete || pretend_complete)
     }
+}
+
+/// Whose commit positions speak for this node's disk; as the engine has it.
+fn claims(control: &Control) -> Claims {
+    let member = |view: &View| view.pair || view.primary == control.node;
+    let of = |view: Option<View>| view.filter(member).map(|view| view.num);
+    Claims::Of([of(Some(control.conf)), of(control.pend)])
 }
 
 fn facts(log: &Log<SimDisk>, committed: Lsn, complete: bool) -> LogFacts {

@@ -12,14 +12,10 @@ pub(crate) enum Plant {
     AckOfAnyView,
     /// The witness compares numbers alone: it believes that each request builds on the newest view.
     GrantWithoutBase,
-    /// The witness does not wait for the lease of the other node to end.
-    GrantDespiteLease,
     /// The witness comes back blank, with the identity that it had.
     BlankWitness,
     /// The register is not written before what depends on it is done.
     RegisterNotWritten,
-    /// The log is not synced where the machine says so.
-    LogNotSynced,
     /// The guardian does not fence when the lease ends.
     NoFence,
     /// Services start without waiting for the log to be committed.
@@ -32,15 +28,13 @@ pub(crate) enum Plant {
 
 impl Plant {
     /// All of them.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::AckBeforeSync,
         Self::CommitWithoutPeer,
         Self::AckOfAnyView,
         Self::GrantWithoutBase,
-        Self::GrantDespiteLease,
         Self::BlankWitness,
         Self::RegisterNotWritten,
-        Self::LogNotSynced,
         Self::NoFence,
         Self::StartAtOnce,
         Self::Incomplete,

@@ -117,10 +117,8 @@ impl World {
         match effect {
             Effect::Persist(register) => self.persist(node, register),
             Effect::SyncLog => {
-                if self.plant != Some(Plant::LogNotSynced) {
-                    up.log.sync().unwrap();
-                    self.moved(node);
-                }
+                up.log.sync().unwrap();
+                self.moved(node);
             }
             Effect::BeginView(view) => {
                 up.leads = true;
@@ -176,7 +174,12 @@ impl World {
     fn persist(&mut self, node: usize, register: Register) {
         if self.plant != Some(Plant::RegisterNotWritten) {
             let up = self.nodes[node].up.as_ref().unwrap();
-            up.control.update(|control| register.store(control)).unwrap();
+            let durable = up.log.durable();
+            let updated = up.control.update(|control| {
+                control.durable = control.durable.max(durable);
+                register.store(control);
+            });
+            updated.unwrap();
         }
         let Register { conf, pend, hi } = register;
         let open = pend.map_or(0, |pend| pend.num.0);

@@ -1,6 +1,6 @@
 //! The third computer: a register on a disk, and the real witness over it.
 
-use duolog_failover::message::{Ask, WitnessBeat};
+use duolog_failover::message::Ask;
 use duolog_failover::witness::WitnessEffect;
 use duolog_failover::{Question, Witness};
 use duolog_wal::{View, ViewNum};
@@ -48,12 +48,6 @@ impl World {
             (Some(Plant::GrantWithoutBase), Question::Ask(ask)) => {
                 let base = View { num: ViewNum(u64::MAX), ..ask.base };
                 Question::Ask(Ask { base, ..ask })
-            }
-            (Some(Plant::GrantDespiteLease), Question::Ask(ask)) => {
-                Question::Ask(Ask { failover_ms: 0, ..ask })
-            }
-            (Some(Plant::GrantDespiteLease), Question::Beat(beat)) => {
-                Question::Beat(WitnessBeat { failover_ms: 0, ..beat })
             }
             (_, question) => question,
         };

@@ -180,8 +180,14 @@ impl Node {
         }
         let resync = resync::before_start(&disk, &config, &control)?;
         let known = control.get();
-        let (log, recovered) =
-            Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        let (log, recovered) = Log::open_with(
+            disk,
+            config.log,
+            config.cluster,
+            known.durable,
+            known.checkpoint,
+            register::claims(&known),
+        )?;
         // What is half resynchronised holds no moment of the log: nothing is applied to it.
         let held = resync.is_some_and(|state| state.is_open());
         let rooms = Rooms::default();

@@ -11,7 +11,7 @@ use super::{Machine, Split};
 use crate::effect::{Decider, Note};
 use crate::message::Beat;
 use crate::settings::Winner;
-use crate::{Effect, Forced};
+use crate::{CommitRule, Effect, Forced};
 
 impl Machine {
     /// Whether the peer stands on a line of its own that this node lacks, and the other way
@@ -42,7 +42,9 @@ impl Machine {
 
     pub(super) fn begin_split(&mut self, beat: &Beat) {
         if self.split.is_none() {
-            self.split = Some(Split::Freezing);
+            // Where commits were blocked before, the log's facts are final already.
+            let blocked = self.said.commit == CommitRule::Blocked;
+            self.split = Some(if blocked { Split::Frozen } else { Split::Freezing });
             self.begun = None;
             self.settle_commit();
             self.note_split(beat, None);
