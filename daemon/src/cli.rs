@@ -1,18 +1,23 @@
 //! The command line: what can be asked of `duolog`, and nothing of how it is done.
 
+mod actions;
 mod log;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use actions::{
+    ActOn, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
+};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed, the reason and what to do are on standard error; 2 the command line
-is wrong; 3 (run) this node died or could not stop in time, and all that it served was ended.
+is wrong; 3 (run) this node died or could not stop in time, and all that it served was ended;
+4 (actions) begun, and not done within --wait.
 DUOLOG_LOG sets what is logged on standard error, for instance DUOLOG_LOG=debug or
 DUOLOG_LOG=info,duolog_transport=debug.";
 
@@ -35,6 +40,28 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// Have a node go to work: serve, or follow the one that serves.
+    Start(Start),
+    /// Have a node stop serving and take part in nothing; the other one takes over at once.
+    Stop(ActOn),
+    /// Stop a node and start it again: its services, where it serves.
+    Restart(ActOn),
+    /// Give the primary's part to the other node; everything is on both before and after.
+    Swap(Swap),
+    /// Have a node serve whatever the others say. Expert: what it lacks is left behind.
+    ForceStart(ForceStart),
+    /// Settle a split brain that waits for a decision: whose writes stay in service.
+    SplitBrain(SplitBrain),
+    /// Automatic takeover on or off.
+    Failover(Setting),
+    /// Whether a node goes to work when its process starts.
+    StartAtBoot(Setting),
+    /// Whether a node follows by itself after the other one took over from it.
+    AutoRejoin(Setting),
+    /// No automatic takeover for a while.
+    Maintenance(Maintenance),
+    /// List the writes that were cut off this node's log and kept.
+    Branches(Listing),
     /// Run a witness until SIGTERM or SIGINT: the third voice of many pairs, on one UDP port.
     Witness(OfWitness),
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.

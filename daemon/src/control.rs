@@ -4,6 +4,7 @@
 //! ```text
 //! {"ask":"status"}            ->  {"status":{...}}
 //! {"ask":"base","dest":"/b"}  ->  {"progress":{...}} as it goes, at last {"base":{...}}
+//! {"ask":"act","wish":"stop"...}  ->  {"step":{...}} as it goes, at last {"acted":{...}}
 //! anything else               ->  {"refused":"what was wrong with it"}
 //! ```
 //! Who may ask is a matter of the socket's permissions (mode 0660, group `duolog` where there is
@@ -22,6 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::actions::{Outcome, Step, Target, Wish};
 use crate::status::Status;
 
 /// The longest question that is read.
@@ -42,6 +44,17 @@ pub(crate) enum Question {
         /// Where it goes: an absolute path that does not exist.
         dest: PathBuf,
     },
+    /// Do what an operator wants, and tell what comes of it.
+    Act {
+        /// What.
+        wish: Wish,
+        /// At which node.
+        node: Target,
+        /// Who the operator is, for the record.
+        who: String,
+        /// How long it is followed, in milliseconds.
+        wait_ms: u64,
+    },
 }
 
 /// What the node answers.
@@ -59,6 +72,13 @@ pub(crate) enum Answer {
     },
     /// The base copy is whole.
     Base(BaseTaken),
+    /// A node stands differently; another answer follows.
+    Step(Step),
+    /// What came of an action.
+    Acted {
+        /// One for each node that was asked, in that order.
+        outcomes: Vec<Outcome>,
+    },
     /// The question was not understood or cannot be granted.
     Refused(String),
 }
@@ -85,7 +105,7 @@ pub(crate) struct BaseTaken {
 pub(crate) enum Reply {
     /// One answer.
     At(Answer),
-    /// Answers as they come; the last one is no [`Answer::Progress`].
+    /// Answers as they come; the last one is neither [`Answer::Progress`] nor [`Answer::Step`].
     Later(mpsc::Receiver<Answer>),
 }
 
@@ -260,14 +280,14 @@ async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Asks the node that listens on `path`, and reads answers until one is no progress.
+/// Asks the node that listens on `path`; `on_way` is told answers that others follow.
 ///
 /// # Errors
 /// Names what to do when nobody listens or the caller may not ask.
 pub(crate) fn ask(
     path: &Path,
     question: &Question,
-    on_progress: &mut dyn FnMut(u64, u64),
+    on_way: &mut dyn FnMut(&Answer),
 ) -> Result<Answer, AskError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -277,7 +297,7 @@ pub(crate) fn ask(
         _ => AskError::Io { path: path.to_owned(), source },
     };
     let mut stream = StdStream::connect(path).map_err(failed)?;
-    // A base copy takes as long as it takes; a node that ends closes the socket.
+    // Copies and actions take as long as they take; a node that ends closes the socket.
     let timeout = (*question == Question::Status).then_some(TIMEOUT);
     stream.set_read_timeout(timeout).map_err(failed)?;
     stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
@@ -291,7 +311,7 @@ pub(crate) fn ask(
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
         match serde_json::from_str(&line) {
-            Ok(Answer::Progress { done, total }) => on_progress(done, total),
+            Ok(answer @ (Answer::Progress { .. } | Answer::Step(_))) => on_way(&answer),
             Ok(Answer::Refused(why)) => return Err(AskError::Refused(why)),
             Ok(answer) => return Ok(answer),
             Err(source) => return Err(AskError::NotUnderstood { path: path.to_owned(), source }),
@@ -304,7 +324,7 @@ pub(crate) fn ask(
 /// # Errors
 /// As [`ask`].
 pub(crate) fn status(path: &Path) -> Result<Status, AskError> {
-    match ask(path, &Question::Status, &mut |_, _| {})? {
+    match ask(path, &Question::Status, &mut |_| {})? {
         Answer::Status(status) => Ok(*status),
         _ => Err(AskError::Other { path: path.to_owned() }),
     }
@@ -351,11 +371,16 @@ mod tests {
             });
             runtime.block_on(listener.serve(answer));
         });
-        let refused = ask(&path, &Question::Status, &mut |_, _| {}).unwrap_err();
+        let refused = ask(&path, &Question::Status, &mut |_| {}).unwrap_err();
         assert!(matches!(refused, AskError::Refused(why) if why == "not today"));
         let mut seen = Vec::new();
         let base = Question::Base { dest: "/b".into() };
-        let refused = ask(&path, &base, &mut |done, _| seen.push(done)).unwrap_err();
+        let mut on_way = |answer: &Answer| {
+            if let Answer::Progress { done, .. } = answer {
+                seen.push(*done);
+            }
+        };
+        let refused = ask(&path, &base, &mut on_way).unwrap_err();
         assert!(matches!(refused, AskError::Refused(why) if why == "nor tomorrow"));
         assert_eq!(seen, [1, 2, 3]);
 

@@ -1,8 +1,13 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
-//! exit code: 0 done, 1 failed, 2 the command line is wrong, 3 fenced.
+//! exit code: 0 done, 1 failed, 2 the command line is wrong, 3 fenced,
+//! 4 not done in time.
 
+mod act;
+#[allow(dead_code, reason = "the pair is its user")]
+mod actions;
 mod base;
 mod bench;
+mod branches;
 mod cli;
 mod config;
 mod control;
@@ -31,6 +36,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use actions::Wish;
 use cli::{Cli, Command};
 use config::Config;
 
@@ -54,6 +60,23 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
+        Command::Start(options) => return act::run(&options.common, &options.wish()),
+        Command::Stop(options) => return act::run(&options, &Wish::Stop),
+        Command::Restart(options) => return act::run(&options, &Wish::Restart),
+        Command::Swap(options) => return act::run(&options.common(), &options.wish()),
+        Command::ForceStart(options) => return act::run(&options.common(), &options.wish()),
+        Command::SplitBrain(options) => return act::run(&options.common(), &options.wish()),
+        Command::Failover(options) => {
+            return act::run(&options.common, &Wish::Failover { on: options.on() });
+        }
+        Command::StartAtBoot(options) => {
+            return act::run(&options.common, &Wish::StartAtBoot { on: options.on() });
+        }
+        Command::AutoRejoin(options) => {
+            return act::run(&options.common, &Wish::AutoRejoin { on: options.on() });
+        }
+        Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
+        Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Log(options) => return log::run(&options.verb).map(achieved),

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
+use crate::actions::Refusal;
 use crate::cli::Run;
 use crate::config::{Config, Role};
 use crate::control::{Answer, Listener, Question, Reply};
@@ -97,6 +98,10 @@ async fn supervise(
     let answer = Arc::new(move |question: Question| match question {
         Question::Status => Reply::At(Answer::Status(Box::new(shell.status()))),
         Question::Base { dest } => shell.take_base(dest),
+        Question::Act { .. } => {
+            let node = shell.config.node.number();
+            Reply::At(Answer::Refused(format!("node{node} refuses: {}", Refusal::FixedRole)))
+        }
     });
     let mut stopping = false;
     loop {

@@ -332,6 +332,8 @@ pub(crate) fn node_config(config: &Config) -> anyhow::Result<NodeConfig> {
     node.checkpoint_bytes = sizes.checkpoint_bytes;
     node.unacknowledged_max_bytes = sizes.unacknowledged_max_bytes;
     node.recovery_window_bytes = sizes.recovery_window_bytes;
+    node.has_peer = config.peer.is_some();
+    node.retention_bytes = config.pair.retention_bytes;
     Ok(node)
 }
 

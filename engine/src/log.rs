@@ -167,6 +167,8 @@ struct Shared<D: Disk> {
     /// Oldest first, never empty; the last one is the open one.
     segments: RwLock<Vec<Arc<Segment<D::File>>>>,
     spares: Mutex<Spares<D::File>>,
+    /// The thread that made a spare is done.
+    spare_made: Condvar,
     flush: Mutex<Flush>,
     /// Somebody left the leader's seat.
     flushed: Condvar,
@@ -234,6 +236,7 @@ impl<D: Disk> Log<D> {
             tail: Mutex::new(tail),
             segments: RwLock::new(segments),
             spares: Mutex::new(spares),
+            spare_made: Condvar::new(),
             flush: Mutex::new(Flush::default()),
             flushed: Condvar::new(),
             end: AtomicU64::new(end.0),
@@ -283,8 +286,8 @@ impl<D: Disk> Log<D> {
     /// Bytes of disk that the log's segments and spares take.
     pub fn disk_bytes(&self) -> u64 {
         let segments = self.shared.segments.read().expect(UNBROKEN);
-        let held: u64 = segments.iter().map(|s| s.capacity + SEGMENT_HEADER_LEN as u64).sum();
-        held + self.shared.spares().ready() as u64 * self.shared.options.segment_bytes
+        let spares = self.shared.spares();
+        self.shared.bytes(&segments, &spares)
     }
 
     /// The disk that the log is on.

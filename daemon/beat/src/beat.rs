@@ -23,7 +23,7 @@ use crate::keys::{KeyError, Secret};
 use crate::packet::{DATAGRAM_MAX, Party};
 use crate::session::BARE_LEN;
 use crate::ways::Way;
-use crate::wire::{REPLY_MAX, Wire};
+use crate::wire::{REPLY_MAX, WORD, WORD_MAX, Wire};
 
 /// What was held back longer than so many heartbeats is not believed.
 const FRESH_HEARTBEATS: u64 = 3;
@@ -76,6 +76,8 @@ pub enum Heard {
     Peer(Message),
     /// The witness's reply to a question.
     Witness(Reply),
+    /// What the other node's daemon said to this one's, once, whichever paths it came by.
+    Word(Vec<u8>),
     /// A path came up or went down.
     Path {
         /// Which, in the order of the configuration; the witness's is the one after the last.
@@ -178,6 +180,18 @@ impl Beat {
     /// Sends to the other node, on every path. May be lost, and come late or after others.
     pub fn to_peer(&self, message: &Message) {
         self.shared.ends().say(false, &message.encode(), now());
+    }
+
+    /// Sends bytes that mean something to the other node's daemon, on every path. May be lost, and
+    /// come late or after others.
+    ///
+    /// # Panics
+    /// When there are more than [`WORD_MAX`] of them.
+    pub fn word_to_peer(&self, word: &[u8]) {
+        assert!(word.len() <= WORD_MAX, "a word of {} bytes", word.len());
+        let mut payload = vec![WORD];
+        payload.extend_from_slice(word);
+        self.shared.ends().say(false, &payload, now());
     }
 
     /// Sends to the witness. May be lost, and come late or after others.
@@ -313,7 +327,10 @@ impl Ends {
     pub(crate) fn receive(&mut self, at: Now, heard: &mut Vec<Heard>) {
         let recent_ms = self.heartbeat_ms;
         for payload in self.peer.receive(at, recent_ms) {
-            heard.extend(read(&payload, "the peer").map(Heard::Peer));
+            match &*payload {
+                [WORD, word @ ..] => heard.push(Heard::Word(word.to_vec())),
+                message => heard.extend(read(message, "the peer").map(Heard::Peer)),
+            }
         }
         for payload in self.witness.iter_mut().flat_map(|end| end.receive(at, recent_ms)) {
             heard.extend(read(&payload, "the witness").map(Heard::Witness));

@@ -34,4 +34,4 @@ pub use packet::{
 };
 pub use session::{BARE_LEN, Session, Taken, WINDOW, Window};
 pub use ways::bind;
-pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, Wire};
+pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, WORD_MAX, Wire};

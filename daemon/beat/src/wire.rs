@@ -18,6 +18,10 @@ use crate::packet::PAYLOAD_MAX;
 pub const NUMBER_LEN: usize = 8;
 /// Most bytes of a message.
 pub const MESSAGE_MAX: usize = PAYLOAD_MAX - NUMBER_LEN;
+/// First byte of a payload that is no message of the machine but a word for the daemon.
+pub(crate) const WORD: u8 = 0xff;
+/// Most bytes of a word.
+pub const WORD_MAX: usize = MESSAGE_MAX - 1;
 /// Most bytes of a witness's reply: a question leaves room for it.
 pub const REPLY_MAX: usize = 96;
 

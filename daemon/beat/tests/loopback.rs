@@ -167,6 +167,24 @@ fn a_message_comes_once_whichever_paths_it_takes() {
     carry_until("a message on one path", &mut [&mut two], || node2.heard() == [52]);
 }
 
+/// A word of the daemon is none of the machine's messages, and as long as it may be it fits.
+#[test]
+fn a_word_comes_whole_and_beside_the_messages() {
+    let mut between = Between::new();
+    let [node1, node2] = both(&secret(), &[&between]);
+    carry_until("the path up", &mut [&mut between], || node1.is_up() && node2.is_up());
+    let word = vec![0x5a; duolog_beat::WORD_MAX];
+    node1.beat.word_to_peer(&word);
+    node1.say(1);
+    let mut heard = Vec::new();
+    carry_until("the word and the message", &mut [&mut between], || {
+        heard.extend(node2.heard.try_iter().filter(|heard| !matches!(heard, Heard::Path { .. })));
+        heard.len() >= 2
+    });
+    let message = Message::Answer { incarnation: 1, sent: Now(1) };
+    assert_eq!(heard, [Heard::Word(word), Heard::Peer(message)]);
+}
+
 #[test]
 fn what_was_recorded_before_a_restart_is_worth_nothing_after_it() {
     let mut between = Between::new();

@@ -34,9 +34,11 @@ pub(super) fn run(options: &Base) -> anyhow::Result<()> {
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}")?;
     let bar = ProgressBar::new(0).with_style(style);
     let question = Question::Base { dest: dest.clone() };
-    let answer = control::ask(&socket, &question, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
+    let answer = control::ask(&socket, &question, &mut |answer| {
+        if let Answer::Progress { done, total } = answer {
+            bar.set_length(*total);
+            bar.set_position(*done);
+        }
     });
     bar.finish_and_clear();
     let Answer::Base(taken) = answer.context("no base copy was taken")? else {

@@ -33,13 +33,18 @@ impl Capture {
         }
         // Pages that the kernel writes back must never wait for other writes: memory is freed by
         // them, and an fsync may already wait for them.
-        if !cache && let Some(wait) = self.congestion() {
+        let crowded = !cache && self.node.is_crowded();
+        let congestion = if cache { None } else { self.congestion() };
+        if crowded || congestion.is_some() {
             let (capture, data) = (self.clone(), data.to_vec());
             let retry = move |result: Result<(), Errno>| match result {
                 Ok(()) => capture.write(id, offset, &data, cache, None, reply),
                 Err(error) => reply.error(error),
             };
-            return self.when(wait.0, wait.1, Box::new(retry));
+            return match congestion {
+                Some((stage, lsn)) => self.when(stage, lsn, Box::new(retry)),
+                None => self.when_room(Box::new(retry)),
+            };
         }
         match self.log_write(id, offset, data) {
             Ok(()) => reply.written(u32::try_from(data.len()).expect("at most WRITE_MAX")),

@@ -238,6 +238,16 @@ impl Capture {
         );
     }
 
+    /// Like [`when`](Self::when), once the log may grow again.
+    fn when_room(&self, done: Done) {
+        self.node.when_room(Box::new(move |result| {
+            done(result.map_err(|error| {
+                tracing::debug!(%error, "a write ends with an error");
+                Errno::IO
+            }));
+        }));
+    }
+
     /// End of the file's last record that may not be committed yet.
     fn last(&self, id: FileId) -> Lsn {
         self.node.overlay.get(id).map_or(Lsn::ZERO, |content| Content::lock(&content).last())

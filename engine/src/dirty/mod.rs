@@ -14,6 +14,7 @@
 //!
 //! File ids are never used twice, so the ranges of a file that is gone do no harm.
 
+pub(crate) mod map;
 mod ranges;
 
 use std::collections::BTreeMap;
@@ -60,6 +61,9 @@ pub enum DirtyLost {
         /// First position known.
         first: Lsn,
     },
+    /// The map of what was before the log's beginning is lost.
+    #[error("the map of what changed in segments that are gone is lost")]
+    Map,
     /// No record begins there: it is a place in another history.
     #[error("no record of this log begins at {from}")]
     NoSuchPlace {
@@ -181,6 +185,21 @@ impl Dirty {
                 (start / block * block, end.checked_next_multiple_of(block).unwrap_or(u64::MAX))
             }
         }
+    }
+
+    /// Bytes of the blocks that ranges are widened to; zero while they are exact.
+    pub(crate) fn block(&self) -> u64 {
+        self.block
+    }
+
+    /// Sets it, for ranges that were widened before.
+    pub(crate) fn set_block(&mut self, block: u64) {
+        self.block = block;
+    }
+
+    /// Whether adding `more` could make ranges too many.
+    pub(crate) fn may_widen(&self, more: &Self) -> bool {
+        self.count + more.count > RANGES_MAX
     }
 
     /// Ranges that are too many cost memory; wider ones cost a resync that copies more.

@@ -327,13 +327,18 @@ impl<D: Disk> Shared<D> {
         // which begins where it did.
         let replaces = tail.open.first.lsn == tail.end.lsn;
         let new = segment::begin(&self.disk, spare, &header, self.options.capacity(), replaces);
-        let new = Arc::new(new.inspect_err(|_| self.discard(&name))?);
+        let new = new.inspect_err(|_| {
+            self.discard(&name);
+            self.spares().placed();
+        });
+        let new = Arc::new(new?);
         let mut segments = self.segments.write().expect(UNBROKEN);
         if replaces {
             segments.pop();
         }
         segments.push(Arc::clone(&new));
         drop(segments);
+        self.spares().placed();
         let old = std::mem::replace(&mut tail.open, new);
         let unsynced = &mut tail.unsynced;
         if unsynced.open && !replaces {

@@ -4,7 +4,8 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use duolog_wal::Lsn;
+use duolog_wal::segment::SEGMENT_HEADER_LEN;
+use duolog_wal::{Cursor, Lsn};
 
 use super::segment::{self, Segment};
 use super::{Log, LogError, LogOptions, Shared, UNBROKEN};
@@ -19,6 +20,10 @@ pub(super) struct Spare<F> {
 /// The spares at hand.
 pub(super) struct Spares<F> {
     ready: Vec<Spare<F>>,
+    /// One is being made in the background.
+    making: bool,
+    /// Taken, and not yet in the log.
+    taken: usize,
     /// Number of the next one that is made.
     next: u64,
 }
@@ -46,7 +51,7 @@ fn parse_name(file: &str) -> Option<u64> {
 impl<F: DiskFile> Spares<F> {
     /// Those that an earlier run left; of another size than the options ask for they go.
     pub(super) fn found<D: Disk<File = F>>(disk: &D, options: &LogOptions) -> io::Result<Self> {
-        let mut spares = Self { ready: Vec::new(), next: 0 };
+        let mut spares = Self { ready: Vec::new(), making: false, taken: 0, next: 0 };
         for name in disk.list()? {
             let Some(number) = parse_name(&name) else { continue };
             spares.next = spares.next.max(number.saturating_add(1));
@@ -62,6 +67,16 @@ impl<F: DiskFile> Spares<F> {
 
     pub(super) const fn ready(&self) -> usize {
         self.ready.len()
+    }
+
+    /// Files that take room and are no segments (yet), at most.
+    pub(super) const fn files(&self) -> usize {
+        self.ready.len() + self.making as usize + self.taken
+    }
+
+    /// A spare that was taken stands in the log, or was given up.
+    pub(super) const fn placed(&mut self) {
+        self.taken -= 1;
     }
 
     fn new_name(&mut self) -> String {
@@ -123,18 +138,63 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// The log itself is as good as before.
     pub fn prepare(&self) -> Result<bool, LogError> {
+        self.prepare_within(u64::MAX)
+    }
+
+    /// Like [`Log::prepare`], unless the log would then take more than `most_bytes` of disk.
+    ///
+    /// # Errors
+    /// The log itself is as good as before.
+    pub fn prepare_within(&self, most_bytes: u64) -> Result<bool, LogError> {
         let shared = &*self.shared;
         shared.check_poison()?;
         let name = {
+            let segments = shared.segments.read().expect(UNBROKEN);
             let mut spares = shared.spares();
-            if spares.ready() > 0 {
+            let size = shared.options.segment_bytes;
+            let bytes = shared.bytes(&segments, &spares) + size;
+            if spares.ready() > 0 || spares.making || bytes > most_bytes {
                 return Ok(false);
             }
+            spares.making = true;
             spares.new_name()
         };
-        let spare = make(&shared.disk, name, shared.options.segment_bytes)
-            .map_err(|error| LogError::writing(shared.end(), error))?;
-        shared.spares().ready.push(spare);
+        let made = make(&shared.disk, name, shared.options.segment_bytes);
+        let mut spares = shared.spares();
+        spares.making = false;
+        shared.spare_made.notify_all();
+        spares.ready.push(made.map_err(|error| LogError::writing(shared.end(), error))?);
+        Ok(true)
+    }
+
+    /// The oldest segment of the log: where it begins and where it ends, if the log goes on
+    /// durably in another.
+    pub fn oldest(&self) -> Option<(Cursor, Cursor)> {
+        let segments = self.shared.segments.read().expect(UNBROKEN);
+        let (first, next) = (segments.first()?.first, segments.get(1)?.first);
+        (next.lsn < self.shared.durable()).then_some((first, next))
+    }
+
+    /// Where the open segment begins, bytes of records that fit a new one, and spares at hand.
+    pub fn ahead(&self) -> (Lsn, u64, usize) {
+        let first = self.shared.segments.read().expect(UNBROKEN).last().map(|open| open.first.lsn);
+        let spares = self.shared.spares();
+        let spares = spares.ready() + spares.taken;
+        (first.unwrap_or_default(), self.shared.options.capacity(), spares)
+    }
+
+    /// Gives the disk back a spare, if there is more than one; says whether it did.
+    ///
+    /// # Errors
+    /// It could not be removed.
+    pub fn drop_spare(&self) -> Result<bool, LogError> {
+        let mut spares = self.shared.spares();
+        if spares.ready() < 2 {
+            return Ok(false);
+        }
+        let spare = spares.ready.pop().expect("more than one");
+        remove_if_there(&self.shared.disk, &spare.name)
+            .map_err(|source| LogError::Io { at: self.shared.end(), source })?;
         Ok(true)
     }
 
@@ -167,8 +227,26 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Shared<D> {
+    /// A spare to begin a segment with: one at hand, the one that is being made, or a new one.
+    /// The caller says [`Spares::placed`] once it stands in the log.
     pub(super) fn take_spare(&self) -> io::Result<Spare<D::File>> {
-        self.spares().make(&self.disk, &self.options)
+        let mut spares = self.spares();
+        while spares.ready() == 0 && spares.making {
+            spares = self.spare_made.wait(spares).expect(UNBROKEN);
+        }
+        let spare = spares.make(&self.disk, &self.options)?;
+        spares.taken += 1;
+        Ok(spare)
+    }
+
+    /// Bytes of disk that these take.
+    pub(super) fn bytes(
+        &self,
+        segments: &[Arc<Segment<D::File>>],
+        spares: &Spares<D::File>,
+    ) -> u64 {
+        let held: u64 = segments.iter().map(|s| s.capacity + SEGMENT_HEADER_LEN as u64).sum();
+        held + spares.files() as u64 * self.options.segment_bytes
     }
 
     /// Takes the oldest segment out of the log if all of it lies below `before`.

@@ -1,6 +1,7 @@
 //! Base copies: the directories of a node in service, copied while it goes on.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use duolog_wal::Lsn;
 
@@ -27,6 +28,21 @@ pub struct Pin<'a> {
     number: u64,
 }
 
+/// What a pin holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pinned {
+    pub(super) from: Lsn,
+    /// It goes when the log would pass its limit otherwise.
+    yields: bool,
+}
+
+impl Pin<'_> {
+    /// Whether it still holds: one that yields may have had to.
+    pub fn holds(&self) -> bool {
+        self.node.pins.lock().expect(POISON).contains_key(&self.number)
+    }
+}
+
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
         self.node.pins.lock().expect(POISON).remove(&self.number);
@@ -36,10 +52,26 @@ impl Drop for Pin<'_> {
 impl Node {
     /// Keeps the log from `lsn` on until the pin is dropped.
     pub fn pin(&self, lsn: Lsn) -> Pin<'_> {
-        let mut pins = self.pins.lock().expect(POISON);
-        let number = pins.last_key_value().map_or(0, |(number, _)| number + 1);
-        pins.insert(number, lsn);
+        self.pinned(Pinned { from: lsn, yields: false })
+    }
+
+    /// Like [`Node::pin`], but past the limit of what is kept for the peer the pin is broken, and
+    /// whoever holds it begins anew from a later position.
+    pub fn pin_while_room(&self, lsn: Lsn) -> Pin<'_> {
+        self.pinned(Pinned { from: lsn, yields: true })
+    }
+
+    fn pinned(&self, pinned: Pinned) -> Pin<'_> {
+        let number = self.next_pin.fetch_add(1, Ordering::Relaxed);
+        self.pins.lock().expect(POISON).insert(number, pinned);
         Pin { node: self, number }
+    }
+
+    /// Breaks the pins that yield and keep anything below `before`.
+    pub(super) fn break_pins(&self, before: Lsn) {
+        let mut pins = self.pins.lock().expect(POISON);
+        pins.retain(|_, pinned| !pinned.yields || pinned.from >= before);
+        self.resync.forget_joiner(before);
     }
 
     /// Copies the directories to `dest`, which must not exist, with a manifest that says from

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use duolog_wal::Lsn;
+
 use super::{Node, NodeError};
 use crate::log::LogError;
 
@@ -16,14 +18,17 @@ impl Node {
             let checkpoint = self.control.get().checkpoint.lsn;
             let due = checkpoint.plus(self.config.checkpoint_bytes);
             self.sync_what_is_old();
-            // A spare segment is made ahead, so that a roll in the middle of a commit is quick.
-            let result = self.log.prepare().map(drop).map_err(NodeError::from).and_then(|()| {
+            let result = (|| {
                 self.conclude_resync()?;
                 if self.progress.applied() >= due {
                     self.checkpoint()?;
                 }
-                self.recycle()
-            });
+                self.recycle()?;
+                // A spare segment is made ahead, so that a roll in a commit is quick.
+                let most_bytes = self.retain()?;
+                self.log.prepare_within(most_bytes)?;
+                Ok(())
+            })();
             match result {
                 Ok(()) => {}
                 Err(NodeError::Log(error @ LogError::NoRoom { .. })) => {
@@ -35,8 +40,9 @@ impl Node {
                     self.progress.fail(error);
                 }
             }
-            self.progress.wait_failure(LOOK_EVERY);
+            self.progress.rest(LOOK_EVERY);
             if self.progress.is_over() {
+                self.refuse_waiting();
                 return;
             }
         }
@@ -84,19 +90,22 @@ impl Node {
     }
 
     /// Gives back the segments that nobody needs any more.
-    fn recycle(&self) -> Result<(), NodeError> {
+    pub(super) fn recycle(&self) -> Result<(), NodeError> {
         if self.progress.is_held() {
             return Ok(());
         }
-        let checkpoint = self.control.get().checkpoint.lsn;
-        // What the peer lacks is kept for it, and until it was heard of that is everything.
-        let peer = self.progress.acknowledged().unwrap_or(checkpoint);
-        let window = self.progress.durable().0.saturating_sub(self.config.recovery_window_bytes);
-        let before = checkpoint.min(peer).0.min(window);
-        let pinned = self.pins.lock().expect(super::POISON).values().copied().min();
-        let before = pinned.map_or(before, |pin| pin.0.min(before));
-        let before = self.joiner_needs().map_or(before, |joiner| joiner.0.min(before));
-        self.log.recycle(duolog_wal::Lsn(before))?;
+        let before = self.needed_here().min(self.peer_needs(&self.control.get()));
+        self.log.recycle(before)?;
         Ok(())
+    }
+
+    /// First position that this node needs: for a restart, for recovery, for who reads the log.
+    pub(super) fn needed_here(&self) -> Lsn {
+        let checkpoint = self.control.get().checkpoint.lsn;
+        let window = self.progress.durable().0.saturating_sub(self.config.recovery_window_bytes);
+        let before = checkpoint.min(Lsn(window));
+        let pinned = self.pins.lock().expect(super::POISON).values().map(|pin| pin.from).min();
+        let needed = [pinned, self.joiner_needs()].into_iter().flatten();
+        needed.fold(before, Lsn::min)
     }
 }

@@ -60,6 +60,7 @@ impl Node {
             let mut leads = self.leads.write().expect(POISON);
             if *leads == Some(view.num) {
                 self.progress.lead(rule);
+                self.keep_for_peer(rule);
                 return Ok(());
             }
             let last = self.log.view();
@@ -71,6 +72,7 @@ impl Node {
             end
         };
         self.progress.lead(rule);
+        self.keep_for_peer(rule);
         self.progress.want(end);
         self.wake();
         tracing::info!(view = view.num.0, lsn = %end, ?rule, "this node leads");
@@ -91,6 +93,7 @@ impl Node {
         let leads = self.leads.read().expect(POISON);
         if leads.is_some() {
             self.progress.lead(rule);
+            self.keep_for_peer(rule);
             drop(leads);
             self.wake();
         }
@@ -223,6 +226,9 @@ impl Node {
         self.peer_says_room(durable, room);
         let before = self.progress.committed();
         self.progress.advance_acknowledged(view, durable, applied);
+        if let Some(acknowledged) = self.progress.acknowledged() {
+            self.folding.peer_has(acknowledged);
+        }
         if self.progress.committed() > before {
             self.wake();
         }

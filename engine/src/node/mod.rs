@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -52,6 +52,7 @@ pub(crate) use self::resync::begin_control;
 pub use self::room::Room;
 use self::room::Rooms;
 pub use self::status::NodeStatus;
+use crate::dirty::map::Place;
 use crate::disk::DirDisk;
 use crate::fuse::{Connection, Session};
 use crate::log::{Appended, ControlFile, Log, LogOptions};
@@ -76,6 +77,11 @@ pub struct NodeConfig {
     pub unacknowledged_max_bytes: u64,
     /// Log kept for recovery beyond what the node itself needs.
     pub recovery_window_bytes: u64,
+    /// Whether there is another node, for which the log is kept while it is away.
+    pub has_peer: bool,
+    /// Disk that the log and what is remembered of it may take while the peer is away; one segment
+    /// more for what is being written.
+    pub retention_bytes: u64,
     /// Threads that read requests of one mount, 1 or 2.
     pub reader_threads: u8,
     /// Optional features of the kernel's FUSE to do without; for tests.
@@ -101,6 +107,8 @@ impl NodeConfig {
             checkpoint_bytes: 256 << 20,
             unacknowledged_max_bytes: 64 << 20,
             recovery_window_bytes: 0,
+            has_peer: false,
+            retention_bytes: 16 << 30,
             reader_threads: 2,
             masked_fuse_flags: 0,
             suid_and_devices: false,
@@ -132,7 +140,9 @@ pub struct Node {
     /// Where the apply thread is; held while it applies a record.
     applying: Mutex<Cursor>,
     /// Positions from which on the log must be kept, for whoever reads it.
-    pins: Mutex<BTreeMap<u64, Lsn>>,
+    pins: Mutex<BTreeMap<u64, base::Pinned>>,
+    next_pin: AtomicU64,
+    folding: fold::Folding,
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
@@ -230,6 +240,8 @@ impl Node {
             rooms,
             applying: Mutex::new(applied),
             pins: Mutex::new(BTreeMap::new()),
+            next_pin: AtomicU64::new(0),
+            folding: fold::Folding::new(Place::new(&config.state_dir)),
             resync: resync::Seat::new(resync),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
@@ -290,6 +302,7 @@ impl Node {
         if appended.end.since(self.progress.durable()) > SYNC_EAGERLY_BYTES {
             self.progress.want(appended.end);
         }
+        self.look_for_room(appended.end);
         self.wake();
         Ok(appended)
     }

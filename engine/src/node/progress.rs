@@ -47,6 +47,8 @@ struct State {
     /// Threads that wait for a position, whichever.
     blocked: usize,
     stopped: bool,
+    /// The thread that makes checkpoints is to look now.
+    nudged: bool,
     failure: Option<Arc<NodeError>>,
     waiters: [BTreeMap<(Lsn, u64), Waiter>; 4],
     next_waiter: u64,
@@ -365,6 +367,27 @@ impl Progress {
                 return Some(limit);
             }
             state = self.work.wait_timeout(state, left).expect(POISON).0;
+        }
+    }
+
+    /// Asks the thread that makes checkpoints to look now.
+    pub(crate) fn nudge(&self) {
+        self.lock().nudged = true;
+        self.over.notify_all();
+    }
+
+    /// For the thread that makes checkpoints: waits until it is asked to look, or `limit` passes,
+    /// or the node stops or fails.
+    pub(crate) fn rest(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        let mut state = self.lock();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if state.failure.is_some() || state.stopped || state.nudged || left.is_zero() {
+                state.nudged = false;
+                return;
+            }
+            state = self.over.wait_timeout(state, left).expect(POISON).0;
         }
     }
 

@@ -85,6 +85,12 @@ impl Seat {
         inner.received_bytes += received_bytes;
     }
 
+    /// The log is not kept for a joiner that is gone and needs it from below `before`.
+    pub(super) fn forget_joiner(&self, before: Lsn) {
+        let joiner = &mut self.inner().joiner;
+        *joiner = joiner.filter(|(from, _)| *from >= before);
+    }
+
     pub(crate) fn standing(&self) -> Standing {
         let inner = self.inner();
         match inner.state.map(|state| state.phase) {
@@ -196,6 +202,7 @@ impl Node {
         *applying = at;
         self.progress.stand_at(at);
         self.rooms.forget();
+        self.folding.forget();
         *self.old.lock().expect(POISON) = (at.lsn, Instant::now());
     }
 

@@ -1,0 +1,201 @@
+//! What operators want of a node, of the other one, or of both, and what came of it.
+//!
+//! ```text
+//!  duolog stop ...   --control socket-->   carry_out ──> Seat (this node: the failover machine)
+//!                    <--steps, outcome--             └─> Seat (the other: words over heartbeats)
+//! ```
+//! Whether a node does what is wanted is decided by its failover machine alone. Here an action is
+//! brought to the node that it is for, followed until it is done, and told in words: every
+//! refusal with its cause and what would help. Nothing is tried twice.
+
+mod carry;
+mod refusal;
+pub(crate) mod serve;
+pub(crate) mod words;
+
+use duolog_wal::NodeId;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use refusal::Refusal;
+
+use crate::status::{DataSync, State};
+
+/// Most bytes of a typed reason.
+pub(crate) const REASON_MAX: usize = 300;
+/// Most bytes of an operator's name.
+pub(crate) const WHO_MAX: usize = 64;
+
+/// A reason that can be recorded: said in one line, and not too long to travel.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("say why: it is recorded".into());
+    }
+    if text.len() > REASON_MAX || text.chars().any(char::is_control) {
+        return Err(format!("write one line of at most {REASON_MAX} bytes"));
+    }
+    Ok(text.to_owned())
+}
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Wish {
+    /// Go to work.
+    Start {
+        /// And do not wait for the witness before the other node is taken in.
+        without_witness: bool,
+    },
+    /// Stop serving and take part in nothing.
+    Stop,
+    /// Stop, then start.
+    Restart,
+    /// Give the primary's part to the other node, drained.
+    Swap,
+    /// Give it to a node that is not up to date. What it lacks stays here as a branch.
+    SwapWithoutSync {
+        /// As typed.
+        reason: String,
+    },
+    /// Serve whatever the others say.
+    ForceStart {
+        /// As typed.
+        reason: String,
+    },
+    /// Automatic takeover.
+    Failover {
+        /// On or off.
+        on: bool,
+    },
+    /// No automatic takeover for so long; nothing: from now on again.
+    Maintenance {
+        /// In milliseconds.
+        for_ms: Option<u64>,
+    },
+    /// Whether the node goes to work when its process starts.
+    StartAtBoot {
+        /// On or off.
+        on: bool,
+    },
+    /// Whether the node follows by itself after another took over from it.
+    AutoRejoin {
+        /// On or off.
+        on: bool,
+    },
+    /// Settles a split brain: the writes of the node that is asked stay in service.
+    KeepWrites {
+        /// As typed.
+        reason: String,
+    },
+}
+
+impl Wish {
+    /// As an operator calls it.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Swap => "swap",
+            Self::SwapWithoutSync { .. } => "swap --without-sync",
+            Self::ForceStart { .. } => "force-start",
+            Self::Failover { .. } => "failover",
+            Self::Maintenance { .. } => "maintenance",
+            Self::StartAtBoot { .. } => "start-at-boot",
+            Self::AutoRejoin { .. } => "auto-rejoin",
+            Self::KeepWrites { .. } => "split-brain",
+        }
+    }
+}
+
+/// Which node an action is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Target {
+    /// The one on this computer.
+    Here,
+    /// The other one.
+    Other,
+    /// Both, in the order that keeps the SQL server running longest.
+    Both,
+}
+
+/// How a node stands, as far as an action is concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeatStanding {
+    /// What it is.
+    pub state: State,
+    /// What that means now.
+    pub sentence: String,
+    /// How the second copy stands.
+    pub data_sync: DataSync,
+    /// Something is served there, or not yet ended.
+    pub serves: bool,
+}
+
+/// Why an action came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ActError {
+    /// The node will not.
+    #[error("node{node} refuses: {why}")]
+    Refused {
+        /// 1 or 2.
+        node: u8,
+        /// Why not, and what would help.
+        why: Refusal,
+    },
+    /// It cannot be asked.
+    #[error(
+        "node{node} does not answer, so nothing is known of what it does; check that duolog runs \
+         there and that heartbeats get through (duolog status), or ask it on its own computer"
+    )]
+    Unreachable {
+        /// 1 or 2.
+        node: u8,
+    },
+    /// There is no other node.
+    #[error("this node has no [peer]: there is no other node that could do anything")]
+    NoPeer,
+    /// It did not come to what was wanted.
+    #[error("{0}")]
+    CameToNothing(String),
+}
+
+/// A node that can be asked to do something.
+pub(crate) trait Seat {
+    /// Which one it is.
+    fn node(&self) -> NodeId;
+    /// Asks it. `Ok`: it has begun.
+    ///
+    /// # Errors
+    /// It refuses, or cannot be asked.
+    fn act(&self, wish: &Wish, who: &str) -> Result<(), ActError>;
+    /// How it stands, at the earliest when the last action had begun.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    fn standing(&self) -> Result<SeatStanding, ActError>;
+}
+
+/// Something that an operator may want to see while an action goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    /// 1 or 2.
+    pub node: u8,
+    /// How it stands.
+    pub standing: SeatStanding,
+}
+
+/// What came of an action at one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// 1 or 2.
+    pub node: u8,
+    /// It is as was wanted; otherwise it was still under way when nobody waited any longer.
+    pub done: bool,
+    /// How it stands.
+    pub standing: SeatStanding,
+}

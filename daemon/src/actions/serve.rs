@@ -1,0 +1,82 @@
+//! Carries out actions that are asked for on the control socket: one at a time, on a thread, with
+//! every step told as it comes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, poll};
+use tokio::sync::mpsc;
+
+use super::carry::{Carried, carry_out};
+use super::{Refusal, Seat, Target, Wish};
+use crate::control::{Answer, Reply};
+
+/// How often a node is looked at.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// How many steps may wait for a slow reader; after that the action does.
+const STEPS: usize = 64;
+
+/// The nodes that can be asked.
+#[derive(Clone)]
+pub(crate) struct Actions {
+    here: Arc<dyn Seat + Send + Sync>,
+    other: Option<Arc<dyn Seat + Send + Sync>>,
+    busy: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Actions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Actions").field("busy", &self.busy).finish_non_exhaustive()
+    }
+}
+
+impl Actions {
+    pub(crate) fn new(
+        here: Arc<dyn Seat + Send + Sync>,
+        other: Option<Arc<dyn Seat + Send + Sync>>,
+    ) -> Self {
+        Self { here, other, busy: Arc::default() }
+    }
+
+    /// Begins an action that is followed for at most `wait`; the answers tell how it goes.
+    pub(crate) fn begin(&self, wish: Wish, target: Target, who: String, wait: Duration) -> Reply {
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return Reply::At(Answer::Refused(format!(
+                "another action is being followed here: {}",
+                Refusal::Busy
+            )));
+        }
+        let (say, answers) = mpsc::channel(STEPS);
+        let actions = self.clone();
+        tracing::info!(wish = wish.name(), ?target, who, "asked for");
+        let begun = std::thread::Builder::new().name("duolog-action".into()).spawn(move || {
+            let until = Instant::now() + wait;
+            let mut with = Carried {
+                here: &*actions.here,
+                other: actions.other.as_deref().map(|other| other as &dyn Seat),
+                who: &who,
+                wait: &mut || {
+                    poll(&mut [], Some(&LOOK_EVERY)).ok();
+                    Instant::now() < until && !say.is_closed()
+                },
+                // Whoever asked may have gone away; what was begun goes on.
+                report: &mut |step| say.blocking_send(Answer::Step(step)).unwrap_or_default(),
+            };
+            let result = carry_out(&wish, target, &mut with);
+            actions.busy.store(false, Ordering::Release);
+            let answer = match result {
+                Ok(outcomes) => Answer::Acted { outcomes },
+                Err(error) => Answer::Refused(error.to_string()),
+            };
+            say.blocking_send(answer).ok();
+        });
+        match begun {
+            Ok(_) => Reply::Later(answers),
+            Err(error) => {
+                self.busy.store(false, Ordering::Release);
+                Reply::At(Answer::Refused(format!("no thread can be started for it: {error}")))
+            }
+        }
+    }
+}

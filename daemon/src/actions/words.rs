@@ -1,0 +1,304 @@
+//! Brings an action to the other node and its answer back, as words between heartbeats: they are
+//! authenticated and fresh, go by every path, and arrive also where the link is off. Each may be
+//! lost: a question is said again until it is answered, and carried out once.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use duolog_beat::WORD_MAX;
+use duolog_wal::NodeId;
+use serde::{Deserialize, Serialize};
+
+use super::{ActError, Refusal, Seat, SeatStanding, Wish};
+
+/// Most bytes of a sentence in one: it may double where all of it is quotes.
+const SENTENCE_MAX: usize = 360;
+/// How soon a question is said again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions that are remembered, so that none is carried out twice.
+const REMEMBERED: usize = 256;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Ask { id: u64, what: Ask },
+    Answer { id: u64, what: Answer },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Ask {
+    Act { wish: Wish, who: String },
+    Standing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    Begun,
+    Refused(Refusal),
+    Standing(SeatStanding),
+}
+
+/// Answers the other node's words.
+pub(crate) trait Answering: Send + Sync {
+    /// Begins what its operator wants here.
+    ///
+    /// # Errors
+    /// Why not.
+    fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal>;
+    /// How this node stands.
+    fn standing(&self) -> SeatStanding;
+}
+
+/// Sends a word to the other node; may be lost.
+pub(crate) type SendWord = Box<dyn Fn(&[u8]) + Send + Sync>;
+
+/// The words between the nodes.
+pub(crate) struct Words {
+    send: SendWord,
+    waiting: Mutex<HashMap<u64, SyncSender<Answer>>>,
+    /// What was asked lately, with the answer once there is one.
+    asked: Mutex<VecDeque<(u64, Option<Answer>)>>,
+}
+
+impl std::fmt::Debug for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Words").finish_non_exhaustive()
+    }
+}
+
+impl Words {
+    pub(crate) fn new(send: SendWord) -> Self {
+        Self { send, waiting: Mutex::default(), asked: Mutex::default() }
+    }
+
+    /// Takes in a word of the other node. Never blocks: what takes its time is done on a thread.
+    pub(crate) fn hear(self: &Arc<Self>, bytes: &[u8], answering: &Arc<dyn Answering>) {
+        match serde_json::from_slice(bytes) {
+            Ok(Word::Answer { id, what }) => {
+                if let Some(waiting) = lock(&self.waiting).get(&id) {
+                    // Answered before, or nobody waits any longer.
+                    waiting.try_send(what).ok();
+                }
+            }
+            Ok(Word::Ask { id, what }) => {
+                let known = lock(&self.asked).iter().find(|(asked, _)| *asked == id).cloned();
+                match known {
+                    Some((_, Some(answer))) => self.say(&Word::Answer { id, what: answer }),
+                    Some((_, None)) => {}
+                    None => self.begin(id, what, answering),
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a word of the other node is not understood"),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, id: u64, what: Ask, answering: &Arc<dyn Answering>) {
+        let mut asked = lock(&self.asked);
+        asked.push_back((id, None));
+        if asked.len() > REMEMBERED {
+            asked.pop_front();
+        }
+        drop(asked);
+        let (words, answering) = (Arc::clone(self), Arc::clone(answering));
+        let begun = std::thread::Builder::new().name("duolog-words".into()).spawn(move || {
+            let what = match what {
+                Ask::Standing => Answer::Standing(shortened(&answering.standing())),
+                Ask::Act { wish, who } => {
+                    tracing::info!(wish = wish.name(), who, "asked for at the other node");
+                    match answering.act(&wish, &who) {
+                        Ok(()) => Answer::Begun,
+                        Err(Refusal::State { state, sentence }) => {
+                            let sentence = short(&sentence).to_owned();
+                            Answer::Refused(Refusal::State { state, sentence })
+                        }
+                        Err(why) => Answer::Refused(why),
+                    }
+                }
+            };
+            let mut asked = lock(&words.asked);
+            if let Some((_, answer)) = asked.iter_mut().find(|(asked, _)| *asked == id) {
+                *answer = Some(what.clone());
+            }
+            drop(asked);
+            words.say(&Word::Answer { id, what });
+        });
+        if let Err(error) = begun {
+            tracing::error!(%error, "a word of the other node is not answered");
+        }
+    }
+
+    fn say(&self, word: &Word) {
+        match serde_json::to_vec(word) {
+            Ok(bytes) if bytes.len() <= WORD_MAX => (self.send)(&bytes),
+            Ok(bytes) => tracing::error!(bytes = bytes.len(), "too long for a word"),
+            Err(error) => tracing::error!(%error, "not to be said"),
+        }
+    }
+
+    /// Asks, and waits for the answer; nothing when none comes.
+    fn ask(&self, what: Ask, patience: Duration) -> Option<Answer> {
+        // Two runs of a node must not give two questions one number.
+        let id = RandomState::new().build_hasher().finish();
+        let (heard, answer) = sync_channel(1);
+        lock(&self.waiting).insert(id, heard);
+        let word = Word::Ask { id, what };
+        let until = Instant::now() + patience;
+        let mut came = None;
+        while came.is_none() && Instant::now() < until {
+            self.say(&word);
+            came = answer.recv_timeout(AGAIN).ok();
+        }
+        lock(&self.waiting).remove(&id);
+        came
+    }
+}
+
+/// The other node, reached by words.
+#[derive(Debug)]
+pub(crate) struct OtherNode {
+    node: NodeId,
+    words: Arc<Words>,
+    patience: Duration,
+}
+
+impl OtherNode {
+    pub(crate) fn new(node: NodeId, words: Arc<Words>) -> Self {
+        Self { node, words, patience: PATIENCE }
+    }
+
+    fn unreachable(&self) -> ActError {
+        ActError::Unreachable { node: self.node.number() }
+    }
+}
+
+impl Seat for OtherNode {
+    fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn act(&self, wish: &Wish, who: &str) -> Result<(), ActError> {
+        let ask = Ask::Act { wish: wish.clone(), who: who.to_owned() };
+        match self.words.ask(ask, self.patience) {
+            Some(Answer::Begun) => Ok(()),
+            Some(Answer::Refused(why)) => Err(ActError::Refused { node: self.node.number(), why }),
+            Some(Answer::Standing(_)) | None => Err(self.unreachable()),
+        }
+    }
+
+    fn standing(&self) -> Result<SeatStanding, ActError> {
+        match self.words.ask(Ask::Standing, self.patience) {
+            Some(Answer::Standing(standing)) => Ok(standing),
+            Some(_) | None => Err(self.unreachable()),
+        }
+    }
+}
+
+fn shortened(standing: &SeatStanding) -> SeatStanding {
+    SeatStanding { sentence: short(&standing.sentence).to_owned(), ..standing.clone() }
+}
+
+/// What of a sentence fits a word.
+fn short(sentence: &str) -> &str {
+    &sentence[..sentence.floor_char_boundary(SENTENCE_MAX)]
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{DataSync, State};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    type Place = Arc<OnceLock<Arc<Words>>>;
+
+    struct Node {
+        acted: AtomicUsize,
+    }
+
+    impl Answering for Node {
+        fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
+            assert_eq!(who, "operator");
+            self.acted.fetch_add(1, Ordering::SeqCst);
+            if *wish == Wish::Swap { Err(Refusal::PeerNotUptodate) } else { Ok(()) }
+        }
+
+        fn standing(&self) -> SeatStanding {
+            let sentence = "ä".repeat(1000);
+            let (state, data_sync) = (State::Wait, DataSync::NotUptodate);
+            SeatStanding { state, sentence, data_sync, serves: false }
+        }
+    }
+
+    /// Two ends whose words are said twice, and lost at first.
+    fn ends(lost: usize) -> (Arc<Words>, Arc<Node>) {
+        let (here, there) = (Place::default(), Place::default());
+        let node = Arc::new(Node { acted: AtomicUsize::new(0) });
+        let way = |to: &Place, lost: usize| -> SendWord {
+            let (to, node, said) = (to.clone(), node.clone(), AtomicUsize::new(0));
+            Box::new(move |bytes| {
+                let answering: Arc<dyn Answering> = node.clone();
+                if said.fetch_add(1, Ordering::SeqCst) >= lost {
+                    to.get().unwrap().hear(bytes, &answering);
+                    to.get().unwrap().hear(bytes, &answering);
+                }
+            })
+        };
+        here.set(Arc::new(Words::new(way(&there, lost)))).unwrap();
+        there.set(Arc::new(Words::new(way(&here, lost)))).unwrap();
+        (here.get().unwrap().clone(), node)
+    }
+
+    #[test]
+    fn a_word_that_is_lost_and_repeated_is_carried_out_once() {
+        let (words, node) = ends(2);
+        let other = OtherNode::new(NodeId::Node2, words);
+        other.act(&Wish::Stop, "operator").unwrap();
+        assert_eq!(node.acted.load(Ordering::SeqCst), 1);
+        let refused = other.act(&Wish::Swap, "operator").unwrap_err();
+        assert_eq!(refused, ActError::Refused { node: 2, why: Refusal::PeerNotUptodate });
+        assert_eq!(node.acted.load(Ordering::SeqCst), 2);
+        let standing = other.standing().unwrap();
+        assert_eq!((standing.state, standing.sentence.len()), (State::Wait, SENTENCE_MAX));
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_not_said_to_have_done_anything() {
+        let (words, node) = ends(usize::MAX);
+        let mut other = OtherNode::new(NodeId::Node2, words);
+        other.patience = Duration::from_millis(10);
+        let error = other.act(&Wish::Stop, "operator").unwrap_err();
+        assert_eq!(error, ActError::Unreachable { node: 2 });
+        assert!(other.standing().is_err());
+        assert_eq!(node.acted.load(Ordering::SeqCst), 0);
+    }
+
+    /// The longest that can be said fits one datagram.
+    #[test]
+    fn the_longest_words_fit() {
+        let reason = "\"".repeat(crate::actions::REASON_MAX);
+        let who = "w".repeat(crate::actions::WHO_MAX);
+        let wish = Wish::SwapWithoutSync { reason };
+        let ask = Word::Ask { id: u64::MAX, what: Ask::Act { wish, who } };
+        assert!(serde_json::to_vec(&ask).unwrap().len() <= WORD_MAX);
+        let sentence = "\"".repeat(SENTENCE_MAX);
+        let standing = SeatStanding {
+            state: State::Second,
+            sentence,
+            data_sync: DataSync::ConnectionError,
+            serves: false,
+        };
+        let answer = Word::Answer { id: u64::MAX, what: Answer::Standing(standing) };
+        assert!(serde_json::to_vec(&answer).unwrap().len() <= WORD_MAX);
+    }
+}
