@@ -83,7 +83,7 @@ impl World {
             matches!(peer.link, LinkRole::Follow { incarnation: it, .. } if it == incarnation)
         });
         let awake = self.nodes[1 - node].frozen_until <= self.now;
-        if !(listens && awake) || !self.join(node) {
+        if !(listens && awake && self.join(node)) {
             self.soon(50, 200, Happening::Dial(node, incarnation));
         }
     }
@@ -134,7 +134,8 @@ impl World {
         self.say(&format!("node{} ships to node{} from {}", primary + 1, follower + 1, fork.lsn));
         let store = self.nodes[follower].store;
         if !store.complete && store.whole_from.is_none() {
-            self.soon(20, 2000, Happening::Content(number));
+            let spread = if self.random.once_in(4) { 15_000 } else { 2_000 };
+            self.soon(20, spread, Happening::Content(number));
         }
         self.feed(follower, Event::LinkUp { incarnation: ends[0], view });
         if self.connected(follower) == Some(number) {

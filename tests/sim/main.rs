@@ -125,9 +125,9 @@ fn faults_of_disks_and_acknowledgements_are_noticed() {
     noticed(&[
         (Plant::AckBeforeSync, 0),
         (Plant::CommitWithoutPeer, 0),
-        (Plant::AckOfAnyView, 0),
+        (Plant::AckOfAnyView, 100),
         (Plant::RegisterNotWritten, 0),
-        (Plant::TailThrownAway, 0),
+        (Plant::TailThrownAway, 50),
     ]);
 }
 
@@ -135,7 +135,7 @@ fn faults_of_disks_and_acknowledgements_are_noticed() {
 fn faults_of_witness_guardian_and_shell_are_noticed() {
     noticed(&[
         (Plant::GrantWithoutBase, 0),
-        (Plant::BlankWitness, 0),
+        (Plant::BlankWitness, 260),
         (Plant::NoFence, 0),
         (Plant::StartAtOnce, 0),
         (Plant::Incomplete, 0),

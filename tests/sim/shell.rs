@@ -147,10 +147,10 @@ impl World {
             Effect::Link(role) => self.link(node, role),
             Effect::ToPeer(message) => {
                 let (from, to) = (Party::Node(node), Party::Node(1 - node));
-                self.send(from, to, Datagram::Peer(message));
+                self.send(from, to, &Datagram::Peer(message));
             }
             Effect::ToWitness(question) => {
-                self.send(Party::Node(node), Party::Witness, Datagram::Question(question));
+                self.send(Party::Node(node), Party::Witness, &Datagram::Question(question));
             }
             Effect::Run { task, ticket } => self.begin_task(node, incarnation, task, ticket),
             Effect::Receipt(receipt) => {
@@ -263,8 +263,8 @@ impl World {
             // The daemon is dead: the guardian says it.
             let gone = Gone { incarnation, at };
             let (from, to) = (Party::Node(node), Party::Node(1 - node));
-            self.send(from, to, Datagram::Peer(Message::Gone(gone)));
-            self.send(from, Party::Witness, Datagram::Question(Question::Gone(gone)));
+            self.send(from, to, &Datagram::Peer(Message::Gone(gone)));
+            self.send(from, Party::Witness, &Datagram::Question(Question::Gone(gone)));
         }
     }
 }

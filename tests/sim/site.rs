@@ -109,7 +109,8 @@ impl World {
         if !serves || !self.lives(node, incarnation) {
             return;
         }
-        self.soon(5, 400, Happening::Client(node, incarnation));
+        let pause = if self.network.calm { 3000 } else { 400 };
+        self.soon(5, pause, Happening::Client(node, incarnation));
         if self.random.once_in(2) {
             return stale::at_a_read(self, node, "is read");
         }

@@ -59,7 +59,7 @@ impl World {
                 WitnessEffect::Persist(view) => self.witness.reg = Some(view),
                 WitnessEffect::Reply(reply) => {
                     let (from, to) = (Party::Witness, Party::Node(from));
-                    self.send(from, to, crate::world::Datagram::Reply(reply));
+                    self.send(from, to, &crate::world::Datagram::Reply(reply));
                 }
             }
         }
