@@ -159,6 +159,9 @@ mod tests {
             lag_bytes: 0,
             peer: None,
             directories: Vec::new(),
+            views: None,
+            paths: Vec::new(),
+            services: Vec::new(),
         }
     }
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use duolog_engine::node::Node;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::control::{Answer, BaseTaken, Reply};
-use crate::shell::Shell;
 
 /// Answers on their way to who asked; how far it came is left out when more wait.
 const WAITING: usize = 4;
@@ -29,13 +29,23 @@ impl Drop for Turn {
     }
 }
 
-impl Shell {
+/// What a base copy is taken of.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// The node, once it is open.
+    pub node: Option<Arc<Node>>,
+    /// Its configuration.
+    pub config: Config,
+    /// Somebody takes one.
+    pub copying: Arc<AtomicBool>,
+}
+
+impl Origin {
     /// Begins to take a base copy. Who asked may go away: the copy is made all the same.
-    pub(crate) fn take_base(self: &Arc<Self>, dest: PathBuf) -> Reply {
+    pub(crate) fn take_base(self, dest: PathBuf) -> Reply {
         let (say, answers) = mpsc::channel(WAITING);
-        let shell = self.clone();
         let thread = std::thread::Builder::new().name("duolog-base".into()).spawn(move || {
-            let last = shell.copy(&dest, &say).unwrap_or_else(Answer::Refused);
+            let last = self.copy(&dest, &say).unwrap_or_else(Answer::Refused);
             if say.blocking_send(last).is_err() {
                 tracing::info!(dest = %dest.display(), "who asked for the base copy went away");
             }
@@ -47,7 +57,7 @@ impl Shell {
     }
 
     fn copy(&self, dest: &Path, say: &mpsc::Sender<Answer>) -> Result<Answer, String> {
-        let Some(node) = self.node.get() else {
+        let Some(node) = &self.node else {
             return Err("the node still recovers its log; ask again when it is ready".into());
         };
         check(&self.config, dest)?;

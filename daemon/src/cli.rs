@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// List the failovers of this node: why, who decided, what was known, how long each step took.
+    Receipts(Receipts),
     /// Have a node go to work: serve, or follow the one that serves.
     Start(Start),
     /// Have a node stop serving and take part in nothing; the other one takes over at once.
@@ -124,6 +126,17 @@ pub(crate) struct Status {
     /// The node's configuration, which names its socket.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `duolog receipts`.
+#[derive(Args, Debug)]
+pub(crate) struct Receipts {
+    /// Which node; it need not run.
+    #[command(flatten)]
+    pub node: OfConfig,
+    /// As JSON, one line each.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `duolog keygen`.

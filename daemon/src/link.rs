@@ -104,7 +104,7 @@ pub(crate) fn receive(
     listen(settings, receiver).context("cannot start the link; is another node on this address?")
 }
 
-fn identity(config: &Config) -> anyhow::Result<Identity> {
+pub(crate) fn identity(config: &Config) -> anyhow::Result<Identity> {
     let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else {
         bail!("a node with a peer needs certificate and key in [node]");
     };
@@ -112,7 +112,7 @@ fn identity(config: &Config) -> anyhow::Result<Identity> {
     load(certificate, key).context("cannot use this node's identity; duolog keygen makes one")
 }
 
-fn tuning(peer: &Peer) -> Tuning {
+pub(crate) fn tuning(peer: &Peer) -> Tuning {
     Tuning {
         compression: match peer.compression {
             Compression::Off => duolog_transport::Compression::Off,
@@ -124,7 +124,7 @@ fn tuning(peer: &Peer) -> Tuning {
     }
 }
 
-fn hello(node: &Node) -> Hello {
+pub(crate) fn hello(node: &Node) -> Hello {
     Hello {
         format_version: FORMAT_VERSION_ON_WIRE,
         cluster: node.config().cluster,
@@ -142,7 +142,7 @@ fn hello(node: &Node) -> Hello {
 const FORMAT_VERSION_ON_WIRE: u16 = FORMAT_VERSION as u16;
 const _: () = assert!(FORMAT_VERSION_ON_WIRE as u32 == FORMAT_VERSION, "the version fits Hello");
 
-fn cursor_at(node: &Node, lsn: Lsn) -> Option<Cursor> {
+pub(crate) fn cursor_at(node: &Node, lsn: Lsn) -> Option<Cursor> {
     node.cursor_at(lsn).unwrap_or_else(|error| {
         tracing::error!(%error, %lsn, "the log cannot be looked into");
         None

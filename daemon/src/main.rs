@@ -3,7 +3,6 @@
 //! 4 not done in time.
 
 mod act;
-#[allow(dead_code, reason = "the pair is its user")]
 mod actions;
 mod base;
 mod bench;
@@ -12,18 +11,17 @@ mod cli;
 mod config;
 mod control;
 mod demo;
-#[allow(dead_code, reason = "the daemon of a pair is its user")]
 mod guardian;
 mod keygen;
 mod link;
 mod log;
 mod logging;
+mod member;
 mod mounts;
 mod notify;
-#[allow(dead_code, reason = "services and guardian are its users")]
+mod pair;
 mod processes;
 mod run;
-#[allow(dead_code, reason = "run by the thread that owns the failover machine")]
 mod services;
 mod setup;
 mod shell;
@@ -60,6 +58,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
+        Command::Receipts(options) => pair::show_receipts(&options)?,
         Command::Start(options) => return act::run(&options.common, &options.wish()),
         Command::Stop(options) => return act::run(&options, &Wish::Stop),
         Command::Restart(options) => return act::run(&options, &Wish::Restart),

@@ -5,63 +5,56 @@
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
-use crate::actions::Refusal;
 use crate::cli::Run;
-use crate::config::{Config, Role};
+use crate::config::Config;
 use crate::control::{Answer, Listener, Question, Reply};
-use crate::guardian::{self, Fence, FromGuardian, Tether};
+use crate::guardian::{self, Farewell, Fence, FromGuardian, Tether};
+use crate::member::Member;
 use crate::mounts;
-use crate::shell::{Event, Shell};
+use crate::pair::LastWord;
 
 /// Runs the node until it was stopped or failed; returns the exit code.
 pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
     let file = &options.node.config;
     let config = Config::load(file)?;
-    if let Some(role) = config.role {
+    if config.role.is_some() {
         if options.with_parent {
             rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
                 .context("cannot bind this node's life to its parent's")?;
         }
-        return live(config, role, options.with_parent, None);
-    }
-    if config.peer.is_some() {
-        bail!("a node with a [peer] needs a role: add role = \"prim\" or \"second\" to [node]");
+        return live(config, options.with_parent, None);
     }
     if options.guarded {
         let tether = Tether::take().context("only a guardian starts a guarded node")?;
-        return live(config, Role::Prim, false, Some(tether));
+        return live(config, false, Some(tether));
     }
-    guardian::run(&config, file, log_json, options.with_parent, None).map(ExitCode::from)
+    let last = LastWord::new(&config)?;
+    let farewell = last.as_ref().map(|last| last as &dyn Farewell);
+    guardian::run(&config, file, log_json, options.with_parent, farewell).map(ExitCode::from)
 }
 
 /// The daemon's life.
-fn live(
-    config: Config,
-    role: Role,
-    with_parent: bool,
-    tether: Option<Tether>,
-) -> anyhow::Result<ExitCode> {
+fn live(config: Config, with_parent: bool, tether: Option<Tether>) -> anyhow::Result<ExitCode> {
     prepare_process();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot wait for events")?;
-    runtime.block_on(supervise(config, role, with_parent, tether))?;
+    runtime.block_on(supervise(config, with_parent, tether))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn supervise(
     config: Config,
-    role: Role,
     with_parent: bool,
     tether: Option<Tether>,
 ) -> anyhow::Result<()> {
@@ -82,25 +75,25 @@ async fn supervise(
     if let Some(tether) = &tether {
         // Nobody listens any more when the process ends.
         let heard = move |word| tell.send(word).unwrap_or_default();
-        tether.listen(Fence::new(&config), None, heard).context("cannot listen to the guardian")?;
+        let last = LastWord::new(&config)?.map(|last| Box::new(last) as Box<dyn Farewell>);
+        tether.listen(Fence::new(&config), last, heard).context("cannot listen to the guardian")?;
     }
-    let shell = Arc::new(Shell::new(config, role, tether)?);
-    let (say, events) = channel();
+    let member = Arc::new(Member::new(config, tether)?);
     let (end, mut ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("duolog-shell".into())
         .spawn({
-            let (shell, say) = (shell.clone(), say.clone());
+            let member = member.clone();
             // The receiver is dropped only when the process ends at once.
-            move || end.send(shell.live(&say, &events)).ok()
+            move || end.send(member.live()).ok()
         })
         .context("cannot start a thread")?;
+    let asked = member.clone();
     let answer = Arc::new(move |question: Question| match question {
-        Question::Status => Reply::At(Answer::Status(Box::new(shell.status()))),
-        Question::Base { dest } => shell.take_base(dest),
-        Question::Act { .. } => {
-            let node = shell.config.node.number();
-            Reply::At(Answer::Refused(format!("node{node} refuses: {}", Refusal::FixedRole)))
+        Question::Status => Reply::At(Answer::Status(Box::new(asked.status()))),
+        Question::Base { dest } => asked.origin().take_base(dest),
+        Question::Act { wish, node, who, wait_ms } => {
+            asked.act(wish, node, who, Duration::from_millis(wait_ms))
         }
     });
     let mut stopping = false;
@@ -129,8 +122,7 @@ async fn supervise(
         }
         stopping = true;
         tracing::info!("stopping; a second signal ends this node at once");
-        // The shell may have failed at this moment; then its end is next.
-        say.send(Event::Stop).ok();
+        member.end();
     }
 }
 

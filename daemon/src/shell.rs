@@ -304,6 +304,9 @@ impl Shell {
                     mounted,
                 })
                 .collect(),
+            views: None,
+            paths: Vec::new(),
+            services: Vec::new(),
         }
     }
 }

@@ -116,6 +116,58 @@ pub(crate) struct Directory {
     pub mounted: bool,
 }
 
+/// A view, as the failover machine has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct View {
+    /// Its number.
+    pub number: u64,
+    /// The node that may commit, 1 or 2.
+    pub primary: u8,
+    /// Whether both nodes must have a commit.
+    pub pair: bool,
+    /// Whether an operator forced it.
+    pub forced: bool,
+}
+
+/// What the node knows of views; only where the pair decides who serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Views {
+    /// The last one known to be chosen.
+    pub chosen: View,
+    /// This node's own proposal, not known to be chosen.
+    pub proposed: Option<View>,
+    /// The highest number that this node ever held.
+    pub highest: u64,
+}
+
+/// A path of heartbeats.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Path {
+    /// From here.
+    pub local: String,
+    /// To there.
+    pub remote: String,
+    /// Whether it goes to the witness, and not to the other node.
+    pub witness: bool,
+    /// Whether a question was answered on it lately.
+    pub up: bool,
+    /// How long the last answer took.
+    pub round_trip_ms: Option<u64>,
+    /// Why nothing can be sent, if that is so.
+    pub trouble: Option<String>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Service {
+    /// Its name.
+    pub name: String,
+    /// Whether it runs here.
+    pub running: bool,
+    /// How it ended by itself, if it did.
+    pub ended: Option<String>,
+}
+
 /// How a node stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Status {
@@ -143,6 +195,15 @@ pub(crate) struct Status {
     pub peer: Option<Peer>,
     /// The replicated directories.
     pub directories: Vec<Directory>,
+    /// Views, where the pair decides who serves.
+    #[serde(default)]
+    pub views: Option<Views>,
+    /// Paths of heartbeats.
+    #[serde(default)]
+    pub paths: Vec<Path>,
+    /// What runs where the node serves, in the order of its start.
+    #[serde(default)]
+    pub services: Vec<Service>,
 }
 
 impl Status {
@@ -184,6 +245,24 @@ impl Status {
             let mounted = if directory.mounted { "mounted" } else { "not mounted" };
             let line = format!("{} ({}), {mounted}", directory.path.display(), directory.preset);
             row("Directory", line);
+        }
+        for service in &self.services {
+            let ended = service.ended.as_deref().unwrap_or("does not run");
+            let stands = if service.running { "runs" } else { ended };
+            row("Service", format!("{}, {stands}", service.name));
+        }
+        for path in &self.paths {
+            let name = if path.witness { "Path to the witness" } else { "Path" };
+            let stands = match (&path.trouble, path.up, path.round_trip_ms) {
+                (Some(trouble), ..) => trouble.clone(),
+                (None, true, Some(ms)) => format!("up, round trip {ms} ms"),
+                (None, true, None) => "up".into(),
+                (None, false, _) => "down".into(),
+            };
+            row(name, format!("{} to {}, {stands}", path.local, path.remote));
+        }
+        if let Some(proposed) = self.views.and_then(|views| views.proposed) {
+            row("View proposed", format!("{} of node{}", proposed.number, proposed.primary));
         }
         row("View", format!("{}, incarnation {}", self.view, self.incarnation));
         row("Version", self.version.clone());
@@ -259,6 +338,16 @@ mod tests {
                 preset: "postgresql".into(),
                 mounted: true,
             }],
+            views: None,
+            paths: vec![Path {
+                local: "10.0.0.1:7533".into(),
+                remote: "10.0.0.2:7533".into(),
+                witness: false,
+                up: true,
+                round_trip_ms: Some(1),
+                trouble: None,
+            }],
+            services: vec![Service { name: "sql".into(), running: true, ended: None }],
         }
     }
 
@@ -274,6 +363,8 @@ mod tests {
             "Log end                1/00000010",
             "  acknowledged         1/00000000",
             "Directory              /var/lib/postgresql/15/main (postgresql), mounted",
+            "Service                sql, runs",
+            "Path                   10.0.0.1:7533 to 10.0.0.2:7533, up, round trip 1 ms",
         ] {
             assert!(table.lines().any(|have| have == line), "{line:?} is not in\n{table}");
         }

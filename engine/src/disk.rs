@@ -87,6 +87,9 @@ pub trait DiskFile: Send + Sync + 'static {
 
 /// Puts a small file with these bytes under `name`: after it returns the file is there with all
 /// of them whatever happens, before it the old one or none is.
+///
+/// # Errors
+/// What the disk says; the old file, the new one or none may be there.
 pub fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result<D::File> {
     let new = format!("{name}{TEMPORARY}");
     remove_if_there(disk, &new)?;

@@ -3,6 +3,9 @@
 
 use std::path::Path;
 
+use duolog_beat::{Kind, Packet, Party, Secret, TAG_LEN, Wire};
+use duolog_failover::message::{Ask, Beat, Gone, Prop, WitnessAnswer, WitnessBeat};
+use duolog_failover::{Message, Now, Question, Reply, State};
 use duolog_transport::pack::Packer;
 use duolog_transport::{Ack, Hello, Refusal, control};
 use duolog_wal::control::CONTROL_LEN;
@@ -80,6 +83,9 @@ fn main() {
     for (number, message) in messages().iter().enumerate() {
         let bytes = control::encode(message)[control::LENGTH_LEN..].to_vec();
         seeds.push(("control_message", number.to_string(), bytes));
+    }
+    for (name, bytes) in datagrams() {
+        seeds.push(("datagram", name.to_owned(), bytes));
     }
     for (target, name, bytes) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
@@ -190,4 +196,79 @@ fn messages() -> Vec<control::Message> {
         control::Message::Cut { candidates: vec![AT] },
         control::Message::Ready { at: AT },
     ]
+}
+
+/// One of each kind; the check sets the tag.
+fn datagrams() -> Vec<(&'static str, Vec<u8>)> {
+    let beat = Beat {
+        incarnation: 3,
+        sent: Now(4),
+        conf: view(4),
+        pend: Some(view(5)),
+        hi: ViewNum(5),
+        lease: true,
+        serves: true,
+        follows: false,
+        state: State::Prim,
+        stopped: false,
+        end: AT,
+        durable: Lsn(6),
+        committed: Lsn(6),
+        complete: true,
+        history: vec![HistoryEntry { num: ViewNum(1), origin: NodeId::Node1, start: Lsn(0) }],
+        frozen: false,
+        won: None,
+        failover: true,
+        maintenance_ms: 0,
+    };
+    let witness =
+        WitnessBeat { incarnation: 3, sent: Now(4), conf: view(4), lease: true, failover_ms: 5000 };
+    let ask = Ask { view: view(5), base: view(4), nonce: 8, failover_ms: 5000 };
+    let prop = Prop { view: view(5), base: view(4), incarnation: 3, end: AT };
+    let gone = Gone { incarnation: 3, at: Now(4) };
+    let answer =
+        WitnessAnswer { witness: 1, reg: Some(view(4)), incarnation: 3, sent: Now(4), lease: true };
+    let refuse = Reply::Refuse {
+        why: duolog_failover::message::Refusal::Lease,
+        witness: 1,
+        reg: None,
+        nonce: 8,
+    };
+    let numbered = |message: Vec<u8>| [&1_u64.to_le_bytes()[..], &message].concat();
+    let payloads = [
+        ("message-beat", Kind::Message, numbered(Message::Beat(beat).encode())),
+        ("message-prop", Kind::Message, numbered(Message::Prop(prop).encode())),
+        ("message-gone", Kind::Message, numbered(Message::Gone(gone).encode())),
+        ("question-beat", Kind::Message, numbered(Question::Beat(witness).encode())),
+        ("question-ask", Kind::Message, numbered(Question::Ask(ask).encode())),
+        ("reply-beat", Kind::Answer, Reply::Beat(answer).encode()),
+        ("reply-refuse", Kind::Answer, refuse.encode()),
+        ("beat", Kind::Beat, Vec::new()),
+        ("welcome", Kind::Welcome, Vec::new()),
+    ];
+    let key = Secret::from_hex(&"00".repeat(32)).expect("64 digits");
+    let datagram = |kind, payload: &[u8]| {
+        let from = match kind {
+            Kind::Answer => Party::Witness,
+            _ => Party::Node(NodeId::Node1),
+        };
+        let keys = key.keys(ClusterId(7), from, Party::Node(NodeId::Node2));
+        let packet = Packet {
+            kind,
+            from,
+            cluster: ClusterId(7),
+            session: 9,
+            to: 7,
+            sequence: 2,
+            echo: 1,
+            payload,
+        };
+        let mut bytes = packet.encode(0, &keys.send);
+        let tag = bytes.len() - TAG_LEN;
+        bytes[tag..].fill(0);
+        bytes
+    };
+    let made =
+        |(name, kind, payload): (&'static str, Kind, Vec<u8>)| (name, datagram(kind, &payload));
+    payloads.into_iter().map(made).collect()
 }

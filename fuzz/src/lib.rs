@@ -12,13 +12,14 @@ mod recovery;
 pub use recovery::recovery;
 
 /// Each target by its name, which is also that of its corpus.
-pub const CHECKS: [(&str, fn(&[u8])); 6] = [
+pub const CHECKS: [(&str, fn(&[u8])); 7] = [
     ("record", record),
     ("segment", segment),
     ("recovery", recovery),
     ("frame", frame),
     ("control_block", control_block),
     ("control_message", control_message),
+    ("datagram", datagram),
 ];
 
 /// A record at the place that its own header names, its operation, and the same bytes as a
@@ -147,6 +148,46 @@ pub fn control_message(data: &[u8]) {
     if let Some(length) = data.first_chunk() {
         let length = control::length(*length).unwrap_or(1);
         assert!((1..=control::MESSAGE_MAX).contains(&length));
+    }
+}
+
+/// A datagram of heartbeats, its tag being right or not, and its payload as each kind of message;
+/// then a session takes it, which no datagram that it did not ask for may turn fresh.
+pub fn datagram(data: &[u8]) {
+    use duolog_beat::{Kind, NUMBER_LEN, Packet, Party, Secret, Session, TAG_LEN, Taken, Wire};
+    use duolog_failover::{Message, Question, Reply};
+    let Ok(packet) = Packet::decode(data) else { return };
+    let secret = Secret::from_hex(&"5a".repeat(32)).expect("64 digits");
+    let node = |number| Party::Node(duolog_wal::NodeId::from_number(number).expect("1 or 2"));
+    let there = packet.from;
+    let here = if there == node(2) { node(1) } else { node(2) };
+    let keys = secret.keys(packet.cluster, here, there);
+    let again = packet.encode(data.len(), &keys.receive);
+    assert_eq!(again[..again.len() - TAG_LEN], data[..data.len() - TAG_LEN]);
+
+    let mut session = Session::new(packet.cluster, [here, there], keys, 7, 1000, 8);
+    let question = session.make(Kind::Beat, b"", 0, 1);
+    assert!(Packet::decode(&question).is_ok());
+    assert!(session.authentic(data).is_none(), "a tag that was guessed");
+    let packet = session.authentic(&again).expect("the right key");
+    // Only what echoes that question, in this session, is worth anything.
+    let taken = session.take(&packet, 2);
+    let echoes = packet.to == 7 && packet.echo == 1;
+    assert!(echoes || taken == Taken::Unproved, "{taken:?}");
+    assert!(!matches!(session.take(&packet, 2), Taken::Fresh { .. }), "taken twice");
+    assert!(session.welcome(&packet, 2).len() <= data.len());
+
+    let numbered = packet.payload.get(NUMBER_LEN..).unwrap_or_default();
+    for payload in [packet.payload, numbered] {
+        if let Some(message) = Message::decode(payload) {
+            assert_eq!(message.encode(), payload, "{message:?}");
+        }
+        if let Some(question) = Question::decode(payload) {
+            assert_eq!(question.encode(), payload, "{question:?}");
+        }
+        if let Some(reply) = Reply::decode(payload) {
+            assert_eq!(reply.encode(), payload, "{reply:?}");
+        }
     }
 }
 

@@ -138,6 +138,6 @@ fn faults_of_witness_guardian_and_shell_are_noticed() {
         (Plant::BlankWitness, 260),
         (Plant::NoFence, 0),
         (Plant::StartAtOnce, 0),
-        (Plant::Incomplete, 0),
+        (Plant::Incomplete, 1280),
     ]);
 }

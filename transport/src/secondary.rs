@@ -44,7 +44,7 @@ const GATHER_BYTES: usize = 1 << 20;
 /// Pieces taken from the stream at a time.
 const PIECES: usize = 32;
 /// How often the secondary looks whether it has something new to tell while nothing comes in.
-const STANDING_INTERVAL: Duration = Duration::from_secs(1);
+const STANDING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Keeps a sink reachable.
 pub(crate) struct Listener<S> {

@@ -45,8 +45,8 @@ pub trait Sink: Send + 'static {
     /// called once before anything is received.
     fn sync(&mut self) -> Result<Ack, SinkError>;
 
-    /// What `sync` would return if nothing had been received since the last one. Looked at once
-    /// a second while nothing comes in, so that the primary learns of `applied` and free space.
+    /// What `sync` would return if nothing had been received since the last one. Looked at ten
+    /// times a second while nothing comes in, so that the primary learns of `applied` and free space.
     fn standing(&self) -> Ack;
 
     /// Everything before `lsn` is committed and may be applied. Never past what was acknowledged

@@ -7,7 +7,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use duolog_beat::{Beat, BeatConfig, DATAGRAM_MAX, Heard, Kind, Packet, Path, Secret};
+use duolog_beat::{
+    Beat, BeatConfig, DATAGRAM_MAX, Heard, Kind, Packet, Path, Secret, now, tell_gone,
+};
+use duolog_failover::message::Gone;
 use duolog_failover::{Message, Now};
 use duolog_wal::{ClusterId, NodeId};
 
@@ -31,12 +34,19 @@ struct Node {
 
 impl Node {
     fn start(node: NodeId, secret: &Secret, cluster: u128, between: &[&Between]) -> Self {
+        let config = Self::config(node, secret, cluster, between);
+        let (tell, heard) = channel();
+        let beat = Beat::start(&config, move |event| drop(tell.send(event))).unwrap();
+        Self { beat, heard }
+    }
+
+    fn config(node: NodeId, secret: &Secret, cluster: u128, between: &[&Between]) -> BeatConfig {
         let paths = between.iter().map(|between| {
             // Any port: the owner of the network learns it from what comes.
             let local = SocketAddr::from(([127, 0, 0, 1], 0));
             Path { local, peer: between.side(node).local_addr().unwrap() }
         });
-        let config = BeatConfig {
+        BeatConfig {
             cluster: ClusterId(cluster),
             node,
             secret: secret.clone(),
@@ -44,10 +54,7 @@ impl Node {
             witness: None,
             heartbeat_ms: 20,
             path_lost_ms: 1000,
-        };
-        let (tell, heard) = channel();
-        let beat = Beat::start(&config, move |event| drop(tell.send(event))).unwrap();
-        Self { beat, heard }
+        }
     }
 
     fn say(&self, number: u64) {
@@ -322,4 +329,25 @@ fn an_answer_is_no_longer_than_its_question() {
         }
         assert!(answers > 0);
     }
+}
+
+/// As its guardian says it, once the daemon is gone; and a daemon that starts afterwards is heard.
+#[test]
+fn the_last_word_is_heard_though_another_session_said_the_rest() {
+    let mut between = Between::new();
+    let [node1, node2] = both(&secret(), &[&between]);
+    heard_until(1, &node1, &node2, &mut between);
+    drop(node1);
+    let config = Node::config(NodeId::Node1, &secret(), 7, &[&between]);
+    let gone = Gone { incarnation: 9, at: now() };
+    let teller = std::thread::spawn(move || tell_gone(&config, gone, 20_000).unwrap());
+    let mut heard = Vec::new();
+    carry_until("the last word", &mut [&mut between], || {
+        heard.extend(node2.heard.try_iter());
+        heard.contains(&Heard::Peer(Message::Gone(gone))) && teller.is_finished()
+    });
+    let told = teller.join().unwrap();
+    assert!(told.peer && told.witness, "{told:?}");
+    let node1 = Node::start(NodeId::Node1, &secret(), 7, &[&between]);
+    heard_until(2, &node1, &node2, &mut between);
 }

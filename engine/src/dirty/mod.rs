@@ -64,6 +64,9 @@ pub enum DirtyLost {
     /// The map of what was before the log's beginning is lost.
     #[error("the map of what changed in segments that are gone is lost")]
     Map,
+    /// Others changed files while the node was stopped.
+    #[error("files were changed otherwise than through the log")]
+    ByOthers,
     /// No record begins there: it is a place in another history.
     #[error("no record of this log begins at {from}")]
     NoSuchPlace {

@@ -6,9 +6,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use duolog_wal::{Chain, Control, Cursor, FileId, HistoryEntry, Lsn, View, ViewNum};
+use duolog_wal::{Chain, Control, Cursor, FileId, Lsn, NodeId, View, ViewNum};
 
-use super::{Node, NodeConfig, NodeError, now};
+use super::{Node, NodeConfig, NodeError, Register, now};
 use crate::disk::{DirDisk, Disk};
 use crate::log::{ControlFile, Log};
 use crate::store::{adopt as adoption, base, leave as leaving};
@@ -70,7 +70,8 @@ pub fn adopt(config: &NodeConfig) -> Result<Adopted, NodeError> {
     // Two nodes that begin with nothing begin with the same log. One that begins with files
     // begins with a history that no other node has, until it gets a base copy.
     let first = if adopted.empty { Cursor::default() } else { unique_beginning() };
-    begin(disk, config, first, ViewNum(0), Vec::new(), next_file)?;
+    let register = first_register(config.node);
+    begin(disk, config, first, register, next_file)?;
     Ok(adopted)
 }
 
@@ -96,7 +97,9 @@ pub fn adopt_base(config: &NodeConfig, copy: &Path) -> Result<Adopted, NodeError
     let own = |id: u64| id.checked_sub(FileId::assigned(config.node, 0).0).map(|id| id / 2);
     let used = files.clone().filter_map(|file| own(file.id)).max().unwrap_or(0);
     let file_ids = used + IDS_SKIPPED;
-    begin(disk, config, installed.position, ViewNum(0), Vec::new(), file_ids)?;
+    // Whoever made the copy serves, so this node can only follow.
+    let register = empty_register(config.node);
+    begin(disk, config, installed.position, register, file_ids)?;
     Ok(Adopted { files: files.count() as u64, local: 0, already: false, empty: false })
 }
 
@@ -108,8 +111,7 @@ pub(super) fn begin(
     disk: DirDisk,
     config: &NodeConfig,
     first: Cursor,
-    view: ViewNum,
-    history: Vec<HistoryEntry>,
+    register: Register,
     file_ids: u64,
 ) -> Result<(), NodeError> {
     let in_state = |source| NodeError::File { path: config.state_dir.clone(), source };
@@ -124,7 +126,7 @@ pub(super) fn begin(
         }
         (log, found.end)
     } else {
-        let log = Log::create(disk, config.log, config.cluster, first, view, history)
+        let log = Log::create(disk, config.log, config.cluster, first, ViewNum(0), Vec::new())
             .map_err(in_state)?;
         (log, first)
     };
@@ -133,16 +135,9 @@ pub(super) fn begin(
         node: config.node,
         sequence: 1,
         incarnation: 0,
-        hi: view,
-        conf: View {
-            num: view,
-            primary: config.node,
-            pair: false,
-            witness: 0,
-            origin: config.node,
-            forced: false,
-        },
-        pend: None,
+        hi: register.hi,
+        conf: register.conf,
+        pend: register.pend,
         checkpoint: first,
         durable: first.lsn,
         file_ids,
@@ -151,6 +146,23 @@ pub(super) fn begin(
     };
     ControlFile::create(log.disk(), control)?;
     Ok(())
+}
+
+/// A pair begins with node1, which is ALONE in the first view.
+fn first_register(node: NodeId) -> Register {
+    let empty = empty_register(node);
+    if node != NodeId::Node1 {
+        return empty;
+    }
+    let num = ViewNum(1);
+    Register { hi: num, conf: View { num, primary: node, origin: node, ..empty.conf }, pend: None }
+}
+
+/// Of a node that was never part of a view.
+fn empty_register(node: NodeId) -> Register {
+    let (num, peer) = (ViewNum(0), node.peer());
+    let conf = View { num, primary: peer, pair: false, witness: 0, origin: peer, forced: false };
+    Register { hi: num, conf, pend: None }
 }
 
 pub(super) fn open_state(path: &Path) -> Result<DirDisk, NodeError> {

@@ -110,6 +110,9 @@ impl Node {
     /// # Errors
     /// It is not known any more, or cannot be read: whoever asked compares by hash.
     pub fn changed_since(&self, from: Lsn) -> Result<Dirty, DirtyLost> {
+        if self.is_suspect() {
+            return Err(DirtyLost::ByOthers);
+        }
         // Nothing is recycled while it is read.
         let _pin = self.pin(from);
         let first = self.log.first();

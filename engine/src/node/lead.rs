@@ -99,6 +99,12 @@ impl Node {
         }
     }
 
+    /// Up to where somebody waits for commits, and up to where the peer acknowledged in the view
+    /// that commits are for; where they need no peer, up to where they are made.
+    pub fn waiting(&self) -> (Lsn, Lsn) {
+        self.progress.waiting()
+    }
+
     /// The view that this node leads in.
     pub fn leads(&self) -> Option<ViewNum> {
         *self.leads.read().expect(POISON)
@@ -121,21 +127,21 @@ impl Node {
     }
 
     /// Waits until everything in the log is committed in the view that this node leads in, and
-    /// applied; `Ok(false)` when `limit` passed first. Before that a mount would show commits
-    /// that the peer may not have.
+    /// applied; `Ok(false)` when `limit` passed first, or another view of its own began. Before
+    /// that a mount would show commits that the peer may not have.
     ///
     /// # Errors
-    /// [`NodeError::NotLeading`] when it does not lead, or no longer in the same view.
+    /// [`NodeError::NotLeading`] when it does not lead.
     pub fn wait_ready(&self, limit: Duration) -> Result<bool, NodeError> {
         let view = self.leads().ok_or(NodeError::NotLeading)?;
         let end = self.log.end().lsn;
         self.progress.want(end);
         let wait = |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
         let ready = wait(Stage::Committed)? && wait(Stage::Applied)?;
-        if self.leads() != Some(view) {
-            return Err(NodeError::NotLeading);
+        match self.leads() {
+            None => Err(NodeError::NotLeading),
+            Some(now) => Ok(ready && now == view),
         }
-        Ok(ready)
     }
 
     /// Mounts every replicated directory over its empty mount point. Files that are kept
@@ -235,15 +241,13 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until everything in the log is on both nodes and in the directories of both, as far
-    /// as its rule wants the peer: before a swap, so that the peer lacks nothing afterwards.
+    /// Waits until everything in the log is committed and in the directories here: before a swap,
+    /// so that the peer lacks nothing afterwards.
     ///
     /// # Errors
     /// [`NodeError::Unconfirmed`] when `limit` passed first.
     pub fn drained(&self, limit: Duration) -> Result<(), NodeError> {
-        let end = self.log.end().lsn;
-        self.progress.want(end);
-        self.drain(end, self.progress.rule(), limit)
+        self.drain(self.progress.rule(), limit, false)
     }
 
     /// Stops cleanly: unmounts, waits at most `limit` for everything to be on both nodes and
@@ -254,17 +258,27 @@ impl Node {
     /// stays in the log for it, and nothing acknowledged is concerned.
     pub fn stop(&self, limit: Duration) -> Result<(), NodeError> {
         self.unmount();
-        let result = self.drained(limit);
+        let result = self.drain(self.progress.rule(), limit, true);
         let checkpoint = self.checkpoint();
         let complete = result.is_ok() && checkpoint.is_ok();
         self.end_threads();
         if complete {
+            self.note_census()?;
             self.control.update(|control| control.stopped_cleanly = true)?;
         }
         result.and(checkpoint)
     }
 
-    fn drain(&self, end: Lsn, rule: Option<CommitRule>, limit: Duration) -> Result<(), NodeError> {
+    /// With `peer_too` the peer's directories as well, if commits need it: after a clean stop of
+    /// both nodes they are equal.
+    fn drain(
+        &self,
+        rule: Option<CommitRule>,
+        limit: Duration,
+        peer_too: bool,
+    ) -> Result<(), NodeError> {
+        let end = self.log.end().lsn;
+        self.progress.want(end);
         let Some(rule) = rule else {
             // What is known to be committed, and no more.
             let known = self.progress.committed();
@@ -277,10 +291,10 @@ impl Node {
             seconds: limit.as_secs(),
         };
         let wait = |stage| self.progress.wait(stage, end, limit).map_err(NodeError::Failed);
-        // The peer's directories too: after a clean stop both nodes are equal.
+        let peer_too = peer_too && matches!(rule, CommitRule::Pair(_));
         let done = wait(Stage::Committed)?
             && wait(Stage::Applied)?
-            && (rule == CommitRule::Local || wait(Stage::PeerApplied)?);
+            && (!peer_too || wait(Stage::PeerApplied)?);
         if !done {
             return Err(unconfirmed);
         }

@@ -15,6 +15,7 @@ mod adopt;
 mod apply;
 mod base;
 
+mod census;
 mod checkpoint;
 mod error;
 mod file_ids;
@@ -38,7 +39,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, Operation, RecordStream, Time, ViewNum};
+use duolog_wal::{
+    ClusterId, Cursor, HistoryEntry, Lsn, NodeId, Operation, RecordStream, Time, ViewNum,
+};
 
 pub use self::adopt::{Adopted, adopt, adopt_base, leave};
 pub use self::base::{BaseReport, Pin};
@@ -146,6 +149,8 @@ pub struct Node {
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
+    /// What others changed while the node was stopped.
+    changed: Mutex<census::Changed>,
     mounts: Mutex<Vec<Session>>,
     /// Of the mounts, and of those that are being taken away: what can abort them.
     connections: Mutex<Vec<Arc<Connection>>>,
@@ -198,6 +203,16 @@ impl Node {
             known.checkpoint,
             register::claims(&known),
         )?;
+        let store = Store::open(&config.directories, config.cluster, config.node)?;
+        for path in store.strangers() {
+            tracing::warn!(
+                path = %path.display(),
+                "this was put into the directory behind Duolog's back: it is neither shown nor \
+                 replicated; move it away and copy it back through the mount"
+            );
+        }
+        let (changed, resync) = resync::after_stop(&log, &store, &known, resync)
+            .map_err(|source| NodeError::File { path: config.state_dir.clone(), source })?;
         // What is half resynchronised holds no moment of the log: nothing is applied to it.
         let held = resync.is_some_and(|state| state.is_open());
         let rooms = Rooms::default();
@@ -213,14 +228,6 @@ impl Node {
             replay_bytes = committed.since(known.checkpoint.lsn),
             "the log is recovered"
         );
-        let store = Store::open(&config.directories, config.cluster, config.node)?;
-        for path in store.strangers() {
-            tracing::warn!(
-                path = %path.display(),
-                "this was put into the directory behind Duolog's back: it is neither shown nor \
-                 replicated; move it away and copy it back through the mount"
-            );
-        }
         control.update(|control| {
             control.incarnation += 1;
             control.stopped_cleanly = false;
@@ -243,6 +250,7 @@ impl Node {
             next_pin: AtomicU64::new(0),
             folding: fold::Folding::new(Place::new(&config.state_dir)),
             resync: resync::Seat::new(resync),
+            changed: Mutex::new(changed),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),
@@ -377,6 +385,12 @@ impl Node {
     pub fn starts(&self) -> Vec<Cursor> {
         let starts = self.log.history().into_iter().rev().take(4);
         starts.filter_map(|entry| self.log.cursor_at(entry.start).ok().flatten()).collect()
+    }
+
+    /// The views that began in the log up to its end, oldest first, as far as a segment's header
+    /// can tell.
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        self.log.history()
     }
 
     /// Appends at most `max_bytes` of the log from `from` on to `out`.

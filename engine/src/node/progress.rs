@@ -124,6 +124,15 @@ impl Progress {
         self.lock().at.peer_applied
     }
 
+    /// Up to where somebody waits for commits, and up to where the peer acknowledged in the view
+    /// that commits are for; where they need no peer, up to where they are made.
+    pub(crate) fn waiting(&self) -> (Lsn, Lsn) {
+        let state = self.lock();
+        let last = state.waiters[Stage::Committed as usize].last_key_value();
+        let wanted = last.map_or(state.at.committed, |((lsn, _), _)| *lsn);
+        (wanted, state.at.acknowledged().unwrap_or(state.at.committed))
+    }
+
     /// What a commit needs, if this node leads.
     pub(crate) fn rule(&self) -> Option<CommitRule> {
         match self.lock().at.standing {

@@ -1,18 +1,20 @@
 //! What a resynchronisation needs of a node: a moment that holds still, on the side that gives; a
 //! node that applies nothing and begins anew elsewhere, on the side that takes.
 
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use duolog_wal::{Cursor, Lsn, SegmentHeader};
+use duolog_wal::{Control, Cursor, Lsn, SegmentHeader};
 
+use super::census::{self, Changed};
 use super::{Node, NodeConfig, NodeError, POISON, Pin};
 use crate::disk::DirDisk;
-use crate::log::{ControlFile, lay_down};
+use crate::log::{ControlFile, Log, lay_down};
 use crate::resync::Standing;
 use crate::resync::state::{Phase, State, consistent_from};
-use crate::store::base;
 use crate::store::manifest::Manifest;
+use crate::store::{Store, base};
 
 /// How long the log is kept for a joiner that was given a plan and is gone.
 const KEPT_FOR: Duration = Duration::from_mins(15);
@@ -183,8 +185,9 @@ impl Node {
         self.resync.inner().joiner = Some((from, Instant::now()));
     }
 
-    pub(crate) fn is_mounted(&self) -> bool {
-        !self.mounts.lock().expect(POISON).is_empty()
+    /// Whether there are mounts, or some that are still being taken away.
+    pub fn is_mounted(&self) -> bool {
+        !self.connections.lock().expect(POISON).is_empty()
     }
 
     /// From here on nothing is applied, until [`Node::begin_again`]. What is being applied is
@@ -225,9 +228,13 @@ impl Node {
             return Ok(());
         }
         self.checkpoint()?;
+        let compared = state.task(self.log.disk()).is_ok_and(|task| task.compare);
         let failed = |source| NodeError::File { path: self.config.state_dir.clone(), source };
         state.remove(self.log.disk()).map_err(failed)?;
         self.resync.set(None);
+        if compared {
+            self.was_compared()?;
+        }
         tracing::info!(lsn = %self.progress.applied(), "the copy is whole: it is up to date");
         Ok(())
     }
@@ -251,6 +258,22 @@ pub(super) fn before_start(
     let state = State::new(state.number, Phase::CatchUp { consistent_from });
     state.store(disk).map_err(failed)?;
     Ok(Some(state))
+}
+
+/// What others changed since a clean stop, and what has to be resynchronised because of it.
+pub(super) fn after_stop(
+    log: &Log<DirDisk>,
+    store: &Store,
+    control: &Control,
+    state: Option<State>,
+) -> io::Result<(Changed, Option<State>)> {
+    let changed = census::compare(log.disk(), store, control)?;
+    if changed.is_empty() || state.is_some() || control.conf.primary == control.node {
+        return Ok((changed, state));
+    }
+    let state = State::new(0, Phase::Suspect);
+    state.store(log.disk())?;
+    Ok((changed, Some(state)))
 }
 
 /// What the control block says of a log that begins at `first`.

@@ -45,6 +45,9 @@ pub struct NodeStatus {
     pub directories: Vec<String>,
     /// Whether they are mounted.
     pub mounted: bool,
+    /// Files that others changed while the node was stopped.
+    #[serde(default)]
+    pub changed_by_others: Vec<String>,
     /// What ended the node, if something did.
     pub failure: Option<String>,
 }
@@ -79,6 +82,7 @@ impl Node {
                 .map(|directory| directory.mount_point.display().to_string())
                 .collect(),
             mounted: !self.connections.lock().expect(POISON).is_empty(),
+            changed_by_others: self.changed_by_others(),
             failure: self.progress.failure().map(|error| error.to_string()),
         }
     }

@@ -50,7 +50,8 @@ pub struct Estimate {
 /// # Errors
 /// The joiner is gone, or a file cannot be read.
 pub fn give(node: &Node, pipe: &mut dyn Pipe, giving: &Giving) -> Result<(), ResyncError> {
-    let mut giver = Giver { node, pipe, giving, pin: None, out: Vec::new(), busy: Busy::new(node) };
+    let (busy, out) = (Busy::new(node), Vec::new());
+    let mut giver = Giver { node, pipe, giving, pin: None, compares: false, out, busy };
     let mut message = Vec::new();
     loop {
         giver.pipe.receive(&mut message).map_err(ResyncError::Pipe)?;
@@ -58,6 +59,9 @@ pub fn give(node: &Node, pipe: &mut dyn Pipe, giving: &Giving) -> Result<(), Res
             Some(Message::Ask(text)) => giver.answer(text)?,
             Some(Message::Want { left, wants }) => giver.serve(left, &wants)?,
             Some(Message::Enough) => {
+                if giver.compares {
+                    node.was_compared()?;
+                }
                 // Whatever was read last may hold what was applied last, here or before this node
                 // was started. All of that is durable in the log.
                 let applied = node.exactly_applied().lsn.max(node.durable());
@@ -75,6 +79,8 @@ struct Giver<'a> {
     giving: &'a Giving,
     /// The log is kept from the plan's place on.
     pin: Option<(Cursor, crate::node::Pin<'a>)>,
+    /// Its plan compares everything.
+    compares: bool,
     out: Vec<u8>,
     busy: Busy,
 }
@@ -137,6 +143,7 @@ impl Giver<'_> {
                 None
             }
         });
+        self.compares = changed.is_none();
         let fork = match parts {
             Some(lsn) => {
                 let chain = self.node.cursor_at(lsn)?.map(|cursor| cursor.chain.0);

@@ -4,12 +4,13 @@
 //!  resync         which plan holds, and the phase; replaced as a whole, absent: nothing of it
 //!  resync.N.plan  plan number N: the manifest, what is needed, where the log goes on
 //!
+//!  Suspect: others changed files here, and no plan was made yet
 //!  (absent) ── a plan is taken ──> Reconcile ── names, sizes ──> Copy ── contents, attributes ──┐
 //!                  ^                   ^                           │ marks now and then         v
 //!                  └── applied up to K └─────── another plan ──────┘   CatchUp <── log anew ── Switch
 //! ```
 //!
-//! In `Reconcile`, `Copy` and `Switch` nothing is applied, and what stands in the directories is
+//! In `Suspect`, `Reconcile`, `Copy` and `Switch` nothing is applied, and what stands in the directories is
 //! nothing that anybody may serve. From `Switch` on a start needs no peer to get to `CatchUp`. In
 //! `CatchUp` the log is an ordinary one, and only the position from which on the copy is whole has
 //! to be reached.
@@ -35,6 +36,9 @@ fn plan_name(number: u64) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
+    /// Others changed files while the node was stopped: everything has to be compared. There is no
+    /// plan yet.
+    Suspect,
     /// Names and sizes are being brought to what the manifest says.
     Reconcile,
     /// Contents are being copied.
@@ -71,7 +75,7 @@ pub(crate) struct Task {
     /// What is to be copied, from the other end's changes and this one's.
     pub(super) needs: Needs,
     /// Everything is to be compared, whatever `needs` says.
-    pub(super) compare: bool,
+    pub(crate) compare: bool,
     /// Nothing is in common: what the manifest does not name is moved aside.
     pub(super) aside: bool,
     /// Where this node's log is cut first.
@@ -99,7 +103,7 @@ impl State {
 
     /// Whether the directories hold something that is no moment of any log.
     pub(crate) const fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Reconcile | Phase::Copy { .. })
+        matches!(self.phase, Phase::Suspect | Phase::Reconcile | Phase::Copy { .. })
     }
 
     /// What stands in the state directory; `None`: nothing is being resynchronised.
@@ -203,6 +207,6 @@ pub(crate) const fn consistent_from(phase: Phase) -> Option<Lsn> {
         Phase::Switch { consistent_from } | Phase::CatchUp { consistent_from } => {
             Some(Lsn(consistent_from))
         }
-        Phase::Reconcile | Phase::Copy { .. } => None,
+        Phase::Suspect | Phase::Reconcile | Phase::Copy { .. } => None,
     }
 }

@@ -96,8 +96,9 @@ impl Taker<'_> {
     /// Asks, and sees to it that a plan stands on disk that both ends go by.
     fn agree(&mut self) -> Result<State, ResyncError> {
         let before = self.node.resync.state();
-        let open = before.filter(State::is_open);
-        let old = match before {
+        let planned = before.filter(|state| state.phase != Phase::Suspect);
+        let open = planned.filter(State::is_open);
+        let old = match planned {
             Some(state) => {
                 Some(state.task(self.node.log.disk()).map_err(|e| self.state_failed(e))?)
             }
@@ -162,6 +163,8 @@ impl Taker<'_> {
             (Some(state), Some(old)) if state.is_open() => Self::own_of_open(state, &old, fork),
             (state, old) => self.own_of_log(state, old.as_ref(), fork)?,
         };
+        // What others changed stands in no log.
+        let own = own.filter(|_| before.is_none_or(|state| state.phase != Phase::Suspect));
         let mut needs = Needs::default();
         let compare = match (&plan.changed, &own) {
             (Some(theirs), Some(own)) => {

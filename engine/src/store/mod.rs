@@ -36,6 +36,7 @@ mod apply;
 mod backing;
 pub mod base;
 mod busy;
+mod census;
 pub mod compare;
 mod escape;
 mod ids;
@@ -72,6 +73,8 @@ pub use local::{LocalRules, Preset, RuleError};
 pub use lookup::{Entry, Moved, Space, Stat};
 pub use open::OpenError;
 pub use reconcile::{ReconcileError, Surplus};
+
+pub(crate) use census::Looks;
 
 use backing::Kept;
 use index::{Index, Place};

@@ -515,3 +515,156 @@ fn a_node_that_is_being_resynchronised_does_not_serve() {
     wait(|| to.node().standing().is_whole());
     assert_equal(&mut from, &mut to, "at last");
 }
+
+/// A pair whose logs are equal, with some files of each kind; stopped cleanly twice.
+fn stopped_pair(dir: &Path, seed: u64) -> (Side, Side) {
+    let random = &mut Random::new(seed);
+    let mut log = Log::new(random, 3);
+    log.lead(2, NodeId::Node1);
+    log.extend(random, 200);
+    let end = log.cursors[log.len()].lsn;
+    let mut sides =
+        [NodeId::Node1, NodeId::Node2].map(|id| Side::new(&dir.join(id.to_string()), id));
+    for side in &mut sides {
+        side.feed(&log, end, end);
+        let conf = View { primary: NodeId::Node1, pair: true, ..side.node().view() };
+        let register = side.node().register();
+        side.node().persist(node::Register { conf, ..register }).unwrap();
+        for _ in 0..2 {
+            side.node().stop(BOUND).unwrap();
+            side.open();
+            let none: [String; 0] = [];
+            assert_eq!(side.node().changed_by_others(), none, "seed {seed}: nobody did anything");
+            assert!(side.node().standing().is_whole());
+        }
+        side.node().stop(BOUND).unwrap();
+        side.node = None;
+    }
+    let [one, two] = sides;
+    (one, two)
+}
+
+/// Regular files of a directory, of at least a byte, each inode once.
+fn regular(root: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let (mut found, mut open) = (std::collections::BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = path.symlink_metadata().unwrap();
+            if meta.is_dir() {
+                open.push(path);
+            } else if meta.is_file() && meta.len() > 0 && meta.nlink() == 1 {
+                found.insert(meta.ino(), path);
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+/// A stopped pair with at least one file that can be harmed.
+fn pair_with_a_file(seed: u64) -> (tempfile::TempDir, Side, Side) {
+    for seed in 100 * seed..100 * seed + 50 {
+        let dir = folder();
+        let (one, two) = stopped_pair(dir.path(), seed);
+        if !regular(&two.data()).is_empty() {
+            return (dir, one, two);
+        }
+    }
+    panic!("no seed makes a file");
+}
+
+/// Each thing that others may do to a file while a node is stopped; `None`: it stays as it is.
+type Harm = fn(&Path);
+const HARMS: [(&str, Harm); 5] = [
+    ("edited, size and time as before", |path| {
+        use std::os::unix::fs::FileExt;
+        let meta = std::fs::metadata(path).unwrap();
+        let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 0).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x55], 0).unwrap();
+        file.set_modified(meta.modified().unwrap()).unwrap();
+    }),
+    ("cut", |path| {
+        std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+    }),
+    ("replaced", |path| {
+        let copy = path.with_extension("copied");
+        std::fs::copy(path, &copy).unwrap();
+        std::fs::remove_file(path).unwrap();
+        std::fs::hard_link(&copy, path).unwrap();
+        std::fs::remove_file(&copy).unwrap();
+    }),
+    ("removed", |path| std::fs::remove_file(path).unwrap()),
+    ("given another mode", |path| {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode ^ 0o004)).unwrap();
+    }),
+];
+
+/// A secondary whose files others changed is not up to date until everything was compared: that is
+/// durable, and the files are named.
+#[test]
+fn what_others_changed_at_a_secondary_is_named_and_mended_by_comparing() {
+    for (seed, (what, harm)) in (1..).zip(HARMS) {
+        let (_dir, mut from, mut to) = pair_with_a_file(seed);
+        let path = regular(&to.data()).pop().unwrap();
+        harm(&path);
+        let name = path.strip_prefix(to.data()).unwrap().display().to_string();
+        let shown = to.config.directories[0].mount_point.join(&name).display().to_string();
+        for start in 0..2 {
+            to.open();
+            let node = to.node();
+            assert!(node.changed_by_others().contains(&shown), "{what}, start {start}");
+            assert!(!node.standing().is_whole() && !node.may_be_member(), "{what}");
+            node.stop(BOUND).ok();
+            to.node = None;
+        }
+        from.open();
+        to.open();
+        attempt(&from, &to, (usize::MAX, usize::MAX), || {}).taken.unwrap();
+        to.stream(&from);
+        wait(|| to.node().standing().is_whole());
+        let still = to.node().changed_by_others();
+        // A file that was put in another's place stays there until it is moved away.
+        assert!(what == "replaced" || !still.contains(&shown), "{what}: {still:?}");
+        assert!(to.node().may_be_member(), "{what}");
+        assert_equal(&mut from, &mut to, what);
+    }
+}
+
+/// The node that has the right to serve keeps it, says what was changed, and no longer tells from
+/// its log what a joiner lacks.
+#[test]
+fn what_others_changed_at_a_primary_is_named_and_compared_at_the_next_resynchronisation() {
+    let (_dir, mut from, mut to) = pair_with_a_file(77);
+    let path = regular(&from.data()).pop().unwrap();
+    HARMS[0].1(&path);
+    let added = from.data().join("added by others");
+    std::fs::write(&added, b"x").unwrap();
+    from.open();
+    let node = from.node();
+    let at = |path: &Path| {
+        let below = path.strip_prefix(from.data()).unwrap();
+        from.config.directories[0].mount_point.join(below).display().to_string()
+    };
+    let named = node.changed_by_others();
+    assert!(named.contains(&at(&path)), "{named:?}");
+    assert!(named.iter().any(|path| path.ends_with("added by others")), "{named:?}");
+    assert!(node.may_be_member());
+    let end = node.end().lsn;
+    assert!(matches!(node.changed_since(end), Err(duolog_engine::dirty::DirtyLost::ByOthers)));
+    to.open();
+    attempt(&from, &to, (usize::MAX, usize::MAX), || {}).taken.unwrap();
+    to.stream(&from);
+    wait(|| to.node().standing().is_whole());
+    assert!(from.node().changed_since(end).is_ok(), "it was compared");
+    // The directory's own time was copied with the stranger in it.
+    let root = std::fs::File::open(from.data()).unwrap();
+    let time = root.metadata().unwrap().modified().unwrap();
+    std::fs::remove_file(added).unwrap();
+    root.set_modified(time).unwrap();
+    assert_equal(&mut from, &mut to, "edited at the primary");
+}

@@ -201,6 +201,11 @@ impl Machine {
         if self.accepting.is_some_and(|open| open.view.num > view.num) {
             return;
         }
+        // What this node did alone ends by what a heartbeat's history proves, not by a number: the
+        // proposer may stand on another line, and both are to know it.
+        if base != conf && self.alone_here() {
+            return;
+        }
         if base != conf {
             // No longer a member of the old view before anything of its log is touched.
             self.depose(base);

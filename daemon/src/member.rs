@@ -1,0 +1,108 @@
+//! What runs in a node's process: a member of a pair whose machine decides what it is, or a node
+//! whose role is fixed. What the process around it needs of either.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use crate::actions::{Refusal, Target, Wish};
+use crate::base::Origin;
+use crate::config::{Config, Role};
+use crate::control::{Answer, Reply};
+use crate::guardian::Tether;
+use crate::pair::{Guard, Pair, Unguarded};
+use crate::shell::{Event, Shell};
+use crate::status::Status;
+
+/// A node, as the process around it sees it.
+#[derive(Debug)]
+pub(crate) enum Member {
+    /// Its role is fixed.
+    Fixed {
+        /// The node.
+        shell: Arc<Shell>,
+        /// Tells it what happens.
+        say: Sender<Event>,
+        /// Taken by its life.
+        events: Mutex<Option<Receiver<Event>>>,
+    },
+    /// The machine decides.
+    Pair(Box<Pair>),
+}
+
+impl Member {
+    /// What the configuration says, below `tether` if there is a guardian.
+    pub(crate) fn new(config: Config, tether: Option<Tether>) -> anyhow::Result<Self> {
+        // Without a peer there is nobody to share roles with.
+        let role = config.role.or_else(|| config.peer.is_none().then_some(Role::Prim));
+        let Some(role) = role else {
+            let guard: Arc<dyn Guard> = match tether {
+                Some(tether) => Arc::new(tether),
+                None => Arc::new(Unguarded),
+            };
+            return Ok(Self::Pair(Box::new(Pair::new(config, guard))));
+        };
+        let (say, events) = channel();
+        let shell = Arc::new(Shell::new(config, role, tether)?);
+        Ok(Self::Fixed { shell, say, events: Mutex::new(Some(events)) })
+    }
+
+    /// Runs the node until its end. Blocks.
+    pub(crate) fn live(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Fixed { shell, say, events } => {
+                let events = events.lock().unwrap_or_else(PoisonError::into_inner).take();
+                shell.live(say, &events.ok_or_else(|| anyhow!("a node lives once"))?)
+            }
+            Self::Pair(pair) => pair.live(),
+        }
+    }
+
+    /// Asks it to end, in order.
+    pub(crate) fn end(&self) {
+        match self {
+            // It may have failed at this moment; then its end is next.
+            Self::Fixed { say, .. } => drop(say.send(Event::Stop)),
+            Self::Pair(pair) => pair.end(),
+        }
+    }
+
+    /// How it stands now.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Fixed { shell, .. } => shell.status(),
+            Self::Pair(pair) => pair.status(),
+        }
+    }
+
+    /// An operator acts on this node, the other one or both.
+    pub(crate) fn act(&self, wish: Wish, target: Target, who: String, wait: Duration) -> Reply {
+        match self {
+            Self::Fixed { shell, .. } => {
+                let node = shell.config.node.number();
+                let why = Refusal::FixedRole;
+                Reply::At(Answer::Refused(format!("node{node} refuses: {why}")))
+            }
+            Self::Pair(pair) => pair.act(wish, target, who, wait),
+        }
+    }
+
+    /// What a base copy would be taken of.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::Fixed { shell, .. } => Origin {
+                node: shell.node.get().cloned(),
+                config: shell.config.clone(),
+                copying: shell.copying.clone(),
+            },
+            Self::Pair(pair) => Origin {
+                node: pair.node().cloned(),
+                config: pair.config.clone(),
+                copying: pair.copying.clone(),
+            },
+        }
+    }
+}

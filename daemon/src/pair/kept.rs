@@ -1,0 +1,120 @@
+//! Settings of this node that an operator changed while it ran: a small file below the state
+//! directory, which counts before the configuration.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use duolog_engine::disk::{DirDisk, replace};
+use duolog_failover::{Kept as Change, Now};
+use serde::{Deserialize, Serialize};
+
+/// Of its own, because the state directory is locked by the log.
+const DIRECTORY: &str = "settings";
+const NAME: &str = "operator.json";
+
+/// What operators changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Kept {
+    /// Automatic takeover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failover: Option<bool>,
+    /// Go to work when the process starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_at_boot: Option<bool>,
+    /// Follow by itself after another node took over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_rejoin: Option<bool>,
+    /// No automatic takeover until then, in milliseconds of the wall clock since 1970: the boot
+    /// clock does not outlive the computer's run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance_until_ms: Option<u64>,
+}
+
+impl Kept {
+    /// What stands in the state directory. A file that cannot be read counts as none, with a
+    /// warning: it must not keep a node from serving.
+    pub(super) fn load(state_dir: &Path) -> Self {
+        let path = place(state_dir);
+        let read = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
+            read => read,
+        };
+        let kept = read.and_then(|text| Ok(serde_json::from_slice(&text)?));
+        kept.unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "settings that operators changed are lost");
+            Self::default()
+        })
+    }
+
+    /// Takes in a change and makes it durable.
+    pub(super) fn change(&mut self, state_dir: &Path, change: Change, now: Now) -> io::Result<()> {
+        match change {
+            Change::Failover(on) => self.failover = Some(on),
+            Change::StartAtBoot(on) => self.start_at_boot = Some(on),
+            Change::AutoRejoin(on) => self.auto_rejoin = Some(on),
+            Change::Maintenance(until) => {
+                self.maintenance_until_ms = until.map(|until| wall_ms() + until.since(now));
+            }
+        }
+        let disk = small_files(&state_dir.join(DIRECTORY))?;
+        replace(&disk, NAME, &serde_json::to_vec_pretty(self)?)?;
+        Ok(())
+    }
+
+    /// When maintenance ends, by the boot clock.
+    pub(super) fn maintenance(&self, now: Now) -> Option<Now> {
+        let left = self.maintenance_until_ms?.checked_sub(wall_ms())?;
+        Some(now.plus(left))
+    }
+}
+
+/// Opens a directory for small files of the node, made if it is not there. One that is in use is
+/// waited for a little: a process that is being started holds every lock of this one for a moment.
+pub(super) fn small_files(dir: &Path) -> io::Result<DirDisk> {
+    std::fs::create_dir_all(dir)?;
+    let begun = Instant::now();
+    loop {
+        match DirDisk::open(dir) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < IN_USE => {
+                std::thread::park_timeout(IN_USE / 100);
+            }
+            disk => return disk,
+        }
+    }
+}
+
+/// How long a directory may be in use.
+const IN_USE: Duration = Duration::from_secs(1);
+
+fn place(state_dir: &Path) -> PathBuf {
+    state_dir.join(DIRECTORY).join(NAME)
+}
+
+/// The wall clock.
+pub(super) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_changed_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = Kept::load(dir.path());
+        assert_eq!(kept, Kept::default());
+        let now = Now(5_000);
+        kept.change(dir.path(), Change::Failover(false), now).unwrap();
+        kept.change(dir.path(), Change::Maintenance(Some(now.plus(60_000))), now).unwrap();
+        let again = Kept::load(dir.path());
+        assert_eq!(again.failover, Some(false));
+        let ends = again.maintenance(Now(1_000)).unwrap();
+        assert!(ends.since(Now(1_000)) <= 60_000 && ends.since(Now(1_000)) > 1_000, "{ends:?}");
+        std::fs::write(place(dir.path()), "{").unwrap();
+        assert_eq!(Kept::load(dir.path()), Kept::default());
+    }
+}

@@ -1,0 +1,230 @@
+//! The life of a node's process in a pair: opened, put into the machine's hands, stopped.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use duolog_beat::now;
+use duolog_engine::node::{self, Node};
+use duolog_failover::{Event, Machine, Register};
+use duolog_wal::{View, ViewNum};
+
+use super::Input;
+use super::driver::{Driver, Shown, watch};
+use super::effects::{Hands, log_facts};
+use super::kept::Kept;
+use super::peer::{Bond, PeerLink};
+use super::post::Post;
+use super::receipts::Receipts;
+use super::seat::Here;
+use super::served::{Guard, Served};
+use super::settings::settings;
+use super::tasks::Tasks;
+use crate::actions::serve::Actions;
+use crate::actions::words::{Answering, OtherNode, Words};
+use crate::actions::{Target, Wish};
+use crate::config::Config;
+use crate::control::Reply;
+use crate::notify;
+use crate::services::{Ended, Services};
+use crate::shell::node_config;
+
+/// How long the log may take to be applied and synced at the end.
+const STOP: Duration = Duration::from_secs(10);
+
+/// A node of a pair, as its process holds it.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) config: Config,
+    guard: Arc<dyn Guard>,
+    /// This node, as operators act on it.
+    here: Arc<Here>,
+    /// To and from the operators of the other node.
+    words: Arc<Words>,
+    actions: Actions,
+    post: Arc<Post>,
+    served: Arc<OnceLock<Arc<Served>>>,
+    inputs: Sender<Input>,
+    heard: Mutex<Option<Receiver<Input>>>,
+    pub(super) shown: Arc<Mutex<Option<Shown>>>,
+    pub(super) bond: Arc<Bond>,
+    parts: OnceLock<Parts>,
+    /// One base copy at a time.
+    pub(crate) copying: Arc<AtomicBool>,
+}
+
+/// What there is once the node is open.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) node: Arc<Node>,
+    pub(super) served: Arc<Served>,
+}
+
+impl Pair {
+    /// A node that `guard` watches over.
+    pub(crate) fn new(config: Config, guard: Arc<dyn Guard>) -> Self {
+        let (inputs, heard) = channel();
+        let (shown, served, post) = (Arc::default(), Arc::default(), Arc::new(Post::default()));
+        let here = Arc::new(Here {
+            node: config.node,
+            inputs: inputs.clone(),
+            shown: Arc::clone(&shown),
+            served: Arc::clone(&served),
+        });
+        let says = Arc::clone(&post);
+        let words = Arc::new(Words::new(Box::new(move |word| says.word(word))));
+        let other = OtherNode::new(config.node.peer(), words.clone());
+        let actions = Actions::new(here.clone(), Some(Arc::new(other)));
+        Self {
+            here,
+            words,
+            actions,
+            post,
+            served,
+            config,
+            guard,
+            inputs,
+            heard: Mutex::new(Some(heard)),
+            shown,
+            bond: Arc::default(),
+            parts: OnceLock::new(),
+            copying: Arc::default(),
+        }
+    }
+
+    pub(super) fn parts(&self) -> Option<&Parts> {
+        self.parts.get()
+    }
+
+    /// How the paths of heartbeats stand.
+    pub(super) fn post(&self) -> &Post {
+        &self.post
+    }
+
+    /// The node, once it is open.
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.parts().map(|parts| &parts.node)
+    }
+
+    /// Asks the node to end, in order.
+    pub(crate) fn end(&self) {
+        // It may have ended at this moment.
+        self.inputs.send(Input::End).ok();
+    }
+
+    /// An operator acts on this node, the other one or both.
+    pub(crate) fn act(&self, wish: Wish, target: Target, who: String, wait: Duration) -> Reply {
+        self.actions.begin(wish, target, who, wait)
+    }
+
+    /// Runs the node until its end. Blocks.
+    pub(crate) fn live(&self) -> anyhow::Result<()> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let heard = heard.ok_or_else(|| anyhow!("a node lives once"))?;
+        let config = &self.config;
+        notify::waiting("recovers the log");
+        let node = Node::open(node_config(config)?)?;
+        if config.peer.is_none() {
+            be_alone(&node)?;
+        }
+        watch(&node, self.inputs.clone()).context("cannot start a thread")?;
+        let say = self.inputs.clone();
+        let on_end = Box::new(move |ended: Ended| {
+            let Ended { service, how, log } = ended;
+            let cause = format!("{service} {how}; what it said is in {}", log.display());
+            // The driver ends before its services do.
+            say.send(Input::Event(Event::ServicesFailed { cause })).ok();
+        });
+        let services = Services::new(&config.services, &config.state_dir, on_end)?;
+        let served = Arc::new(Served::new(node.clone(), services, self.guard.clone()));
+        let answering: Arc<dyn Answering> = self.here.clone();
+        self.post.start(config, &self.bond, &self.inputs, &self.words, &answering)?;
+        let parts = Parts { node: node.clone(), served: served.clone() };
+        if self.parts.set(parts).is_err() || self.served.set(served.clone()).is_err() {
+            unreachable!("a node lives once");
+        }
+        let driver = self.driver(&node, served.clone(), heard)?;
+        let ended = driver.run();
+        // Whatever came: nothing is served by a process that is about to end.
+        served.call_off(u64::MAX - 1);
+        if node.status().mounted {
+            served.fence().context("what is served here does not end")?;
+        }
+        let mut hands = ended?;
+        if let Some(link) = hands.link.take() {
+            link.stop();
+        }
+        drop(hands);
+        node.follow();
+        node.stop(STOP).context("stopped, but not cleanly")?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn driver(
+        &self,
+        node: &Arc<Node>,
+        served: Arc<Served>,
+        heard: Receiver<Input>,
+    ) -> anyhow::Result<Driver> {
+        let config = &self.config;
+        let moved = Arc::new(AtomicBool::new(false));
+        let link = match &config.peer {
+            Some(peer) => {
+                Some(PeerLink::start(config, peer, node, &self.bond, &self.inputs, &moved)?)
+            }
+            None => None,
+        };
+        let looks = node.clone();
+        let fingerprint = Box::new(move |lsn| looks.cursor_at(lsn).ok().flatten());
+        let receipts = Receipts::start(
+            &config.state_dir,
+            config.node.number(),
+            node.incarnation(),
+            fingerprint,
+        );
+        let receipts = Arc::new(Mutex::new(receipts.context("cannot keep receipts")?));
+        let kept = Kept::load(&config.state_dir);
+        let settings = settings(config, &kept);
+        settings.check().context("[pair]")?;
+        let tasks = Tasks::new(
+            served,
+            receipts.clone(),
+            self.inputs.clone(),
+            Duration::from_millis(config.pair.stop_services_ms),
+            config.gateway,
+        );
+        let (post, state_dir) = (self.post.clone(), config.state_dir.clone());
+        let (node, rule) = (node.clone(), node::CommitRule::Blocked);
+        let hands =
+            Hands { node: node.clone(), link, post, tasks, receipts, kept, state_dir, rule };
+        let known = node.register();
+        let machine = Machine::new(
+            config.node,
+            node.incarnation(),
+            Register { conf: known.conf, pend: known.pend, hi: known.hi },
+            log_facts(&node),
+            settings,
+            now(),
+        );
+        let (shown, heartbeat_ms) = (self.shown.clone(), config.pair.heartbeat_ms);
+        Ok(Driver::new(machine, node, hands, heard, moved, shown, heartbeat_ms))
+    }
+}
+
+/// A node whose configuration names no other is ALONE, whatever it was before.
+fn be_alone(node: &Node) -> anyhow::Result<()> {
+    let known = node.register();
+    let me = node.config().node;
+    if known.pend.is_none() && known.conf.num.0 > 0 && !known.conf.pair && known.conf.primary == me
+    {
+        return Ok(());
+    }
+    let hi = ViewNum(known.hi.max(known.conf.num).0 + 1);
+    let conf = View { num: hi, primary: me, pair: false, witness: 0, origin: me, forced: false };
+    tracing::warn!(view = hi.0, "there is no [peer]: this node is ALONE from now on");
+    node.persist(node::Register { hi, conf, pend: None })?;
+    Ok(())
+}

@@ -1,0 +1,369 @@
+//! The link to the other node, by the part that this node takes: the primary dials, whoever
+//! follows listens.
+//!
+//! A change of part closes the gate of the connection before: what it brings afterwards, or
+//! brought and did not finish, counts for nothing, however long its thread takes to end. The new
+//! one is begun on a thread of its own, because an address may be taken for a while, by the
+//! connection before for instance; it is tried again until it works or another part is taken.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use duolog_engine::node::Node;
+use duolog_failover::{Event, LinkRole};
+use duolog_transport::{
+    DialConfig, Identity, Link, ListenConfig, Snapshot, StartError, Stats, Tuning, dial, listen,
+};
+
+use super::Input;
+use super::follower::{Follower, Terms};
+use super::gate::Gate;
+use super::shipper::Shipper;
+use crate::config::{Config, Peer};
+use crate::link;
+
+/// How soon an address that was taken is tried again.
+const BIND_AGAIN: Duration = Duration::from_millis(100);
+/// Pauses between attempts to connect: at a swap one node may dial a moment before the other
+/// listens, and a node that restarts is to be found at once.
+const REDIAL_MIN_MS: u64 = 20;
+const REDIAL_MAX_MS: u64 = 250;
+/// The same after a refusal: the other node is about to take another part.
+const REFUSED_MS: u64 = 500;
+
+/// How the nodes stand to each other; written by the link's threads, read by anyone.
+#[derive(Debug, Default)]
+pub(super) struct Bond {
+    /// Incarnation of the peer on the connection that stands; zero for none.
+    connected: AtomicU64,
+    peer_whole: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stats: Option<Arc<Stats>>,
+    /// Why the link could not be begun.
+    trouble: Option<String>,
+}
+
+impl Bond {
+    /// Whether the nodes are connected.
+    pub(super) fn connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether the peer said that its directories are a whole copy.
+    pub(super) fn peer_is_whole(&self) -> bool {
+        self.peer_whole.load(Ordering::Acquire)
+    }
+
+    /// What the peer said of its directories.
+    pub(super) fn set_peer_whole(&self, whole: bool) {
+        self.peer_whole.store(whole, Ordering::Release);
+    }
+
+    pub(super) fn connect(&self, incarnation: u64) {
+        self.connected.store(incarnation, Ordering::Release);
+    }
+
+    pub(super) fn disconnect(&self) {
+        self.connected.store(0, Ordering::Release);
+    }
+
+    /// Counters of the link as it is now, and why there is none.
+    pub(super) fn link(&self) -> (Snapshot, Option<String>) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = state.stats.as_ref().map(|stats| stats.snapshot()).unwrap_or_default();
+        (snapshot, state.trouble.clone())
+    }
+
+    fn begun(&self, stats: Arc<Stats>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { stats: Some(stats), trouble: None };
+    }
+
+    fn in_trouble(&self, trouble: String) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}; it is tried again");
+            state.trouble = Some(trouble);
+        }
+    }
+}
+
+/// What a connection needs to begin.
+#[derive(Debug)]
+struct Begin {
+    gate: Arc<Gate>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Ship { view: Arc<AtomicU64> },
+    Follow { terms: Arc<Terms> },
+}
+
+/// The part that is taken now.
+#[derive(Debug)]
+struct Part {
+    gate: Arc<Gate>,
+    role: LinkRole,
+    kind: Kind,
+}
+
+/// The link, owned by the driver.
+#[derive(Debug)]
+pub(super) struct PeerLink {
+    node: Arc<Node>,
+    bond: Arc<Bond>,
+    say: Sender<Input>,
+    part: Option<Part>,
+    begin: Option<Sender<Option<Begin>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PeerLink {
+    /// Begins without a connection.
+    pub(super) fn start(
+        config: &Config,
+        peer: &Peer,
+        node: &Arc<Node>,
+        bond: &Arc<Bond>,
+        say: &Sender<Input>,
+        moved: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
+        let (begin, parts) = channel();
+        let starter = Starter {
+            node: node.clone(),
+            bond: bond.clone(),
+            say: say.clone(),
+            moved: moved.clone(),
+            identity: link::identity(config)?,
+            again: Duration::from_millis(config.pair.heartbeat_ms),
+            peer: peer.clone(),
+            bind: config.listen,
+        };
+        let thread = std::thread::Builder::new()
+            .name("duolog-linker".into())
+            .spawn(move || starter.run(&parts))
+            .context("cannot start a thread")?;
+        Ok(Self {
+            node: node.clone(),
+            bond: bond.clone(),
+            say: say.clone(),
+            part: None,
+            begin: Some(begin),
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes another part. When it returns, nothing that the connection before brought is
+    /// appended or counted any more, unless it goes on as it is.
+    pub(super) fn take(&mut self, role: LinkRole) {
+        if self.part.as_mut().is_some_and(|part| part.goes_on(role)) {
+            return;
+        }
+        let kind = match role {
+            LinkRole::Off => None,
+            LinkRole::Ship { view } => Some(Kind::Ship { view: Arc::new(view.0.into()) }),
+            LinkRole::Follow { incarnation, ack, member, .. } => {
+                let (ack, member) = (ack.0.into(), member.into());
+                Some(Kind::Follow { terms: Arc::new(Terms { incarnation, ack, member }) })
+            }
+        };
+        self.close("this node takes another part");
+        if matches!(role, LinkRole::Follow { .. }) {
+            self.node.follow();
+        }
+        if let Some(kind) = kind {
+            let gate = Arc::new(Gate::default());
+            let begin = Begin { gate: gate.clone(), kind: kind.share() };
+            self.part = Some(Part { gate, role, kind });
+            self.hand_over(Some(begin));
+        }
+    }
+
+    /// The peer lives in this life. A connection to another one leads nowhere.
+    pub(super) fn peer_lives(&mut self, incarnation: u64) {
+        let connected = self.bond.connected.load(Ordering::Acquire);
+        if connected == 0 || connected == incarnation {
+            return;
+        }
+        if let Some(Part { role, .. }) = self.part {
+            tracing::info!(incarnation, "the other node was restarted: connecting anew");
+            self.close("the other node was restarted");
+            self.take(role);
+        }
+    }
+
+    fn close(&mut self, why: &str) {
+        let Some(part) = self.part.take() else { return };
+        part.gate.close();
+        self.hand_over(None);
+        let was_connected = self.bond.connected();
+        self.bond.disconnect();
+        self.node.peer_connected(false);
+        if was_connected {
+            self.say.send(Input::Event(Event::LinkDown { why: why.to_owned() })).ok();
+        }
+    }
+
+    fn hand_over(&self, begin: Option<Begin>) {
+        if let Some(to) = &self.begin
+            && to.send(begin).is_err()
+        {
+            tracing::error!("the thread that begins links is gone");
+        }
+    }
+
+    /// Ends the link.
+    pub(super) fn stop(mut self) {
+        self.close("this node ends");
+        self.begin = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that begins links panicked");
+        }
+    }
+}
+
+impl Kind {
+    fn share(&self) -> Self {
+        match self {
+            Self::Ship { view } => Self::Ship { view: view.clone() },
+            Self::Follow { terms } => Self::Follow { terms: terms.clone() },
+        }
+    }
+}
+
+impl Part {
+    /// Whether the connection that stands also does for `to`; if so it goes by its numbers now.
+    fn goes_on(&mut self, to: LinkRole) -> bool {
+        match (&self.kind, to) {
+            (Kind::Ship { view }, LinkRole::Ship { view: new }) => {
+                view.store(new.0, Ordering::Release);
+            }
+            (Kind::Follow { terms }, LinkRole::Follow { incarnation, ack, member, .. })
+                if terms.incarnation == incarnation =>
+            {
+                terms.member.store(member, Ordering::Release);
+                terms.ack.store(ack.0, Ordering::Release);
+            }
+            _ => return false,
+        }
+        self.role = to;
+        true
+    }
+}
+
+/// Begins and ends links, on a thread of its own.
+struct Starter {
+    node: Arc<Node>,
+    bond: Arc<Bond>,
+    say: Sender<Input>,
+    moved: Arc<AtomicBool>,
+    identity: Identity,
+    again: Duration,
+    peer: Peer,
+    bind: std::net::SocketAddr,
+}
+
+impl Starter {
+    fn run(&self, parts: &Receiver<Option<Begin>>) {
+        let mut link: Option<Link> = None;
+        let mut waits: Option<Begin> = None;
+        loop {
+            let next = match &waits {
+                None => parts.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => parts.recv_timeout(BIND_AGAIN),
+            };
+            match next {
+                Ok(begin) => {
+                    end(link.take());
+                    waits = begin;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let Some(begin) = &waits else { continue };
+            match self.begin(begin) {
+                Ok(begun) => {
+                    self.bond.begun(begun.stats());
+                    link = Some(begun);
+                    waits = None;
+                }
+                Err(StartError::Bind { bind, source }) => self.bond.in_trouble(format!(
+                    "{bind} cannot be listened on ({source}); is another program on it?"
+                )),
+                Err(error) => self.bond.in_trouble(format!("no link: {error}")),
+            }
+        }
+        end(link);
+    }
+
+    fn tuning(&self) -> Tuning {
+        Tuning {
+            redial_min_ms: REDIAL_MIN_MS,
+            redial_max_ms: REDIAL_MAX_MS,
+            refused_retry_ms: REFUSED_MS,
+            ..link::tuning(&self.peer)
+        }
+    }
+
+    fn begin(&self, begin: &Begin) -> Result<Link, StartError> {
+        let (node, bond, say) = (self.node.clone(), self.bond.clone(), self.say.clone());
+        let gate = begin.gate.clone();
+        match &begin.kind {
+            Kind::Ship { view } => {
+                let source = Shipper::new(node, gate, bond, say, view.clone(), self.again);
+                let settings = DialConfig {
+                    name: "duolog-link".into(),
+                    peer: self.peer.address,
+                    bind: None,
+                    identity: self.identity.clone(),
+                    peer_fingerprint: self.peer.fingerprint,
+                    tuning: self.tuning(),
+                };
+                let link = dial(settings, source)?;
+                let waker = link.waker();
+                self.node.on_progress(Box::new({
+                    let waker = waker.clone();
+                    move || waker.wake()
+                }));
+                // For what happened before anybody listened.
+                waker.wake();
+                Ok(link)
+            }
+            Kind::Follow { terms } => {
+                let moved = self.moved.clone();
+                let sink = Follower::new(node, gate, bond, say, terms.clone(), moved);
+                let settings = ListenConfig {
+                    name: "duolog-link".into(),
+                    bind: self.bind,
+                    identity: self.identity.clone(),
+                    peer_fingerprint: self.peer.fingerprint,
+                    tuning: self.tuning(),
+                };
+                listen(settings, sink)
+            }
+        }
+    }
+}
+
+/// Ends a link without waiting for it: its gate is closed.
+fn end(link: Option<Link>) {
+    let Some(link) = link else { return };
+    let ending = std::thread::Builder::new().name("duolog-unlink".into()).spawn(move || {
+        if let Err(error) = link.stop() {
+            tracing::warn!(%error, "a link did not end");
+        }
+    });
+    if let Err(error) = ending {
+        tracing::warn!(%error, "a link is not waited for");
+    }
+}

@@ -1,0 +1,108 @@
+//! This node as operators act on it: their wishes become the machine's actions, its answers words.
+
+use std::sync::mpsc::{Sender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use duolog_beat::now;
+use duolog_failover::{Action, Forced, Refused};
+use duolog_wal::NodeId;
+
+use super::Input;
+use super::driver::Shown;
+use super::served::Served;
+use super::standing::{state, sync};
+use crate::actions::words::Answering;
+use crate::actions::{ActError, Refusal, Seat, SeatStanding, Wish};
+use crate::status::{DataSync, State};
+
+/// This node.
+#[derive(Debug)]
+pub(super) struct Here {
+    pub node: NodeId,
+    pub inputs: Sender<Input>,
+    pub shown: Arc<Mutex<Option<Shown>>>,
+    pub served: Arc<OnceLock<Arc<Served>>>,
+}
+
+impl Here {
+    fn ask(&self, action: Action) -> Option<Result<(), Refused>> {
+        let (asker, answer) = sync_channel(1);
+        self.inputs.send(Input::Act(action, asker)).ok()?;
+        answer.recv().ok()
+    }
+
+    fn stands(&self) -> SeatStanding {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let serves = self.served.get().is_some_and(|served| served.anything());
+        match shown {
+            Some(Shown { standing, .. }) => SeatStanding {
+                state: state(standing.state),
+                sentence: standing.sentence,
+                data_sync: sync(standing.sync),
+                serves,
+            },
+            None => SeatStanding {
+                state: State::Wait,
+                sentence: "recovers the log".into(),
+                data_sync: DataSync::ConnectionError,
+                serves,
+            },
+        }
+    }
+
+    fn carry_out(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
+        let action = action(wish, who, self.node);
+        match self.ask(action) {
+            None => Err(Refusal::Ends),
+            Some(Ok(())) => Ok(()),
+            Some(Err(refused)) => {
+                let stands = self.stands();
+                Err(Refusal::of(&refused, stands.state, &stands.sentence))
+            }
+        }
+    }
+}
+
+impl Answering for Here {
+    fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
+        self.carry_out(wish, who)
+    }
+
+    fn standing(&self) -> SeatStanding {
+        self.stands()
+    }
+}
+
+impl Seat for Here {
+    fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn act(&self, wish: &Wish, who: &str) -> Result<(), ActError> {
+        let node = self.node.number();
+        self.carry_out(wish, who).map_err(|why| ActError::Refused { node, why })
+    }
+
+    fn standing(&self) -> Result<SeatStanding, ActError> {
+        Ok(self.stands())
+    }
+}
+
+/// The machine's action for an operator's wish at node `me`.
+fn action(wish: &Wish, who: &str, me: NodeId) -> Action {
+    let forced = |reason: &str| Forced { who: who.to_owned(), reason: reason.to_owned() };
+    match wish {
+        Wish::Start { without_witness: false } => Action::Start,
+        Wish::Start { without_witness: true } => Action::StartWithoutWitness,
+        Wish::Stop => Action::Stop,
+        Wish::Restart => Action::Restart,
+        Wish::Swap => Action::Swap,
+        Wish::SwapWithoutSync { reason } => Action::SwapWithoutSync(forced(reason)),
+        Wish::ForceStart { reason } => Action::ForceStart(forced(reason)),
+        Wish::Failover { on } => Action::Failover(*on),
+        Wish::Maintenance { for_ms } => Action::Maintenance(for_ms.map(|ms| now().plus(ms))),
+        Wish::StartAtBoot { on } => Action::StartAtBoot(*on),
+        Wish::AutoRejoin { on } => Action::AutoRejoin(*on),
+        Wish::KeepWrites { reason } => Action::SplitBrain { winner: me, forced: forced(reason) },
+    }
+}
