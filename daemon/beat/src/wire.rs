@@ -4,7 +4,8 @@
 //! without gaps. A `bool` is 0 or 1, an `Option` a `bool` and the value if there is one, a list
 //! its length in one byte and its items, a [`View`] 32 bytes as in the control block. What is
 //! left over, or does not read, refuses the whole. The version is the datagram's. Each list is
-//! written once and serves both ways; `tests` below keep the bytes.
+//! written once and serves both ways; `tests` below keep the bytes. A payload that begins with
+//! 0xff is none of these: the rest is a word of one daemon to the other, which nobody here reads.
 
 use duolog_failover::message::{
     Ask, Beat, Gone, HISTORY_MAX, Prop, Refusal, WitnessAnswer, WitnessBeat,

@@ -61,9 +61,9 @@ pub enum Task {
         /// The view in which they are started.
         view: View,
     },
-    /// Stops the services in order and takes the mounts away. What does not end in
-    /// `stop_services_ms` is fenced. Done when nothing is served any more. Also ends a start
-    /// that is under way.
+    /// Stops the services in order, each in its own time, and takes the mounts away. Done when
+    /// nothing is served any more. Also ends a start that is under way. Where the lease ends
+    /// meanwhile, [`Task::Fence`] follows.
     StopServices,
     /// The same without asking: addresses, mounts, processes. Done when nothing is served.
     Fence,

@@ -2,7 +2,7 @@
 //! between looks by the function that it is given, so that tests need no time.
 
 use super::{ActError, Outcome, Refusal, Seat, SeatStanding, Step, Target, Wish};
-use crate::status::State;
+use crate::status::{DataSync, State};
 
 /// What an action is carried out with.
 pub(super) struct Carried<'a> {
@@ -123,7 +123,7 @@ fn swap(with: &mut Carried<'_>) -> Result<Vec<Outcome>, ActError> {
     let old = follow(from, with, |standing| {
         left |= !standing.serves;
         back = (left && standing.serves).then(|| standing.sentence.clone());
-        back.is_some() || standing.state == State::Second
+        back.is_some() || follows(standing)
     })?;
     if let Some(sentence) = back {
         return Err(ActError::CameToNothing(format!(
@@ -137,12 +137,13 @@ fn swap(with: &mut Carried<'_>) -> Result<Vec<Outcome>, ActError> {
         standing.serves && matches!(standing.state, State::Prim | State::Alone)
     })?;
     // What it is in the end depends on the other one.
-    let old = if new.done && !old.done {
-        follow(from, with, |standing| standing.state == State::Second)?
-    } else {
-        old
-    };
+    let old = if new.done && !old.done { follow(from, with, follows)? } else { old };
     Ok(vec![new, old])
+}
+
+/// It has the second copy, so that the next one may swap back.
+fn follows(standing: &SeatStanding) -> bool {
+    standing.state == State::Second && standing.data_sync == DataSync::Uptodate
 }
 
 /// The primary stops, the other one is forced, and the former primary follows it.
@@ -179,7 +180,6 @@ fn swap_without_sync(reason: &str, with: &mut Carried<'_>) -> Result<Vec<Outcome
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::DataSync;
     use duolog_wal::NodeId;
     use std::cell::RefCell;
     use std::collections::VecDeque;

@@ -1,15 +1,14 @@
-//! Carries out actions that are asked for on the control socket: one at a time, on a thread, with
-//! every step told as it comes.
+//! Carries out actions that are asked for on the control socket, each on a thread of its own, with
+//! every step told as it comes. What may go on beside what is the failover machine's to say.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, poll};
 use tokio::sync::mpsc;
 
 use super::carry::{Carried, carry_out};
-use super::{Refusal, Seat, Target, Wish};
+use super::{Seat, Target, Wish};
 use crate::control::{Answer, Reply};
 
 /// How often a node is looked at.
@@ -22,12 +21,11 @@ const STEPS: usize = 64;
 pub(crate) struct Actions {
     here: Arc<dyn Seat + Send + Sync>,
     other: Option<Arc<dyn Seat + Send + Sync>>,
-    busy: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Actions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Actions").field("busy", &self.busy).finish_non_exhaustive()
+        f.debug_struct("Actions").finish_non_exhaustive()
     }
 }
 
@@ -36,17 +34,11 @@ impl Actions {
         here: Arc<dyn Seat + Send + Sync>,
         other: Option<Arc<dyn Seat + Send + Sync>>,
     ) -> Self {
-        Self { here, other, busy: Arc::default() }
+        Self { here, other }
     }
 
     /// Begins an action that is followed for at most `wait`; the answers tell how it goes.
     pub(crate) fn begin(&self, wish: Wish, target: Target, who: String, wait: Duration) -> Reply {
-        if self.busy.swap(true, Ordering::AcqRel) {
-            return Reply::At(Answer::Refused(format!(
-                "another action is being followed here: {}",
-                Refusal::Busy
-            )));
-        }
         let (say, answers) = mpsc::channel(STEPS);
         let actions = self.clone();
         tracing::info!(wish = wish.name(), ?target, who, "asked for");
@@ -64,7 +56,6 @@ impl Actions {
                 report: &mut |step| say.blocking_send(Answer::Step(step)).unwrap_or_default(),
             };
             let result = carry_out(&wish, target, &mut with);
-            actions.busy.store(false, Ordering::Release);
             let answer = match result {
                 Ok(outcomes) => Answer::Acted { outcomes },
                 Err(error) => Answer::Refused(error.to_string()),
@@ -74,7 +65,6 @@ impl Actions {
         match begun {
             Ok(_) => Reply::Later(answers),
             Err(error) => {
-                self.busy.store(false, Ordering::Release);
                 Reply::At(Answer::Refused(format!("no thread can be started for it: {error}")))
             }
         }

@@ -20,6 +20,8 @@ use crate::processes::{self, Process};
 
 /// How long everyone may take to be gone before it is said that they are not, and tried again.
 const FENCE_LIMIT: Duration = Duration::from_secs(5);
+/// How much of a wide margin the daemon has beyond the time for stopping services.
+const MARGIN_MS: u64 = 250;
 /// How long a wait is at most: the clock of leases goes on while the computer sleeps, that of
 /// waits does not.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -83,12 +85,12 @@ pub(super) fn guard(
 }
 
 /// How long after the end of a lease the daemon may take to have ended everything: what stopping
-/// services may take, and half of the margin that is left until another node may serve. The other
-/// half is for ending it by force.
+/// services may take, and a part of the margin that is left until another node may serve. The rest
+/// is for ending it by force.
 fn grace_ms(config: &Config) -> u64 {
     let pair = &config.pair;
     let margin = pair.failover_ms.saturating_sub(pair.fence_ms + pair.stop_services_ms);
-    pair.stop_services_ms + margin / 2
+    pair.stop_services_ms + (margin / 2).min(MARGIN_MS)
 }
 
 /// What is known of the daemon.

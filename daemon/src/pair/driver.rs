@@ -14,7 +14,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -142,7 +142,14 @@ impl Driver {
             }
             Input::Act(action, asker) => {
                 self.follow_log();
-                self.step(Event::Operator(action), &mut Some(asker));
+                let (told, answer) = sync_channel(1);
+                self.step(Event::Operator(action), &mut Some(told));
+                // Whoever asked looks next, and must not see what was before.
+                self.publish();
+                if let Ok(answer) = answer.try_recv() {
+                    // It may have gone away.
+                    asker.send(answer).ok();
+                }
             }
             Input::NodeFailed(cause) => self.step(Event::DiskFailed { cause }, &mut None),
             Input::End => {

@@ -189,13 +189,7 @@ impl Pair {
         let kept = Kept::load(&config.state_dir);
         let settings = settings(config, &kept);
         settings.check().context("[pair]")?;
-        let tasks = Tasks::new(
-            served,
-            receipts.clone(),
-            self.inputs.clone(),
-            Duration::from_millis(config.pair.stop_services_ms),
-            config.gateway,
-        );
+        let tasks = Tasks::new(served, receipts.clone(), self.inputs.clone(), config.gateway);
         let (post, state_dir) = (self.post.clone(), config.state_dir.clone());
         let (node, rule) = (node.clone(), node::CommitRule::Blocked);
         let hands =

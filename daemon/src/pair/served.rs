@@ -164,16 +164,18 @@ impl Served {
         Ok(())
     }
 
-    /// Ends services in order, all together within `limit`, and takes the mounts away; what was
-    /// written is committed as far as the commit rule allows.
-    pub(super) fn stop(&self, limit: Duration) -> Result<(), StopError> {
+    /// Ends services in order, each within its own time, and takes the mounts away; what was
+    /// written is committed as far as the commit rule allows. An SQL server that is killed halfway
+    /// loses what only a clean stop keeps, so it is not hurried: where the lease ends meanwhile,
+    /// a fence does the rest.
+    pub(super) fn stop(&self) -> Result<(), StopError> {
         self.serving.store(false, Ordering::Release);
         // Also ends the start of a service that is under way.
-        let stopped = self.services.stop(Some(limit));
+        let stopped = self.services.stop(None);
         let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
         stopped?;
         // What a start had begun before it heard of its end.
-        self.services.stop(Some(limit))?;
+        self.services.stop(None)?;
         self.node.unmount();
         if self.node.leads().is_some()
             && let Err(error) = self.node.drained(DRAIN)

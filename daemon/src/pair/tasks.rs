@@ -21,7 +21,6 @@ pub(super) struct Tasks {
     pub(super) served: Arc<Served>,
     receipts: Arc<Mutex<Receipts>>,
     say: Sender<Input>,
-    stop_limit: Duration,
     gateway: Option<IpAddr>,
 }
 
@@ -30,10 +29,9 @@ impl Tasks {
         served: Arc<Served>,
         receipts: Arc<Mutex<Receipts>>,
         say: Sender<Input>,
-        stop_limit: Duration,
         gateway: Option<IpAddr>,
     ) -> Self {
-        Self { served, receipts, say, stop_limit, gateway }
+        Self { served, receipts, say, gateway }
     }
 
     /// Begins a task; it ends with an event that names `ticket`.
@@ -57,9 +55,8 @@ impl Tasks {
             Task::StopServices => {
                 // Tickets count up, so that is every start before.
                 served.call_off(ticket.0);
-                let limit = self.stop_limit;
                 self.begin("duolog-stop", ticket, move || {
-                    served.stop(limit).map_err(|error| error.to_string())
+                    served.stop().map_err(|error| error.to_string())
                 });
             }
             Task::Fence => {

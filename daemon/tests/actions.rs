@@ -1,0 +1,327 @@
+//! A pair as its operators meet it: what `duolog swap`, `stop`, `start` and the like do at either
+//! node, what they refuse, and how soon the other node takes over from one that was fenced. Needs
+//! root and /dev/fuse.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use duolog_transport::LoopbackPort;
+use rustix::event::{Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const BOUND: Duration = Duration::from_mins(1);
+/// Timers under which nobody takes over for a minute unless it is told that it may.
+const PATIENT: &str = "heartbeat_ms = 100\npeer_lost_ms = 500\nstall_ms = 5000\n\
+                       fence_ms = 1000\nstop_services_ms = 500\nfailover_ms = 60000\n";
+
+/// Looks until there is something.
+fn within<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {BOUND:?}");
+        poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 })).ok();
+    }
+}
+
+fn duolog() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duolog"));
+    command.stdin(Stdio::null()).env("LOGNAME", "tester").env_remove("SUDO_USER");
+    command
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+fn done(output: &Output) -> String {
+    assert!(output.status.success(), "{}", said(output));
+    said(output)
+}
+
+/// Two nodes on loopback, with a service that says in a file of its node that it runs.
+struct Pair {
+    directory: tempfile::TempDir,
+    running: [Option<Child>; 2],
+    // Held, so that nobody else gets them while a node is down.
+    _ports: [LoopbackPort; 4],
+}
+
+impl Pair {
+    fn start(timers: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = [(); 4].map(|()| LoopbackPort::choose().unwrap());
+        let at = directory.path().to_str().unwrap().to_owned();
+        done(&duolog().args(["keygen", "--pair-key", &format!("{at}/pair.key")]).output().unwrap());
+        let prints = [1, 2].map(|node| {
+            fs::create_dir_all(format!("{at}/{node}/data")).unwrap();
+            let keys = duolog().args(["keygen", "--out", &format!("{at}/{node}")]).output();
+            let text = done(&keys.unwrap());
+            let from = text.find("sha256:").unwrap();
+            text[from..from + 7 + 64].to_owned()
+        });
+        for node in [0, 1] {
+            let (number, home, other) = (node + 1, format!("{at}/{}", node + 1), 1 - node);
+            let port = |at: usize| ports[at].number();
+            let config = format!(
+                "[cluster]\nid = \"00000000000000000000000000000007\"\n[node]\nnumber = {number}\n\
+                 state_dir = \"{home}/state\"\ncontrol_socket = \"{home}/sock\"\n\
+                 listen = \"127.0.0.1:{}\"\ncertificate = \"node.crt\"\nkey = \"node.key\"\n\
+                 pair_key = \"../pair.key\"\n[peer]\naddress = \"127.0.0.1:{}\"\n\
+                 fingerprint = \"{}\"\n[[path]]\nlocal = \"127.0.0.1:{}\"\n\
+                 peer = \"127.0.0.1:{}\"\n[pair]\nretention_bytes = 16777216\n{timers}\
+                 [[directory]]\npath = \"{home}/data\"\n[log]\nsegment_bytes = 4194304\n\
+                 [[service]]\nname = \"server\"\nstart = [\"/bin/sh\", \"-c\", \
+                 \"echo $$ > {home}/serves; trap 'rm {home}/serves; exit 0' TERM; \
+                 while :; do sleep 0.05; done\"]\n",
+                port(node),
+                port(other),
+                prints[other],
+                port(2 + node),
+                port(2 + other)
+            );
+            fs::write(format!("{home}/duolog.toml"), config).unwrap();
+        }
+        let mut pair = Self { directory, running: [None, None], _ports: ports };
+        for node in [1, 2] {
+            done(&pair.duolog(node, &["adopt"]));
+            pair.run(node);
+        }
+        pair.stands(1, "PRIM");
+        pair.stands(2, "SECOND");
+        pair
+    }
+
+    fn path(&self, node: usize, name: &str) -> PathBuf {
+        self.directory.path().join(node.to_string()).join(name)
+    }
+
+    fn duolog(&self, node: usize, arguments: &[&str]) -> Output {
+        let mut command = duolog();
+        command.args(arguments).arg("--config").arg(self.path(node, "duolog.toml"));
+        command.output().unwrap()
+    }
+
+    fn run(&mut self, node: usize) {
+        let log = fs::File::options().create(true).append(true).open(self.path(node, "log"));
+        let mut command = duolog();
+        command.args(["run", "--config"]).arg(self.path(node, "duolog.toml"));
+        self.running[node - 1] = Some(command.stderr(log.unwrap()).spawn().unwrap());
+    }
+
+    fn status(&self, node: usize) -> Value {
+        let output = self.duolog(node, &["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Waits until the node is this, and its copy is what goes with it.
+    fn stands(&self, node: usize, state: &str) {
+        let copied = |status: &Value| match state {
+            "PRIM" | "SECOND" => status["data_sync"] == "uptodate",
+            _ => true,
+        };
+        within(&format!("node{node} is {state}"), || {
+            let status = self.status(node);
+            (status["state"] == state && copied(&status)).then_some(())
+        });
+    }
+
+    /// An action that is done, with its outcomes: node, done, state.
+    fn acts(&self, node: usize, arguments: &[&str]) -> Vec<(u64, bool, String)> {
+        let output = self.duolog(node, &[arguments, &["--yes", "--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", said(&output));
+        outcomes(&output)
+    }
+
+    /// An action that is refused, with what is said about it.
+    fn refused(&self, node: usize, arguments: &[&str]) -> String {
+        let output = self.duolog(node, arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", said(&output));
+        assert!(output.stdout.is_empty(), "{}", said(&output));
+        said(&output)
+    }
+
+    /// Whether the service runs there.
+    fn serves(&self, node: usize) -> bool {
+        let pid = fs::read_to_string(self.path(node, "serves")).unwrap_or_default();
+        let line = fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        !pid.is_empty() && !line.is_empty()
+    }
+
+    /// Waits until the service runs there; it never runs at the other node meanwhile.
+    fn served_by(&self, node: usize) {
+        within(&format!("node{node} serves"), || {
+            assert!(!self.serves(3 - node), "both serve");
+            self.serves(node).then_some(())
+        });
+    }
+
+    /// The process below the guardian.
+    fn daemon(&self, node: usize) -> Pid {
+        let guardian = self.running[node - 1].as_ref().unwrap().id();
+        let children = fs::read_to_string(format!("/proc/{guardian}/task/{guardian}/children"));
+        Pid::from_raw(children.unwrap().trim().parse().unwrap()).unwrap()
+    }
+
+    fn guardian(&self, node: usize) -> Pid {
+        Pid::from_child(self.running[node - 1].as_ref().unwrap())
+    }
+
+    /// Why the node was promoted last.
+    fn why(&self, node: usize) -> String {
+        let output = self.duolog(node, &["receipts", "--json"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let last = entries.rev().find(|entry| entry["event"] == "promoted");
+        last.unwrap_or_else(|| panic!("no promotion in {text}"))["why"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in [1, 2] {
+                let log = fs::read_to_string(self.path(node, "log")).unwrap_or_default();
+                eprintln!("node{node}: {}\n{log}", self.status(node));
+            }
+        }
+        for node in [1, 2] {
+            if let Some(mut guardian) = self.running[node - 1].take() {
+                // A daemon that was stopped would not hear of its guardian's death.
+                if guardian.try_wait().unwrap().is_none() {
+                    let daemon =
+                        fs::read_to_string(format!("/proc/{0}/task/{0}/children", guardian.id()));
+                    let daemon = daemon.ok().and_then(|pid| pid.trim().parse().ok());
+                    if let Some(daemon) = daemon.and_then(Pid::from_raw) {
+                        kill_process(daemon, Signal::KILL).ok();
+                    }
+                }
+                // It fences what the daemon left.
+                guardian.wait().unwrap();
+            }
+            let data = self.path(node, "data");
+            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            if table.lines().any(|line| line.split(' ').nth(4) == data.to_str()) {
+                Command::new("umount").arg("-fl").arg(data).status().ok();
+            }
+        }
+    }
+}
+
+fn outcomes(output: &Output) -> Vec<(u64, bool, String)> {
+    let outcomes: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let outcome = |outcome: &Value| {
+        let state = outcome["standing"]["state"].as_str().unwrap().to_owned();
+        (outcome["node"].as_u64().unwrap(), outcome["done"].as_bool().unwrap(), state)
+    };
+    outcomes.as_array().unwrap().iter().map(outcome).collect()
+}
+
+#[test]
+fn either_node_is_where_both_are_operated_from() {
+    let pair = Pair::start("profile = \"fast\"\n");
+    let ends = |one: &str, two: &str| vec![(1, true, one.to_owned()), (2, true, two.to_owned())];
+    let reversed = |mut ends: Vec<_>| {
+        ends.reverse();
+        ends
+    };
+    fs::write(pair.path(1, "data/file"), "before the swap").unwrap();
+    pair.served_by(1);
+
+    // From the primary, then from what has become the secondary.
+    assert_eq!(pair.acts(1, &["swap"]), reversed(ends("SECOND", "PRIM")));
+    pair.served_by(2);
+    assert_eq!(fs::read(pair.path(2, "data/file")).unwrap(), b"before the swap");
+    assert_eq!(pair.acts(1, &["swap"]), ends("PRIM", "SECOND"));
+    pair.served_by(1);
+    pair.stands(1, "PRIM");
+
+    // The other one, from here.
+    assert_eq!(pair.acts(2, &["restart", "--node", "other"]).len(), 1);
+    pair.stands(1, "PRIM");
+    assert_eq!(pair.acts(1, &["stop", "--node", "other"]), [(2, true, "STOP".into())]);
+    let refused = pair.refused(1, &["swap", "--yes"]);
+    assert!(refused.contains("node1 refuses: "), "{refused}");
+    assert!(pair.acts(2, &["start"])[0].1);
+    pair.stands(2, "SECOND");
+    pair.stands(1, "PRIM");
+
+    // Both: the one that serves goes last, and comes back first.
+    assert_eq!(pair.acts(2, &["stop", "--node", "both"]), reversed(ends("STOP", "STOP")));
+    assert!(!pair.serves(1) && !pair.serves(2));
+    assert!(pair.acts(2, &["start", "--node", "both"]).iter().all(|(_, done, _)| *done));
+    within("one of them serves", || (pair.serves(1) != pair.serves(2)).then_some(()));
+}
+
+#[test]
+fn settings_are_kept_at_both_and_refusals_say_what_would_help() {
+    let mut pair = Pair::start("profile = \"fast\"\n");
+    assert_eq!(pair.acts(1, &["maintenance", "on", "--for", "2h", "--node", "both"]).len(), 2);
+    assert_eq!(pair.acts(1, &["failover", "off", "--node", "other"]).len(), 1);
+    assert_eq!(pair.acts(1, &["start-at-boot", "off", "--node", "both"]).len(), 2);
+    let kept = |node| {
+        let text = fs::read_to_string(pair.path(node, "state/settings/operator.json")).unwrap();
+        let kept: Value = serde_json::from_str(&text).unwrap();
+        (
+            kept["failover"].as_bool(),
+            kept["maintenance_until_ms"].is_u64(),
+            kept["start_at_boot"].as_bool(),
+        )
+    };
+    assert_eq!(kept(1), (None, true, Some(false)));
+    assert_eq!(kept(2), (Some(false), true, Some(false)));
+
+    // There is no terminal to ask.
+    for action in [&["stop"][..], &["swap"], &["force-start", "--reason", "fire"]] {
+        let refused = pair.refused(1, action);
+        assert!(refused.contains("add --yes"), "{refused}");
+    }
+    let begun = pair.duolog(1, &["restart", "--yes", "--wait", "0", "--json"]);
+    assert_eq!(begun.status.code(), Some(4), "{}", said(&begun));
+    assert!(!outcomes(&begun)[0].1);
+    pair.stands(1, "PRIM");
+
+    // One that does not answer is not said to have done anything.
+    kill_process(pair.guardian(2), Signal::TERM).unwrap();
+    pair.running[1].take().unwrap().wait().unwrap();
+    let refused = pair.refused(1, &["start", "--node", "other"]);
+    assert!(refused.contains("node2 does not answer"), "{refused}");
+}
+
+/// The guardian says that nothing is served any more: nobody waits for a minute.
+#[test]
+fn a_killed_daemon_is_taken_over_from_at_once() {
+    let pair = Pair::start(PATIENT);
+    kill_process(pair.daemon(1), Signal::KILL).unwrap();
+    pair.stands(2, "ALONE");
+    assert_eq!(pair.why(2), "primary gone");
+    pair.served_by(2);
+}
+
+#[test]
+fn a_daemon_whose_guardian_is_killed_is_taken_over_from_at_once() {
+    let mut pair = Pair::start(PATIENT);
+    kill_process(pair.guardian(1), Signal::KILL).unwrap();
+    pair.running[0].take().unwrap().wait().unwrap();
+    pair.stands(2, "ALONE");
+    assert_eq!(pair.why(2), "primary gone");
+    pair.served_by(2);
+}
+
+/// Stopped, it cannot end what it serves: the guardian does when the lease is over.
+#[test]
+fn a_daemon_that_hangs_is_taken_over_from_when_its_lease_is_over() {
+    let pair = Pair::start(PATIENT);
+    kill_process(pair.daemon(1), Signal::STOP).unwrap();
+    pair.stands(2, "ALONE");
+    assert_eq!(pair.why(2), "primary gone");
+    pair.served_by(2);
+}
