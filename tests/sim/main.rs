@@ -34,7 +34,7 @@ use plant::Plant;
 use world::{Outcome, run};
 
 /// Seeds of an ordinary run of the tests, in each of two threads.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 500;
 /// Seeds that a planted fault may need until it is noticed.
 const PLANTED_SEEDS: u64 = 3000;
 
