@@ -21,6 +21,7 @@ use crate::guardian::{self, Farewell, Fence, FromGuardian, Tether};
 use crate::member::Member;
 use crate::mounts;
 use crate::pair::LastWord;
+use crate::resync;
 
 /// Runs the node until it was stopped or failed; returns the exit code.
 pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
@@ -91,6 +92,7 @@ async fn supervise(
     let asked = member.clone();
     let answer = Arc::new(move |question: Question| match question {
         Question::Status => Reply::At(Answer::Status(Box::new(asked.status()))),
+        Question::Estimate => resync::answer_estimate(asked.origin().node),
         Question::Base { dest } => asked.origin().take_base(dest),
         Question::Act { wish, node, who, wait_ms } => {
             asked.act(wish, node, who, Duration::from_millis(wait_ms))
