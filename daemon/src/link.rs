@@ -11,11 +11,11 @@ use std::sync::mpsc::Sender;
 
 use anyhow::{Context, bail};
 use duolog_engine::log::LogError;
-use duolog_engine::node::{Node, NodeError, Room};
+use duolog_engine::node::{Digest, Node, NodeError, Room};
 use duolog_transport::resync::{Give, Take};
 use duolog_transport::{
-    Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
-    Tuning, dial, listen,
+    Ack, DialConfig, Hashed, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError,
+    Source, Tuning, dial, listen,
 };
 use duolog_wal::segment::FORMAT_VERSION;
 use duolog_wal::{Cursor, Lsn, ViewNum};
@@ -105,6 +105,9 @@ pub(crate) fn receive(
     };
     listen(settings, receiver).context("cannot start the link; is another node on this address?")
 }
+
+/// Hashes that are told at a time.
+pub(crate) const HASHES_MAX: usize = 256;
 
 pub(crate) fn identity(config: &Config) -> anyhow::Result<Identity> {
     let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else {
@@ -221,6 +224,10 @@ impl Source for Shipper {
         }
     }
 
+    fn hashed(&mut self, hashed: Hashed) {
+        self.node.peer_digest(Digest { at: hashed.at, hash: hashed.hash });
+    }
+
     fn connected(&mut self, _peer: &Hello, _from: Cursor) {
         // Only now: a tail that this node lacks is cut over there, and the record of the new
         // view must not take its place before.
@@ -325,6 +332,11 @@ impl Sink for Receiver {
         let durable = self.node.durable();
         self.look_whether_caught_up(durable);
         self.ack(durable)
+    }
+
+    fn hashed(&mut self) -> Vec<Hashed> {
+        let digests = self.node.take_digests(HASHES_MAX).into_iter();
+        digests.map(|digest| Hashed { at: digest.at, hash: digest.hash }).collect()
     }
 
     fn committed(&mut self, lsn: Lsn) {

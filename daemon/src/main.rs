@@ -28,6 +28,7 @@ mod setup;
 mod shell;
 mod standing;
 mod status;
+mod verify;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -77,6 +78,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         }
         Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
         Command::Estimate(options) => resync::estimate(&options)?,
+        Command::Verify(options) => return verify::run(&options),
         Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
