@@ -9,7 +9,7 @@ fn main() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
     for (name, bytes) in [
         ("segment-v1.seg", things::segment(&things::operations())),
-        ("segment-v1-verify.seg", things::segment(&things::later()),
+        ("segment-v1-verify.seg", things::segment(&things::later())),
         ("control-v1", things::control_file()),
         ("branch-v1.note", things::branch().encode()),
     ] {
