@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     while Instant::now() < end && stuck.is_none() {
         stuck = campaign.epoch(end).err();
     }
-    campaign.report(stuck)
+    campaign.report(stuck.as_deref())
 }
 
 impl Campaign {
@@ -244,8 +244,8 @@ impl Campaign {
         self.split_brains += changed.saturating_sub(reasons);
     }
 
-    fn report(self, stuck: Option<String>) -> ExitCode {
-        if let Some(stuck) = &stuck {
+    fn report(self, stuck: Option<&str>) -> ExitCode {
+        if let Some(stuck) = stuck {
             println!("{stuck}");
         }
         let of = |kinds: &[Broken]| {
