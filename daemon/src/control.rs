@@ -4,6 +4,7 @@
 //! ```text
 //! {"ask":"status"}            ->  {"status":{...}}
 //! {"ask":"base","dest":"/b"}  ->  {"progress":{...}} as it goes, at last {"base":{...}}
+//! {"ask":"verify"...}         ->  {"verifying":{...}} as it goes, at last {"verified":{...}}
 //! {"ask":"act","wish":"stop"...}  ->  {"step":{...}} as it goes, at last {"acted":{...}}
 //! anything else               ->  {"refused":"what was wrong with it"}
 //! ```
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use duolog_engine::node::{Verified, VerifyReport};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -43,6 +45,13 @@ pub(crate) enum Question {
     Base {
         /// Where it goes: an absolute path that does not exist.
         dest: PathBuf,
+    },
+    /// Compare both copies.
+    Verify {
+        /// Make what differs equal to what this node has.
+        repair: bool,
+        /// Bytes to hash each second; zero: as fast as it goes.
+        bytes_per_s: u64,
     },
     /// Do what an operator wants, and tell what comes of it.
     Act {
@@ -70,6 +79,10 @@ pub(crate) enum Answer {
         /// Bytes in all, as far as is known.
         total: u64,
     },
+    /// How far a verification came; another answer follows.
+    Verifying(Verified),
+    /// What a verification came to.
+    Verified(Box<VerifyReport>),
     /// The base copy is whole.
     Base(BaseTaken),
     /// A node stands differently; another answer follows.
@@ -105,7 +118,7 @@ pub(crate) struct BaseTaken {
 pub(crate) enum Reply {
     /// One answer.
     At(Answer),
-    /// Answers as they come; the last one is neither [`Answer::Progress`] nor [`Answer::Step`].
+    /// Answers as they come; the last one says that it is, as [`Answer::Base`] does.
     Later(mpsc::Receiver<Answer>),
 }
 
@@ -311,7 +324,9 @@ pub(crate) fn ask(
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
         match serde_json::from_str(&line) {
-            Ok(answer @ (Answer::Progress { .. } | Answer::Step(_))) => on_way(&answer),
+            Ok(answer @ (Answer::Progress { .. } | Answer::Verifying(_) | Answer::Step(_))) => {
+                on_way(&answer);
+            }
             Ok(Answer::Refused(why)) => return Err(AskError::Refused(why)),
             Ok(answer) => return Ok(answer),
             Err(source) => return Err(AskError::NotUnderstood { path: path.to_owned(), source }),

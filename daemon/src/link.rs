@@ -11,10 +11,10 @@ use std::sync::mpsc::Sender;
 
 use anyhow::{Context, bail};
 use duolog_engine::log::LogError;
-use duolog_engine::node::{Node, NodeError, Room};
+use duolog_engine::node::{Digest, Node, NodeError, Room};
 use duolog_transport::{
-    Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
-    Tuning, dial, listen,
+    Ack, DialConfig, Hashed, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError,
+    Source, Tuning, dial, listen,
 };
 use duolog_wal::segment::FORMAT_VERSION;
 use duolog_wal::{Cursor, Lsn, ViewNum};
@@ -103,6 +103,9 @@ pub(crate) fn receive(
     };
     listen(settings, receiver).context("cannot start the link; is another node on this address?")
 }
+
+/// Hashes that are told at a time.
+pub(crate) const HASHES_MAX: usize = 256;
 
 pub(crate) fn identity(config: &Config) -> anyhow::Result<Identity> {
     let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else {
@@ -214,6 +217,10 @@ impl Source for Shipper {
         }
     }
 
+    fn hashed(&mut self, hashed: Hashed) {
+        self.node.peer_digest(Digest { at: hashed.at, hash: hashed.hash });
+    }
+
     fn connected(&mut self, _peer: &Hello, _from: Cursor) {
         // Only now: a tail that this node lacks is cut over there, and the record of the new
         // view must not take its place before.
@@ -301,6 +308,11 @@ impl Sink for Receiver {
 
     fn standing(&self) -> Ack {
         self.ack(self.node.durable())
+    }
+
+    fn hashed(&mut self) -> Vec<Hashed> {
+        let digests = self.node.take_digests(HASHES_MAX).into_iter();
+        digests.map(|digest| Hashed { at: digest.at, hash: digest.hash }).collect()
     }
 
     fn committed(&mut self, lsn: Lsn) {

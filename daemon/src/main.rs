@@ -27,6 +27,7 @@ mod setup;
 mod shell;
 mod standing;
 mod status;
+mod verify;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -75,6 +76,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
             return act::run(&options.common, &Wish::AutoRejoin { on: options.on() });
         }
         Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
+        Command::Verify(options) => return verify::run(&options),
         Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,

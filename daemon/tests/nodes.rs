@@ -304,6 +304,10 @@ fn the_demo_loses_no_commit_and_leaves_nothing_behind() {
     assert_eq!(outcome["lost"], 0);
     assert!(outcome["acknowledged"].as_u64().unwrap() >= 500, "{outcome}");
     assert_eq!(outcome["acknowledged"], outcome["survived"]);
+    assert_eq!(outcome["split_brains"], 0);
+    for figure in ["takeover_ms", "resync_ms", "resync_bytes", "swap_ms"] {
+        assert!(outcome[figure].as_u64() > Some(0), "{figure}: {outcome}");
+    }
     assert!(
         outcome["shipped_bytes"].as_u64() > Some(0) && outcome["wire_bytes"].as_u64() > Some(0)
     );
@@ -336,4 +340,48 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     assert_eq!(demo.end(Signal::INT), Some(130));
     assert!(!mounted(&inside.join("node1/data")));
     assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
+}
+
+/// The command asks the primary, the marks go through the log, the other node's hashes come back
+/// over the link: a byte that somebody changed at the second node is named, and repaired.
+#[test]
+fn both_copies_are_compared_while_the_pair_serves() {
+    let [one, two] = Place::pair();
+    let second = two.run("READY=1");
+    let first = one.run("READY=1");
+    fs::write(one.data().join("table"), vec![7; 600_000]).unwrap();
+    let table = fs::File::open(one.data().join("table")).unwrap();
+    fsync(&table).unwrap();
+    drop(table);
+    let verify = |more: &[&str]| {
+        let output = duolog()
+            .args(["verify", "--json", "--config"])
+            .arg(one.config())
+            .args(more)
+            .output()
+            .unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
+        (output.status.code(), report)
+    };
+    let (code, report) = verify(&[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["verified"]["bytes"], 600_000);
+
+    let there = two.directory.path().join(".data.duolog/data/table");
+    let file = fs::File::options().write(true).open(&there).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"!", 300_000).unwrap();
+    let (code, report) = verify(&[]);
+    assert_eq!(code, Some(1), "{report}");
+    assert_eq!(report["differences"][0]["path"], one.data().join("table").to_str().unwrap());
+    assert_eq!(report["differences"][0]["offset"], 262_144);
+    let (code, report) = verify(&["--repair"]);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["differences"][0]["repaired"], true);
+    assert_eq!(verify(&[]).0, Some(0));
+    // A secondary cannot.
+    let output = duolog().args(["verify", "--config"]).arg(two.config()).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("primary"), "{}", said(&output));
+    assert_eq!(first.end(Signal::TERM), Some(0));
+    assert_eq!(second.end(Signal::TERM), Some(0));
 }

@@ -28,6 +28,7 @@ use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
 use crate::frame::RAW_MAX;
 use crate::handshake::{Hello, Meeting, Refusal, meet, of_this_pair};
+use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Packer;
 use crate::settings::{Compression, DialConfig};
@@ -189,7 +190,8 @@ impl<S: Source> Dialer<S> {
         acks: RecvStream,
         from: Lsn,
     ) -> Result<Infallible, LinkError> {
-        let mut acks = Acks { stream: acks, bytes: [0; ACKS_READ], len: 0, durable: from };
+        let (bytes, hashed) = ([0; ACKS_READ], Vec::new());
+        let mut acks = Acks { stream: acks, bytes, len: 0, durable: from, hashed };
         let mut flow = Flow::new(from, &self.config);
         let mut frame = [Bytes::new()];
         let mut timer = pin!(sleep(Duration::ZERO));
@@ -274,6 +276,9 @@ impl<S: Source> Dialer<S> {
         sent: Lsn,
     ) -> Result<(), LinkError> {
         let (count, newest) = acks.take(read, sent)?;
+        for hashed in acks.hashed.drain(..) {
+            self.source.hashed(hashed);
+        }
         if let Some(ack) = newest {
             self.source.acknowledged(ack);
             self.shared.stats.acks(count, connection.rtt());
@@ -348,6 +353,8 @@ struct Acks {
     bytes: [u8; ACKS_READ],
     len: usize,
     durable: Lsn,
+    /// What came in besides and was not handed on.
+    hashed: Vec<Hashed>,
 }
 
 impl Acks {
@@ -365,6 +372,10 @@ impl Acks {
         let (count, rest_at) = (whole.len(), self.len - rest.len());
         let mut newest = None;
         for bytes in whole {
+            if let Some(hashed) = Hashed::decode(bytes)? {
+                self.hashed.push(hashed);
+                continue;
+            }
             let ack = Ack::decode(bytes)?;
             if ack.durable > sent {
                 return Err(AckError::PastSent { durable: ack.durable, sent }.into());

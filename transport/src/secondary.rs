@@ -28,6 +28,7 @@ use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
 use crate::handshake::{Refusal, of_this_pair, part};
+use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Unpacker;
 use crate::settings::ListenConfig;
@@ -43,6 +44,8 @@ const HANDSHAKES_MAX: usize = 16;
 const GATHER_BYTES: usize = 1 << 20;
 /// Pieces taken from the stream at a time.
 const PIECES: usize = 32;
+/// How often what was hashed is told.
+const HASHED_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the secondary looks whether it has something new to tell while nothing comes in.
 const STANDING_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -240,10 +243,18 @@ impl<S: Sink> Session<S> {
         acks.send(first).await?;
         let mut clock = tokio::time::interval(STANDING_INTERVAL);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut hashes = tokio::time::interval(HASHED_INTERVAL);
+        hashes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let came = tokio::select! {
                 biased;
                 came = intake.wait() => came?,
+                _ = hashes.tick() => {
+                    for hashed in self.sink.hashed() {
+                        acks.tell(hashed).await?;
+                    }
+                    continue;
+                }
                 _ = clock.tick() => {
                     let standing = self.sink.standing();
                     if acks.last != Some(standing) {
@@ -373,6 +384,10 @@ impl Acks {
     async fn send(&mut self, ack: Ack) -> Result<(), LinkError> {
         self.last = Some(ack);
         self.stream.write_all(&ack.encode()).await.on(streams::name(StreamKind::Acks))
+    }
+
+    async fn tell(&mut self, hashed: Hashed) -> Result<(), LinkError> {
+        self.stream.write_all(&hashed.encode()).await.on(streams::name(StreamKind::Acks))
     }
 
     /// The commit position as far as it was acknowledged, if the sink does not know it yet.

@@ -7,6 +7,7 @@ use duolog_wal::{Cursor, Lsn};
 use crate::ack::Ack;
 use crate::error::LinkError;
 use crate::handshake::{Hello, Refusal};
+use crate::hash::Hashed;
 
 /// The secondary's log, as its link sees it.
 ///
@@ -48,6 +49,11 @@ pub trait Sink: Send + 'static {
     /// What `sync` would return if nothing had been received since the last one. Looked at ten
     /// times a second while nothing comes in, so that the primary learns of `applied` and free space.
     fn standing(&self) -> Ack;
+
+    /// What was hashed at marks of the log and not yet told; asked ten times a second.
+    fn hashed(&mut self) -> Vec<Hashed> {
+        Vec::new()
+    }
 
     /// Everything before `lsn` is committed and may be applied. Never past what was acknowledged
     /// in this connection; never moves back within one.

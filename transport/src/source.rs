@@ -7,6 +7,7 @@ use duolog_wal::{Cursor, Lsn};
 use crate::ack::Ack;
 use crate::error::LinkError;
 use crate::handshake::{Hello, Refusal};
+use crate::hash::Hashed;
 
 /// The primary's log, as its link sees it.
 ///
@@ -45,6 +46,9 @@ pub trait Source: Send + 'static {
     /// The newest of the acknowledgements that came in. Within a connection `durable` never
     /// moves back and is never past what was sent.
     fn acknowledged(&mut self, ack: Ack);
+
+    /// What the secondary hashed at a mark of the log.
+    fn hashed(&mut self, _hashed: Hashed) {}
 
     /// A secondary whose log is a prefix of ours up to `from` is connected, and shipping begins
     /// there. An acknowledgement of `from` or less follows at once.

@@ -76,8 +76,6 @@ reasons! {
         "the witness knows that {peer} may have gone on: waits for {peer}, or for a forced start";
     /// The witness was replaced while this node was not alone.
     OtherWitness: Wait Red "another witness answers than the one view {view} names: waits for {peer}, or for a forced start";
-    /// Nobody answered for too long.
-    Fenced: Wait Red "nobody answered in time, so services were stopped: waits for {peer} or the witness";
     /// Without a witness: cut off, or started without the peer.
     WaitsForPeer: Wait Red "cannot know whether {peer} went on: waits for {peer}, or for a forced start";
     /// Handed over, waits for the other to have it.
@@ -118,50 +116,116 @@ reasons! {
         "serves without a second copy: {peer} has caught up and waits for the witness to answer";
 }
 
-/// A way from one state to another.
+/// The ways to one reason for a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// From.
-    pub from: State,
-    /// To, and why there.
+    /// From any of these states.
+    pub from: &'static [State],
+    /// To this state, for this reason.
     pub to: Why,
     /// On what.
     pub on: &'static str,
 }
 
-const fn row(from: State, to: Why, on: &'static str) -> Row {
+const fn row(from: &'static [State], to: Why, on: &'static str) -> Row {
     Row { from, to, on }
 }
 
-/// Every way there is.
+/// Every way there is between two different states.
 pub const TABLE: &[Row] = &{
-    use State::Stop;
+    use State::{Alone, Prim, Second, Stop, Wait};
     [
+        row(&[Wait, Second], Why::Stopped, "an operator stops it, and nothing runs here any more"),
         row(
-            Stop,
+            &[Wait],
+            Why::ServicesFailed,
+            "a service failed for good, and nothing runs here any more",
+        ),
+        row(&[Wait, Second], Why::DiskFailed, "log, register or directories could not be written"),
+        row(&[Wait], Why::NotFenced, "services could be ended neither in order nor by force"),
+        row(
+            &[Wait],
+            Why::TakenOver,
+            "the other is heard in a newer view of its own, and auto_rejoin is off",
+        ),
+        row(
+            &[Stop, Second],
             Why::Starts,
-            "an operator starts it, or its process starts with start at boot on",
+            "an operator starts it, or it accepts what it is handed before it has heard the other",
         ),
-        row(Stop, Why::NoMember, "an operator starts a node that was never part of a view"),
-        row(Stop, Why::CatchesUp, "an operator starts it and the other serves"),
-        row(Stop, Why::NoConnection, "an operator starts it and the other is not connected"),
-        row(Stop, Why::RePairs, "an operator starts it and the other is heard"),
+        row(&[Stop], Why::NoMember, "an operator starts a node that was never part of a view"),
+        row(&[Stop, Second], Why::CatchesUp, "the other went on alone and this node follows it"),
+        row(&[Stop, Second], Why::NoConnection, "the other went on alone and is not connected"),
+        row(&[Stop, Second], Why::NotComplete, "a resynchronisation is half done"),
+        row(&[Stop, Second], Why::RePairs, "a primary was restarted and the other is heard"),
+        row(&[Stop, Second], Why::Asks, "a member of the view hears nobody and asks"),
         row(
-            Stop,
-            Why::StartsServices,
-            "an operator starts or forces it, and nobody else can serve",
+            &[Stop, Second],
+            Why::NoWitness,
+            "a member of the view hears nobody, the witness neither",
         ),
-        row(Stop, Why::WaitsForPeer, "an operator starts it without a witness"),
-        row(Stop, Why::NotComplete, "an operator starts it in the middle of a resynchronisation"),
-        row(Stop, Why::SwapsOut, "an operator starts a node that was handing over"),
-        row(Stop, Why::InStep, "an operator starts a member that is connected"),
-        row(Stop, Why::Lags, "an operator starts a member"),
+        row(&[Stop, Second], Why::Refused, "the witness knows a newer view"),
+        row(
+            &[Stop, Second],
+            Why::OtherWitness,
+            "another witness answers than the one the view names",
+        ),
+        row(&[Stop, Second], Why::WaitsForPeer, "nobody can tell whether the other went on"),
+        row(&[Stop, Second], Why::SwapsIn, "the other handed over and has not confirmed it yet"),
+        row(&[Stop], Why::SwapsOut, "an operator starts a node that was handing over"),
+        row(
+            &[Stop, Second],
+            Why::StartsServices,
+            "promoted: granted, swapped, forced, or only member",
+        ),
+        row(
+            &[Stop, Prim, Alone],
+            Why::StopsServices,
+            "an operator's stop, restart or swap; a failure; the lease is over; a newer view is heard",
+        ),
+        row(&[Stop], Why::SplitBrain, "both are heard to have gone on alone"),
+        row(&[Wait, Alone], Why::Pair, "services run and the other has accepted the view"),
+        row(
+            &[Wait, Alone],
+            Why::CommitsWait,
+            "services run in a view of both, and the other falls silent",
+        ),
+        row(
+            &[Wait, Alone],
+            Why::CommitsStall,
+            "services run in a view of both, and the other does not acknowledge",
+        ),
+        row(
+            &[Wait, Alone],
+            Why::CommitsWaitForView,
+            "the other has caught up and a view of both is proposed",
+        ),
+        row(
+            &[Stop, Wait],
+            Why::InStep,
+            "the log is equal and the view accepted, or the primary's connection is back",
+        ),
+        row(&[Stop, Wait], Why::Lags, "the primary of its view is heard, and not connected"),
+        row(&[Stop, Wait], Why::PrimaryLost, "a member hears nothing of the primary"),
+        row(
+            &[Stop, Wait],
+            Why::TakeoverOff,
+            "a member hears nothing of the primary and may not take over by itself",
+        ),
+        row(&[Wait, Prim], Why::Alone, "services run, and this node alone is the view"),
+        row(&[Wait, Prim], Why::NoPeer, "services run, and no other node is configured"),
+        row(&[Wait, Prim], Why::AloneFollowed, "services run alone, and the other follows"),
+        row(
+            &[Wait, Prim],
+            Why::AloneNoWitness,
+            "the other has caught up while the witness is silent",
+        ),
     ]
 };
 
 /// Whether the table knows the way.
 pub fn knows(from: State, to: Why) -> bool {
-    TABLE.iter().any(|row| row.from == from && row.to == to)
+    from == to.state() || TABLE.iter().any(|row| row.to == to && row.from.contains(&from))
 }
 
 /// `docs/states.md`.
@@ -189,7 +253,8 @@ pub fn markdown() -> String {
     line("| from | to | reason there | on what |");
     line("| --- | --- | --- | --- |");
     for Row { from, to, on } in TABLE {
-        line(&format!("| {from} | {} | `{}` | {on} |", to.state(), to.name()));
+        let from: Vec<_> = from.iter().map(|state| state.name()).collect();
+        line(&format!("| {} | {} | `{}` | {on} |", from.join(", "), to.state(), to.name()));
     }
     out
 }

@@ -2,8 +2,10 @@
 //!
 //! Two nodes run as an operator would run them; an engine commits rows in node1's directory, and
 //! every acknowledged commit is written down outside of it. At a random moment node1 is killed
-//! and all that it had is moved away. node2's copy is opened by the engine, and every
-//! acknowledged row is compared. This module is the story; who does what is in the others.
+//! and all that it had is moved away. node2 takes over; its directory is opened by the engine, and
+//! every acknowledged row is compared. More rows are committed there. Then node1 comes back with
+//! what it had, gets what it lacks, and its part by a swap; and every row is compared once more.
+//! This module is the story; who does what is in the others.
 
 mod child;
 mod cleanup;
@@ -31,7 +33,7 @@ use crate::mounts;
 use crate::status::{State, Status, bytes};
 use child::Child;
 use nodes::{Node, Pair};
-use rows::{Random, RowId, Verdict};
+use rows::{Random, Row, RowId, Verdict};
 
 pub(crate) use writer::run as write;
 
@@ -39,6 +41,8 @@ pub(crate) use writer::run as write;
 pub(crate) const LEAST_COMMITS: u64 = 500;
 /// How long the writers may take for them.
 const LEAST_COMMITS_WITHIN: Duration = Duration::from_mins(2);
+/// Rows that are committed while node2 is all that is left.
+const ROWS_ALONE: u32 = 100;
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -54,6 +58,11 @@ struct Outcome {
     commit_p99_us: u32,
     shipped_bytes: u64,
     wire_bytes: u64,
+    takeover_ms: u64,
+    resync_ms: u64,
+    resync_bytes: u64,
+    swap_ms: u64,
+    split_brains: u64,
     engine: &'static str,
     writers: u16,
     seed: u64,
@@ -103,6 +112,7 @@ pub(crate) fn run(options: &Demo) -> anyhow::Result<bool> {
         println!("{}", serde_json::to_string(&outcome)?);
     }
     Ok(outcome.lost == 0
+        && outcome.split_brains == 0
         && outcome.unexplained == 0
         && outcome.acknowledged >= LEAST_COMMITS
         && outcome.survived == outcome.acknowledged)
@@ -124,6 +134,34 @@ impl Sql {
     }
 }
 
+/// The rows, opened where a node serves them.
+enum Opened<'a> {
+    Sqlite(&'a Path),
+    Postgresql(&'a Path),
+}
+
+impl Opened<'_> {
+    /// Commits `count` rows one at a time, as a writer of its own.
+    fn commit(&self, seed: u64, writer: u16, count: u32) -> anyhow::Result<()> {
+        let mut rows = (1..=count).map(|number| Row::new(seed, RowId { writer, number }));
+        match self {
+            Self::Sqlite(data) => {
+                let mut writer = sqlite::Writer::connect(&sqlite::file(data))?;
+                rows.try_for_each(|row| writer.commit(&row))
+            }
+            Self::Postgresql(sockets) => {
+                let mut writer = postgresql::Writer::connect(sockets)?;
+                rows.try_for_each(|row| writer.commit(&row))
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "what is moved away need not be durable")]
+fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::rename(from, to).with_context(|| format!("cannot move {} away", from.display()))
+}
+
 struct Story<'a> {
     options: &'a Demo,
     seed: u64,
@@ -134,7 +172,7 @@ struct Story<'a> {
 
 impl Story<'_> {
     fn tell(mut self) -> anyhow::Result<Outcome> {
-        let (pair, node1, node2) = self.form_pair()?;
+        let (pair, mut node1, mut node2) = self.form_pair()?;
         let sockets = self.directory.join("sql");
         let server = self.begin_engine(&pair, &sockets)?;
 
@@ -145,21 +183,50 @@ impl Story<'_> {
         let journal = self.directory.join("journal");
         let mut writer = self.start_writer(&pair, &sockets, &journal, writers)?;
         let load = Instant::now();
-        let (mut node1, mut node2) = (node1, node2);
         self.write_until_the_moment(&mut writer, &mut node1, &mut node2, &journal)?;
         let status = node1.status().context("node1 does not say how it stands")?;
+        let killed = Instant::now();
         node1.kill();
         let load_ms = millis(load.elapsed());
         self.lose_node1(&pair, node1, writer, server)?;
+        let taken = node2.reaches(State::Alone)?;
+        let takeover_ms = millis(killed.elapsed());
+        self.narrator.say(format!("node2 took over within {takeover_ms} ms: {}", taken.sentence));
 
         let entries = journal::read(&journal)?;
         let (p50, p99) =
             (journal::percentile_us(&entries, 50), journal::percentile_us(&entries, 99));
         self.say_load(&status, entries.len(), load_ms, p50, p99);
 
-        let held = self.open_copy(&pair, node2, &sockets)?;
-        let acknowledged: Vec<RowId> = entries.iter().map(|entry| entry.id).collect();
-        let verdict = Verdict::of(self.seed, &acknowledged, held);
+        let mut acknowledged: Vec<RowId> = entries.iter().map(|entry| entry.id).collect();
+        let mut verdict = self.look(&pair, NodeId::Node2, &sockets, &acknowledged, |engine| {
+            engine.commit(self.seed, writers, ROWS_ALONE)
+        })?;
+        acknowledged.extend((1..=ROWS_ALONE).map(|number| RowId { writer: writers, number }));
+        self.narrator.say(format!("{ROWS_ALONE} rows more were committed on node2, ALONE"));
+
+        let back = Instant::now();
+        let mut node1 = self.bring_back(&pair)?;
+        node1.reaches(State::Second)?;
+        let caught_up = node2.reaches(State::Prim)?;
+        let resync_ms = millis(back.elapsed());
+        let resync_bytes = caught_up.peer.as_ref().map_or(0, |peer| peer.shipped_bytes);
+        self.narrator.say(format!(
+            "node1 came back and is SECOND after {resync_ms} ms, with {} of log from node2",
+            bytes(resync_bytes)
+        ));
+
+        let swap = Instant::now();
+        node2.swap()?;
+        node1.reaches(State::Prim)?;
+        let swap_ms = millis(swap.elapsed());
+        self.narrator.say(format!("swapped within {swap_ms} ms: node1 is PRIM again"));
+        let in_the_end = self.look(&pair, NodeId::Node1, &sockets, &acknowledged, |_| Ok(()))?;
+        node2.stop()?;
+        node1.stop()?;
+        let split_brains = pair.split_brains(NodeId::Node1)? + pair.split_brains(NodeId::Node2)?;
+
+        verdict.worst_of(&in_the_end);
         let total_ms = millis(self.narrator.begun.elapsed());
         self.conclude(&verdict, p50, p99);
         let peer = status.peer.as_ref();
@@ -173,6 +240,11 @@ impl Story<'_> {
             commit_p99_us: p99,
             shipped_bytes: peer.map_or(0, |peer| peer.shipped_bytes),
             wire_bytes: peer.map_or(0, |peer| peer.wire_bytes),
+            takeover_ms,
+            resync_ms,
+            resync_bytes,
+            swap_ms,
+            split_brains,
             engine: self.engine.name(),
             writers,
             seed: self.seed,
@@ -202,10 +274,8 @@ impl Story<'_> {
         say("two nodes configured, each with a key of its own, data directories adopted".into());
         let mut node2 = pair.start(NodeId::Node2)?;
         let mut node1 = pair.start(NodeId::Node1)?;
-        node2.ready()?;
-        node1.ready()?;
-        let status = node1.status()?;
-        ensure!(status.state == State::Prim, "node1 is {}: {}", status.state, status.sentence);
+        let status = node1.reaches(State::Prim)?;
+        node2.reaches(State::Second)?;
         say(format!("node1 is PRIM, node2 is SECOND: {}", status.sentence));
         Ok((pair, node1, node2))
     }
@@ -326,18 +396,24 @@ impl Story<'_> {
         let home = pair.home(NodeId::Node1);
         mounts::abort_below(&home);
         node1.bury()?;
-        if writer.wait(Duration::from_secs(2))?.is_none() {
-            writer.kill_group();
-            ensure!(writer.wait(Duration::from_secs(5))?.is_some(), "the writer survived its kill");
-        }
+        writer.kill_group();
+        ensure!(writer.wait(Duration::from_secs(5))?.is_some(), "the writer survived its kill");
         if let Some(server) = server {
-            server.end()?;
+            server.kill()?;
         }
-        let lost = self.directory.join("lost");
-        #[expect(clippy::disallowed_methods, reason = "what is moved away need not be durable")]
-        fs::rename(&home, &lost).with_context(|| format!("cannot move {} away", home.display()))?;
+        rename(&home, &self.lost())?;
         self.narrator.say("node1 killed with SIGKILL; its directory and its log are moved away");
         Ok(())
+    }
+
+    fn lost(&self) -> PathBuf {
+        self.directory.join("lost")
+    }
+
+    /// The computer that was lost comes back, with what it had.
+    fn bring_back(&self, pair: &Pair) -> anyhow::Result<Node> {
+        rename(&self.lost(), &pair.home(NodeId::Node1))?;
+        pair.start(NodeId::Node1)
     }
 
     fn say_load(&self, status: &Status, acknowledged: usize, load_ms: u64, p50: u32, p99: u32) {
@@ -354,46 +430,43 @@ impl Story<'_> {
         }
     }
 
-    /// node2 is all that is left: it is stopped, started alone, and its copy opened.
-    fn open_copy(
+    /// Opens the directory of the node that serves, compares every row, and has more done.
+    fn look(
         &self,
         pair: &Pair,
-        node2: Node,
+        node: NodeId,
         sockets: &Path,
-    ) -> anyhow::Result<Vec<rows::Row>> {
-        let begun = Instant::now();
-        node2.stop()?;
-        let mut alone = pair.start_alone()?;
-        alone.ready()?;
-        let status = alone.status()?;
-        ensure!(status.state == State::Alone, "node2 is {}: {}", status.state, status.sentence);
-        let seconds = begun.elapsed().as_secs_f64();
-        self.narrator.say(format!("node2 stopped and started ALONE in {seconds:.2} s"));
-        let data = pair.data(NodeId::Node2);
-        let held = match &self.engine {
+        acknowledged: &[RowId],
+        more: impl FnOnce(&Opened<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Verdict> {
+        let data = pair.data(node);
+        let verdict = match &self.engine {
             Sql::Sqlite => {
                 let held = sqlite::check(&data)?;
-                self.narrator.say("SQLite opened node2's copy; integrity_check says ok");
-                held
+                self.narrator.say(format!("SQLite opened it on {node}; integrity_check says ok"));
+                more(&Opened::Sqlite(&data))?;
+                Verdict::of(self.seed, acknowledged, held)
             }
             Sql::Postgresql(installed) => {
-                let server = installed.start(&data, sockets, &pair.log("postgresql-node2"))?;
+                let log = pair.log(&format!("postgresql-{node}"));
+                let server = installed.start(&data, sockets, &log)?;
                 let held = postgresql::check(sockets)?;
-                self.narrator.say("PostgreSQL recovered node2's copy; table and index agree");
+                self.narrator.say(format!("PostgreSQL recovered on {node}; table and index agree"));
+                more(&Opened::Postgresql(sockets))?;
                 server.stop()?;
-                held
+                Verdict::of(self.seed, acknowledged, held)
             }
         };
-        alone.stop()?;
-        Ok(held)
+        self.narrator.say(format!(
+            "{} of {} acknowledged rows are on {node}, every byte compared",
+            verdict.survived, verdict.acknowledged
+        ));
+        Ok(verdict)
     }
 
     fn conclude(&self, verdict: &Verdict, p50: u32, p99: u32) {
         let say = |text: String| self.narrator.say(text);
-        let Verdict { acknowledged, survived, lost, in_flight, unexplained, first_lost } = verdict;
-        say(format!(
-            "{survived} of {acknowledged} acknowledged rows are there, every byte compared"
-        ));
+        let Verdict { acknowledged, lost, in_flight, unexplained, first_lost, .. } = verdict;
         if *in_flight > 0 {
             say(format!("{in_flight} more had arrived that were on their way at the kill"));
         }
@@ -407,7 +480,7 @@ impl Story<'_> {
             say(format!("FAILED: fewer than {LEAST_COMMITS} commits prove nothing"));
         }
         if verdict.kept() {
-            say(format!("node1 is gone, no commit is lost (a commit took {p50} us, p99 {p99} us)"));
+            say(format!("no commit is lost (a commit took {p50} us, p99 {p99} us)"));
         }
     }
 }

@@ -1,33 +1,41 @@
 //! The demo's two nodes: their files, and the processes that `duolog run` is. They are run exactly
-//! as an operator would run them, by configuration and signals; nothing is reached into.
+//! as an operator would run them, by configuration, signals and actions; nothing is reached into.
 //!
 //! ```text
-//! DIR/node1.toml node2.toml alone.toml    DIR/keys/node1.crt ...    DIR/node1.log ...
-//! DIR/node1/data   the mount              DIR/node1/state   control block and log
+//! DIR/node1.toml node2.toml    DIR/keys/node1.crt ... pair.key    DIR/node1.log ...
+//! DIR/node1/data   the mount   DIR/node1/state   control block, log and receipts
 //! ```
 
 use std::fmt::Write;
 use std::fs;
-use std::io;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use duolog_beat::Secret;
 use duolog_transport::{Fingerprint, LoopbackPort};
 use duolog_wal::{ClusterId, NodeId};
 use rustix::process::Signal;
 
 use super::child::{self, Child};
+use crate::actions::{Target, Wish};
 use crate::config::Preset;
-use crate::status::Status;
-use crate::{control, keygen};
+use crate::control::{self, Answer, Question};
+use crate::keygen;
+use crate::status::{State, Status};
 
 /// Longest waits, for a computer under load.
 const ADOPT: Duration = Duration::from_secs(20);
-const READY: Duration = Duration::from_secs(30);
+const REACHES: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(30);
+
+/// How often a node is asked how it stands.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The profile for a pair on one switch, a little slower where a busy computer, which both nodes
+/// share here, would look like a lost one.
+const TIMERS: &str = "profile = \"fast\"\npeer_lost_ms = 500\nstall_ms = 10000\n\
+                      fence_ms = 800\nfailover_ms = 1400\n";
 
 /// Where everything of the pair is, before and after it runs.
 #[derive(Debug)]
@@ -54,10 +62,9 @@ impl Pair {
         };
         for node in [NodeId::Node1, NodeId::Node2] {
             fs::create_dir_all(pair.data(node)).context("cannot make a data directory")?;
-            let role = if node == NodeId::Node1 { "prim" } else { "second" };
-            pair.write_config(&pair.config(node), node, role, true)?;
+            pair.write_config(&pair.config(node), node)?;
         }
-        pair.write_config(&pair.alone(), NodeId::Node2, "prim", false)?;
+        Secret::generate()?.store(&keys.join("pair.key"))?;
         Ok(pair)
     }
 
@@ -80,21 +87,11 @@ impl Pair {
         self.directory.join(format!("{node}.toml"))
     }
 
-    fn alone(&self) -> PathBuf {
-        self.directory.join("alone.toml")
-    }
-
     fn socket(&self, node: NodeId) -> PathBuf {
         self.directory.join(format!("{node}.sock"))
     }
 
-    fn write_config(
-        &self,
-        file: &Path,
-        node: NodeId,
-        role: &str,
-        peer: bool,
-    ) -> anyhow::Result<()> {
+    fn write_config(&self, file: &Path, node: NodeId) -> anyhow::Result<()> {
         let index = |node: NodeId| usize::from(node.number() - 1);
         let text = |path: &Path| -> anyhow::Result<String> {
             let text =
@@ -104,23 +101,19 @@ impl Pair {
         };
         let home = self.home(node);
         let mut config = format!(
-            "[cluster]\nid = \"{}\"\n[node]\nnumber = {}\nrole = \"{role}\"\nstate_dir = {}\n\
+            "[cluster]\nid = \"{}\"\n[node]\nnumber = {}\nstate_dir = {}\n\
              control_socket = {}\nlisten = \"127.0.0.1:{}\"\ncertificate = \"keys/{node}.crt\"\n\
-             key = \"keys/{node}.key\"\n",
+             key = \"keys/{node}.key\"\npair_key = \"keys/pair.key\"\n",
             self.cluster,
             node.number(),
             text(&home.join("state"))?,
             text(&self.socket(node))?,
             self.ports[index(node)].number(),
         );
-        if peer {
-            let other = index(node.peer());
-            let (port, fingerprint) = (self.ports[other].number(), self.fingerprints[other]);
-            write!(
-                config,
-                "[peer]\naddress = \"127.0.0.1:{port}\"\nfingerprint = \"{fingerprint}\"\n"
-            )?;
-        }
+        let other = index(node.peer());
+        let (port, fingerprint) = (self.ports[other].number(), self.fingerprints[other]);
+        writeln!(config, "[peer]\naddress = \"127.0.0.1:{port}\"")?;
+        writeln!(config, "fingerprint = \"{fingerprint}\"\n[pair]\n{TIMERS}")?;
         let (path, preset) = (text(&self.data(node))?, self.preset.name());
         write!(config, "[[directory]]\npath = {path}\npreset = \"{preset}\"\n")?;
         // Small sizes, so that the demo begins at once on a slow disk.
@@ -135,32 +128,23 @@ impl Pair {
         child::run("duolog adopt", &mut adopt, &self.log(&node.to_string()), ADOPT)
     }
 
-    /// `duolog run`: starts the node in the role that it was set up with.
+    /// `duolog run`: starts the node.
     pub(crate) fn start(&self, node: NodeId) -> anyhow::Result<Node> {
         let name = if node == NodeId::Node1 { "node1" } else { "node2" };
         self.run(name, node, &self.config(node))
     }
 
-    /// Starts node2 without a peer: the computer that is left.
-    pub(crate) fn start_alone(&self) -> anyhow::Result<Node> {
-        self.run("node2", NodeId::Node2, &self.alone())
-    }
-
     fn run(&self, name: &'static str, node: NodeId, config: &Path) -> anyhow::Result<Node> {
-        let notify = self.directory.join(format!("{node}.notify"));
-        if notify.exists() {
-            fs::remove_file(&notify).context("cannot remove an old socket")?;
-        }
-        let readiness = UnixDatagram::bind(&notify)
-            .with_context(|| format!("cannot listen on {}; a shorter --dir?", notify.display()))?;
-        readiness
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .context("cannot bound a wait")?;
         let mut run = Command::new(&self.executable);
         run.arg("run").arg("--with-parent").arg("--config").arg(config);
-        run.env("NOTIFY_SOCKET", &notify);
         let child = Child::start(name, &mut run, &self.log(name))?;
-        Ok(Node { child, readiness, socket: self.socket(node) })
+        Ok(Node { child, socket: self.socket(node) })
+    }
+
+    /// Split brains that a node keeps a receipt of.
+    pub(crate) fn split_brains(&self, node: NodeId) -> anyhow::Result<u64> {
+        let state = self.home(node).join("state");
+        crate::pair::split_brains(&state).context("cannot read a node's receipts")
     }
 }
 
@@ -168,40 +152,44 @@ impl Pair {
 #[derive(Debug)]
 pub(crate) struct Node {
     child: Child,
-    readiness: UnixDatagram,
     socket: PathBuf,
 }
 
 impl Node {
-    /// Waits until the node says that it serves.
-    pub(crate) fn ready(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + READY;
-        let mut message = [0; 4096];
-        let mut last = String::from("nothing");
+    /// Waits until the node is in that state, and says how it stands then.
+    pub(crate) fn reaches(&mut self, state: State) -> anyhow::Result<Status> {
+        let deadline = Instant::now() + REACHES;
         loop {
             self.child.still_runs()?;
-            match self.readiness.recv(&mut message) {
-                Ok(length) => {
-                    let text = String::from_utf8_lossy(&message[..length]).into_owned();
-                    if text.lines().any(|line| line == "READY=1") {
-                        return Ok(());
-                    }
-                    text.trim().clone_into(&mut last);
-                }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) => {}
-                Err(error) => return Err(error).context("cannot hear whether a node is ready"),
+            // It does not answer before it has recovered its log.
+            let status = self.status();
+            match status {
+                Ok(status) if status.state == state => return Ok(status),
+                _ if Instant::now() < deadline => {}
+                Ok(status) => bail!(
+                    "{} is {}: {}{}",
+                    self.child.name(),
+                    status.state,
+                    status.sentence,
+                    self.child.last_words()
+                ),
+                Err(error) => return Err(error.context(self.child.last_words())),
             }
-            if Instant::now() > deadline {
-                let words = self.child.last_words();
-                bail!(
-                    "{} was not ready within {READY:?}, it said {last}{words}",
-                    self.child.name()
-                );
-            }
+            self.child.wait(LOOK_EVERY)?;
+        }
+    }
+
+    /// `duolog swap`: the other node gets this one's part, or this one gets it.
+    pub(crate) fn swap(&self) -> anyhow::Result<()> {
+        let question = Question::Act {
+            wish: Wish::Swap,
+            node: Target::Here,
+            who: "demo".into(),
+            wait_ms: u64::try_from(REACHES.as_millis()).unwrap_or(u64::MAX),
+        };
+        match control::ask(&self.socket, &question, &mut |_| {})? {
+            Answer::Acted { outcomes } if outcomes.iter().all(|outcome| outcome.done) => Ok(()),
+            answer => bail!("the swap was not done: {answer:?}"),
         }
     }
 
@@ -242,20 +230,18 @@ fn free_port() -> anyhow::Result<LoopbackPort> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Role};
+    use crate::config::Config;
 
     #[test]
-    fn what_the_demo_configures_is_a_pair_and_a_node_alone() {
+    fn what_the_demo_configures_is_a_pair() {
         let directory = tempfile::tempdir().unwrap();
         let pair = Pair::make(directory.path(), Preset::Sqlite).unwrap();
         let one = Config::load(&pair.config(NodeId::Node1)).unwrap();
         let two = Config::load(&pair.config(NodeId::Node2)).unwrap();
-        assert_eq!((one.role, two.role), (Some(Role::Prim), Some(Role::Second)));
+        assert_eq!((one.role, two.role), (None, None));
         assert_eq!(one.peer.as_ref().unwrap().address, two.listen);
-        assert_eq!(one.cluster, two.cluster);
-        let alone = Config::load(&pair.alone()).unwrap();
-        assert_eq!((alone.role, alone.peer.clone()), (Some(Role::Prim), None));
-        assert_eq!(alone.state_dir, two.state_dir);
-        assert_eq!(alone.directories, two.directories);
+        assert_eq!((one.cluster, &one.pair_key), (two.cluster, &two.pair_key));
+        assert_eq!(one.paths[0].peer, two.paths[0].local);
+        assert_eq!(pair.split_brains(NodeId::Node1).unwrap(), 0);
     }
 }

@@ -151,13 +151,10 @@ impl Server {
         self.0.succeeds(STOP)
     }
 
-    /// Ends it where its data directory is gone: it can write nothing any more.
-    pub(crate) fn end(mut self) -> anyhow::Result<()> {
-        self.0.signal(Signal::QUIT);
-        if self.0.wait(Duration::from_secs(2))?.is_none() {
-            self.0.kill_group();
-            self.0.wait(STOP)?.context("PostgreSQL survived its kill")?;
-        }
+    /// Kills it, as the loss of its computer would.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.0.kill_group();
+        self.0.wait(STOP)?.context("PostgreSQL survived its kill")?;
         Ok(())
     }
 }
@@ -278,7 +275,7 @@ mod tests {
             writer.commit(row).unwrap();
         }
         drop(writer);
-        server.end().unwrap();
+        server.kill().unwrap();
         let server = installed.start(&data, &sockets, &log).unwrap();
         let mut held = check(&sockets).unwrap();
         held.sort_by_key(|row| row.id);

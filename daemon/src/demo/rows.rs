@@ -83,6 +83,15 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Takes in a later look at the same rows, and more: what was lost in either is lost.
+    pub(crate) fn worst_of(&mut self, later: &Self) {
+        self.acknowledged = later.acknowledged;
+        self.survived = later.survived;
+        self.lost = self.lost.max(later.lost);
+        self.unexplained = self.unexplained.max(later.unexplained);
+        self.first_lost = self.first_lost.or(later.first_lost);
+    }
+
     /// Compares what an engine holds with what was acknowledged. A writer begins a commit only
     /// when the one before is written down, so at most its next row may be there in addition.
     pub(crate) fn of(seed: u64, acknowledged: &[RowId], held: Vec<Row>) -> Self {

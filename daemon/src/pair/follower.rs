@@ -8,13 +8,13 @@ use std::sync::mpsc::Sender;
 use duolog_engine::log::LogError;
 use duolog_engine::node::{Node, NodeError};
 use duolog_failover::Event;
-use duolog_transport::{Ack, Hello, LinkError, Refusal, Sink, SinkError};
+use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Sink, SinkError};
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use super::Input;
 use super::gate::Gate;
 use super::peer::Bond;
-use crate::link::{cursor_at, hello};
+use crate::link::{HASHES_MAX, cursor_at, hello};
 
 /// What may change while a connection stands.
 #[derive(Debug)]
@@ -139,6 +139,11 @@ impl Sink for Follower {
 
     fn standing(&self) -> Ack {
         self.ack(self.node.durable())
+    }
+
+    fn hashed(&mut self) -> Vec<Hashed> {
+        let digests = self.node.take_digests(HASHES_MAX).into_iter();
+        digests.map(|digest| Hashed { at: digest.at, hash: digest.hash }).collect()
     }
 
     fn committed(&mut self, lsn: Lsn) {

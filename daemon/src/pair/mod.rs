@@ -38,6 +38,7 @@ use duolog_failover::{Action, Event, Refused};
 
 pub(crate) use farewell::LastWord;
 pub(crate) use life::Pair;
+pub(crate) use receipts::split_brains;
 pub(crate) use served::{Guard, Unguarded};
 pub(crate) use show::show_receipts;
 

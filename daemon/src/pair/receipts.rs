@@ -333,6 +333,16 @@ pub(crate) fn list(state_dir: &Path) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// How many split brains are among them.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn split_brains(state_dir: &Path) -> io::Result<u64> {
+    let entries = list(state_dir)?;
+    let split = entries.iter().filter(|entry| matches!(entry.what, Happened::SplitBrain { .. }));
+    Ok(split.count() as u64)
+}
+
 fn place(state_dir: &Path) -> PathBuf {
     state_dir.join("receipts")
 }

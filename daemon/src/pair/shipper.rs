@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use duolog_engine::node::{Node, Room};
+use duolog_engine::node::{Digest, Node, Room};
 use duolog_failover::Event;
-use duolog_transport::{Ack, Hello, LinkError, Refusal, Source};
+use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Source};
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use super::Input;
@@ -118,6 +118,10 @@ impl Source for Shipper {
             }
         }
         self.tell(ack);
+    }
+
+    fn hashed(&mut self, hashed: Hashed) {
+        self.node.peer_digest(Digest { at: hashed.at, hash: hashed.hash });
     }
 
     fn connected(&mut self, peer: &Hello, _from: Cursor) {

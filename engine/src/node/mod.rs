@@ -29,6 +29,7 @@ mod register;
 mod resync;
 mod room;
 mod status;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,6 +56,7 @@ pub(crate) use self::resync::begin_control;
 pub use self::room::Room;
 use self::room::Rooms;
 pub use self::status::NodeStatus;
+pub use self::verify::{Difference, Digest, RANGE_BYTES, Verified, VerifyReport, Verifying};
 use crate::dirty::map::Place;
 use crate::disk::DirDisk;
 use crate::fuse::{Connection, Session};
@@ -149,6 +151,7 @@ pub struct Node {
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
+    digests: verify::Digests,
     /// What others changed while the node was stopped.
     changed: Mutex<census::Changed>,
     mounts: Mutex<Vec<Session>>,
@@ -251,6 +254,7 @@ impl Node {
             folding: fold::Folding::new(Place::new(&config.state_dir)),
             resync: resync::Seat::new(resync),
             changed: Mutex::new(changed),
+            digests: verify::Digests::new(recovered.end.lsn),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),

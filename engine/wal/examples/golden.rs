@@ -8,7 +8,8 @@ mod things;
 fn main() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
     for (name, bytes) in [
-        ("segment-v1.seg", things::segment()),
+        ("segment-v1.seg", things::segment(&things::operations())),
+        ("segment-v1-verify.seg", things::segment(&things::later())),
         ("control-v1", things::control_file()),
         ("branch-v1.note", things::branch().encode()),
     ] {

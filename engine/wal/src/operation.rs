@@ -4,6 +4,7 @@
 //! kind  name          body, fields in order; a name or text is a u16 length and its bytes
 //!    1  mark          time 8
 //!    2  view          a view, 32 bytes (see `view`)
+//!    3  verify        id 8, offset 8, len u32: both nodes hash these bytes here; len 0: names and attributes
 //!   16  write         id 8, offset 8, then the data
 //!   17  patch         id 8, offset 8, pieces: skip u32, len u32, bytes; skip counts from the piece before
 //!   18  truncate      id 8, size 8
@@ -43,6 +44,9 @@ pub enum Operation<'a> {
     Mark { time: Time },
     /// A view begins.
     View(View),
+    /// Each node hashes these bytes of the file as they are at this place of the log, or with
+    /// `len` zero its names and attributes. It changes nothing.
+    Verify { id: FileId, offset: u64, len: u32 },
     /// Bytes are written; the file grows as needed.
     Write { id: FileId, offset: u64, data: &'a [u8] },
     /// Of a write, the bytes that differ from what stood there. Whole or absent like a write.
@@ -109,6 +113,7 @@ pub enum OperationError {
 
 mod kind {
     pub(super) const VIEW: u8 = 2;
+    pub(super) const VERIFY: u8 = 3;
     pub(super) const WRITE: u8 = 16;
     pub(super) const PATCH: u8 = 17;
     pub(super) const TRUNCATE: u8 = 18;
@@ -136,6 +141,7 @@ impl<'a> Operation<'a> {
         match self {
             Self::Mark { .. } => KIND_MARK,
             Self::View(_) => kind::VIEW,
+            Self::Verify { .. } => kind::VERIFY,
             Self::Write { .. } => kind::WRITE,
             Self::Patch { .. } => kind::PATCH,
             Self::Truncate { .. } => kind::TRUNCATE,
@@ -159,6 +165,11 @@ impl<'a> Operation<'a> {
         match *self {
             Self::Mark { time } => fields.put_u64(time.0),
             Self::View(view) => view.put(fields),
+            Self::Verify { id, offset, len } => {
+                fields.put_u64(id.0);
+                fields.put_u64(offset);
+                fields.put_u32(len);
+            }
             Self::Write { id, offset, data } => {
                 fields.put_u64(id.0);
                 fields.put_u64(offset);
@@ -257,6 +268,7 @@ impl<'a> Operation<'a> {
             Some(Some(match kind {
                 KIND_MARK => Self::Mark { time: Time(f.u64()?) },
                 kind::VIEW => Self::View(View::read(f)?),
+                kind::VERIFY => Self::Verify { id: id(f)?, offset: f.u64()?, len: f.u32()? },
                 kind::WRITE => Self::Write { id: id(f)?, offset: f.u64()?, data: f.rest() },
                 kind::PATCH => {
                     Self::Patch { id: id(f)?, offset: f.u64()?, pieces: Pieces::checked(f.rest())? }

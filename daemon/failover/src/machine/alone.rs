@@ -202,7 +202,10 @@ impl Machine {
         self.witness.newer = false;
         self.begun = Some(view.num);
         self.peer.waiting = None;
+        self.expired = false;
+        self.gone = false;
         self.timers.clear(Timer::Stall);
+        self.timers.clear(Timer::Failover);
         if !self.pend_own {
             self.timers.clear(Timer::Again);
             self.timers.clear(Timer::Accept);

@@ -79,9 +79,7 @@ impl Machine {
     fn hear_view(&mut self, beat: &Beat) {
         let view = beat.conf;
         let conf = self.register.conf;
-        if view == conf && self.is_primary() {
-            self.go = true;
-        }
+        self.on_go(view);
         self.hear_chosen_pair(view);
         if self.meets_split(beat) {
             return self.begin_split(beat);
@@ -116,6 +114,7 @@ impl Machine {
         // Nothing may be acknowledged beside the other.
         self.settle_commit();
         self.persist(view, None);
+        self.answered_now();
     }
 
     /// Answers a heartbeat that asks for a lease.

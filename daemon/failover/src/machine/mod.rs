@@ -186,6 +186,8 @@ pub struct Machine {
     /// The peer's view that lost the split brain against this node.
     won: Option<View>,
     log_known: bool,
+    /// The log was synced since its facts were told.
+    log_stale: bool,
     /// Why it was promoted last; for the receipt of a start.
     promotion: Option<Promotion>,
     tickets: u64,
@@ -255,6 +257,7 @@ impl Machine {
             split: None,
             won: None,
             log_known: false,
+            log_stale: false,
             promotion: None,
             tickets: 0,
             said: Said {
@@ -308,6 +311,27 @@ impl Machine {
             self.tickets = 0;
         }
         self.promotion = None;
+        self.peer.link_error = None;
+    }
+
+    /// Whether it has asked to go on alone and waits for the answer.
+    pub const fn asks(&self) -> bool {
+        self.asking.is_some()
+    }
+
+    /// Forgets what only clocks, operators who want no automatic rejoin, and pairs without a
+    /// witness ask for. For model checkers in which time stands still, with a witness.
+    pub fn forget_stamps(&mut self) {
+        self.peer.answered = None;
+        self.leases = Leases { prop: Some(self.now), ..Leases::default() };
+        self.served = false;
+        self.met = false;
+        if let Some(beat) = &mut self.peer.beat {
+            (beat.pend, beat.lease) = (None, false);
+        }
+        if !self.is_primary() {
+            self.witness.reg = None;
+        }
     }
 
     /// Whether `timer` is set.
@@ -365,6 +389,7 @@ impl Machine {
             Event::Log(log) => {
                 self.log = log;
                 self.log_known = true;
+                self.log_stale = false;
                 if self.split == Some(Split::Freezing) {
                     self.split = Some(Split::Frozen);
                 }
@@ -440,7 +465,8 @@ impl Machine {
         let cur = self.register.cur().witness;
         match self.settings.witness {
             false => 0,
-            true if self.witness.here => self.witness.wid,
+            // A grant alone does not count: who was not heard otherwise has no name yet.
+            true if self.witness.here && self.witness.wid != 0 => self.witness.wid,
             true => cur,
         }
     }

@@ -86,6 +86,7 @@ impl Machine {
             if !self.serves() {
                 self.swapping = false;
                 self.out.push(Effect::SyncLog);
+                self.log_stale = true;
                 let primary = self.me.peer();
                 self.propose(View { primary, ..self.pair_view(conf.witness) });
             }
@@ -168,7 +169,11 @@ impl Machine {
         }
         let newest = self.log.history.last();
         let ready = if swap {
-            self.log_known && self.log.durable == self.log.end.lsn && !self.serves()
+            // The facts of before the sync know nothing of the last writes.
+            self.log_known
+                && !self.log_stale
+                && self.log.durable == self.log.end.lsn
+                && !self.serves()
         } else {
             self.begun == Some(view.num)
                 && newest.is_some_and(|it| it.num == view.num && it.origin == view.origin)
@@ -201,8 +206,8 @@ impl Machine {
         if self.accepting.is_some_and(|open| open.view.num > view.num) {
             return;
         }
-        // What this node did alone ends by what a heartbeat's history proves, not by a number: the
-        // proposer may stand on another line, and both are to know it.
+        // Somebody else's line is met by its heartbeats, which tell a split brain from a
+        // successor: a number does not.
         if base != conf && self.alone_here() {
             return;
         }
@@ -240,7 +245,7 @@ impl Machine {
         self.persist(view, None);
         self.begun = None;
         self.asking = None;
-        self.accepted_here = true;
+        self.accepted_here = view.primary == self.me;
         self.go = false;
         self.met = true;
         self.answered_now();
@@ -278,6 +283,7 @@ impl Machine {
     pub(super) fn confirm(&mut self) {
         let Some(view) = self.register.pend else { return };
         self.persist(view, None);
+        self.pend_own = false;
         self.overdue = false;
         self.prop_due = false;
         self.asking = None;
@@ -295,7 +301,7 @@ impl Machine {
     }
 
     pub(super) fn on_go(&mut self, view: View) {
-        if self.register.conf == view && self.is_primary() {
+        if self.register.conf == view && self.is_primary() && view.origin != self.me {
             self.go = true;
         }
     }

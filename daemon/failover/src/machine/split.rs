@@ -42,9 +42,11 @@ impl Machine {
 
     pub(super) fn begin_split(&mut self, beat: &Beat) {
         if self.split.is_none() {
-            // Where commits were blocked before, the log's facts are final already.
-            let blocked = self.said.commit == CommitRule::Blocked;
-            self.split = Some(if blocked { Split::Frozen } else { Split::Freezing });
+            // Where nothing was acknowledged anyway, the facts are final already.
+            self.split = Some(match self.said.commit {
+                CommitRule::Blocked => Split::Frozen,
+                CommitRule::Local | CommitRule::Pair { .. } => Split::Freezing,
+            });
             self.begun = None;
             self.settle_commit();
             self.note_split(beat, None);

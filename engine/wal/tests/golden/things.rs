@@ -69,15 +69,24 @@ pub(crate) fn operations() -> Vec<Operation<'static>> {
     ]
 }
 
+/// One operation of each kind that came later.
+pub(crate) fn later() -> Vec<Operation<'static>> {
+    let id = FileId::assigned(NodeId::Node1, 0);
+    vec![
+        Operation::Verify { id, offset: 1 << 33, len: 262_144 },
+        Operation::Verify { id, offset: 0, len: 0 },
+    ]
+}
+
 /// The view and commit position of the record with that index.
 pub(crate) fn place(index: u64, at: Cursor) -> (ViewNum, Lsn) {
     (ViewNum(3), Lsn(at.lsn.0.saturating_sub(index * 3)))
 }
 
-pub(crate) fn segment() -> Vec<u8> {
+pub(crate) fn segment(operations: &[Operation<'_>]) -> Vec<u8> {
     let mut bytes = header().encode();
     let mut at = header().first;
-    for (index, operation) in operations().iter().enumerate() {
+    for (index, operation) in operations.iter().enumerate() {
         let mut fields = Vec::new();
         let data = operation.encode(&mut fields);
         let (view, committed) = place(index as u64, at);

@@ -1,0 +1,91 @@
+//! Explores the real machines, witness and all, with stateright.
+//!
+//! Every state within the limits of each test is looked at, in which every message may be late,
+//! lost or repeated, every deadline may pass at any time, and nodes may be restarted at any
+//! moment, losing what was not on disk. Beyond those limits random walks look further, without
+//! looking everywhere. Deeper: `DUOLOG_MODEL="views writes reboots swaps" cargo test -p
+//! duolog-failover --test model deeper -- --ignored --nocapture`; what was run is written in
+//! `docs/failover-model.md`.
+
+mod world;
+
+use world::explore::Explored;
+use world::{Bad, Limits, World, settings};
+
+/// Where time stands still, leases do not end, and nothing is said of S4p and S4x.
+const UNTIMED: [Bad; 9] =
+    [Bad::S1, Bad::S2, Bad::S3, Bad::S4, Bad::Lm, Bad::Cd, Bad::Uq, Bad::Kept, Bad::Table];
+
+const NONE: Limits = Limits {
+    views: 1,
+    writes: 0,
+    reboots: 0,
+    swaps: 0,
+    forces: 0,
+    stops: 0,
+    replaced: false,
+    until: 0,
+};
+
+fn model(start: World, limits: Limits) -> Explored {
+    assert!(start.ghost.bad.is_empty(), "{:?}", start.ghost.bad);
+    Explored { start, limits, holds: UNTIMED.to_vec() }
+}
+
+fn pair() -> World {
+    World::pair(&settings(true))
+}
+
+#[test]
+fn a_pair_that_restarts() {
+    let limits = Limits { views: 2, writes: 1, reboots: 1, ..NONE };
+    model(pair(), limits).explore("pair, 2 views, 1 write, 1 restart");
+}
+
+#[test]
+fn a_pair_that_swaps() {
+    let limits = Limits { views: 2, writes: 1, swaps: 1, ..NONE };
+    model(pair(), limits).explore("pair, 2 views, 1 write, 1 swap");
+}
+
+#[test]
+fn a_pair_that_is_joined() {
+    let limits = Limits { views: 3, writes: 1, ..NONE };
+    model(World::alone(&settings(true)), limits).explore("alone, 3 views, 1 write");
+}
+
+#[test]
+fn walks_further() {
+    let limits = Limits { views: 8, writes: 3, reboots: 3, swaps: 2, ..NONE };
+    model(pair(), limits).walk(number("DUOLOG_SEED", 1), number("DUOLOG_WALKS", 1_500), 120);
+}
+
+#[test]
+fn walks_further_with_everything_late() {
+    let limits = Limits { views: 8, writes: 3, reboots: 3, swaps: 2, stops: 2, ..NONE };
+    let mut start = pair();
+    start.late = true;
+    model(start, limits).walk(number("DUOLOG_SEED", 1), number("DUOLOG_WALKS", 1_500), 120);
+}
+
+#[test]
+fn walks_further_while_the_witness_is_replaced() {
+    let limits = Limits { views: 8, writes: 3, reboots: 2, swaps: 1, replaced: true, ..NONE };
+    let mut start = pair();
+    start.late = true;
+    model(start, limits).walk(number("DUOLOG_SEED", 1), number("DUOLOG_WALKS", 1_500), 120);
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+#[ignore = "as deep as DUOLOG_MODEL says"]
+fn deeper() {
+    let text = std::env::var("DUOLOG_MODEL").unwrap_or_else(|_| "3 1 1 0".into());
+    let numbers: Vec<u8> = text.split(' ').map(|it| it.parse().expect("a number")).collect();
+    let [views, writes, reboots, swaps] = numbers[..] else { panic!("four numbers") };
+    let limits = Limits { views: views.into(), writes, reboots, swaps, ..NONE };
+    model(pair(), limits).explore(&format!("pair, {text}"));
+}
