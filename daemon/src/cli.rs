@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Verify(VerifyCopies),
     /// List the writes that were cut off this node's log and kept.
     Branches(Listing),
+    /// What a resynchronisation of the other node would come to now: bytes and seconds. Asks the
+    /// node that serves.
+    Estimate(Listing),
     /// Run a witness until SIGTERM or SIGINT: the third voice of many pairs, on one UDP port.
     Witness(OfWitness),
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.

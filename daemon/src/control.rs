@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duolog_engine::node::{Verified, VerifyReport};
+use duolog_engine::resync::Estimate;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -41,6 +42,8 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/duolog/1.sock";
 pub(crate) enum Question {
     /// How it stands.
     Status,
+    /// What a resynchronisation of its peer would come to.
+    Estimate,
     /// Take a base copy.
     Base {
         /// Where it goes: an absolute path that does not exist.
@@ -79,6 +82,8 @@ pub(crate) enum Answer {
         /// Bytes in all, as far as is known.
         total: u64,
     },
+    /// What a resynchronisation would come to.
+    Estimate(Estimate),
     /// How far a verification came; another answer follows.
     Verifying(Verified),
     /// What a verification came to.

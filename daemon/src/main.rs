@@ -21,6 +21,7 @@ mod mounts;
 mod notify;
 mod pair;
 mod processes;
+mod resync;
 mod run;
 mod services;
 mod setup;
@@ -76,6 +77,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
             return act::run(&options.common, &Wish::AutoRejoin { on: options.on() });
         }
         Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
+        Command::Estimate(options) => resync::estimate(&options)?,
         Command::Verify(options) => return verify::run(&options),
         Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,

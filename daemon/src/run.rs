@@ -22,6 +22,7 @@ use crate::guardian::{self, Farewell, Fence, FromGuardian, Tether};
 use crate::member::Member;
 use crate::mounts;
 use crate::pair::LastWord;
+use crate::resync;
 use crate::verify;
 
 /// Runs the node until it was stopped or failed; returns the exit code.
@@ -93,6 +94,7 @@ async fn supervise(
     let asked = member.clone();
     let answer = Arc::new(move |question: Question| match question {
         Question::Status => Reply::At(Answer::Status(Box::new(asked.status()))),
+        Question::Estimate => resync::answer_estimate(asked.origin().node),
         Question::Base { dest } => asked.origin().take_base(dest),
         Question::Verify { repair, bytes_per_s } => {
             verify::begin(asked.origin().node, Verifying { bytes_per_s, repair })

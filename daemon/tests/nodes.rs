@@ -47,6 +47,11 @@ impl Place {
 
     /// A primary and its secondary, both adopted.
     fn pair() -> [Self; 2] {
+        Self::pair_of(|_| {})
+    }
+
+    /// The same, where the first one has what `fill` puts there.
+    fn pair_of(fill: impl FnOnce(&Self)) -> [Self; 2] {
         let [(one, print1), (mut two, print2)] = [Self::keys(), Self::keys()];
         let port = two.port.insert(LoopbackPort::choose().unwrap()).number();
         let peer = |port, print| {
@@ -55,6 +60,7 @@ impl Place {
         one.configure("number = 1\nrole = \"prim\"\n", &peer(port, print2));
         let listen = format!("number = 2\nrole = \"second\"\nlisten = \"127.0.0.1:{port}\"\n");
         two.configure(&listen, &peer(9, print1));
+        fill(&one);
         one.done("adopt");
         two.done("adopt");
         [one, two]
@@ -288,6 +294,45 @@ fn a_commit_waits_for_a_lost_peer_and_is_done_when_it_is_back() {
     assert_eq!(second.end(Signal::TERM), Some(0));
     two.done("leave");
     assert_eq!(fs::read(two.data().join("file")).unwrap(), b"on both, and again");
+}
+
+/// A second node that has nothing, of a first one that was set up with files: it gets a copy by
+/// itself, while the first one serves, also when it is killed in the middle.
+#[test]
+fn a_second_node_with_nothing_gets_its_copy_by_itself() {
+    let [one, two] = Place::pair_of(|one| {
+        fs::create_dir(one.data().join("d")).unwrap();
+        for number in 0..40_u8 {
+            fs::write(one.data().join(format!("d/{number}")), vec![number; 300_000]).unwrap();
+        }
+        fs::hard_link(one.data().join("d/7"), one.data().join("seven")).unwrap();
+    });
+    let second = two.run("READY=1");
+    let first = one.run("READY=1");
+    assert_eq!(one.status()["state"], "PRIM");
+    fs::write(one.data().join("after"), "and goes on").unwrap();
+    assert_eq!(second.end(Signal::KILL), None);
+    let second = two.run("READY=1");
+    until(&two, &second, "whole", |status| {
+        status["state"] == "SECOND"
+            && status["data_sync"] == "uptodate"
+            && status["resync"].is_null()
+    });
+    let estimate = one.command("estimate");
+    assert!(said(&estimate).contains("node2 lacks 0 B"), "{}", said(&estimate));
+    let refused = two.command("estimate");
+    assert!(said(&refused).contains("ask node1"), "{}", said(&refused));
+    assert_eq!(first.end(Signal::TERM), Some(0));
+    assert_eq!(second.end(Signal::TERM), Some(0));
+    for place in [&one, &two] {
+        place.done("leave");
+        assert_eq!(fs::read(place.data().join("after")).unwrap(), b"and goes on");
+        for number in 0..40_u8 {
+            let file = fs::read(place.data().join(format!("d/{number}"))).unwrap();
+            assert!(file == vec![number; 300_000], "file {number}");
+        }
+        assert_eq!(fs::read(place.data().join("seven")).unwrap().len(), 300_000);
+    }
 }
 
 #[test]

@@ -27,10 +27,11 @@ use crate::ack::Ack;
 use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
-use crate::handshake::{Refusal, of_this_pair, part};
+use crate::handshake::{Hello, Refusal, of_this_pair, part};
 use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Unpacker;
+use crate::resync::{self, Take};
 use crate::settings::ListenConfig;
 use crate::sink::Sink;
 use crate::streams::{self, ANSWER_TIMEOUT, Control, now, unexpected};
@@ -204,13 +205,36 @@ impl<S: Sink> Session<S> {
             return Err(control.refuse(connection, refusal).await);
         }
         control.send(&Message::Hello(ours.clone())).await?;
-        let at = match control.receive(ANSWER_TIMEOUT).await? {
-            Message::Start => ours.end,
+        let (take, at) = match control.receive(ANSWER_TIMEOUT).await? {
+            Message::Start => (None, ours.end),
             Message::Cut { candidates } => match self.cut(ours.end, &candidates) {
-                Ok(at) => at,
+                Ok(at) => (None, at),
+                Err(refusal) if refusal.is_of_histories() => {
+                    let take = self.ready_to_take(connection, &mut control, &theirs, refusal);
+                    let take = take.await?;
+                    control.send(&Message::NeedsResync).await?;
+                    let Message::Resync = control.receive(ANSWER_TIMEOUT).await? else {
+                        return Err(unexpected("Resync"));
+                    };
+                    (Some(take), ours.end)
+                }
                 Err(refusal) => return Err(control.refuse(connection, refusal).await),
             },
-            _ => return Err(unexpected("Start or Cut")),
+            Message::Resync => {
+                let why = "this node does not take one".to_owned();
+                let refusal = Refusal::CannotResync { why };
+                let take = self.ready_to_take(connection, &mut control, &theirs, refusal).await?;
+                (Some(take), ours.end)
+            }
+            _ => return Err(unexpected("Start, Cut or Resync")),
+        };
+        let at = match take {
+            Some(take) => {
+                let (send, recv) = streams::accept_both(connection).await?;
+                tracing::info!("this node is resynchronised from {}", connection.remote_address());
+                resync::run(send, recv, true, take).await?
+            }
+            None => at,
         };
         // What an earlier connection brought may be received and not synced.
         let ack = self.sink.sync()?;
@@ -224,6 +248,23 @@ impl<S: Sink> Session<S> {
         let unpacker = Unpacker::new(at.lsn).map_err(LinkError::Decompressor)?;
         let acks = Acks { stream: acks, last: None, told: Lsn::ZERO };
         self.receive(connection, Intake::new(log, unpacker), acks, ack).await
+    }
+
+    /// The work of being resynchronised. Where there is none the primary is refused: by `refusal`,
+    /// or by what the sink says against it.
+    async fn ready_to_take(
+        &mut self,
+        connection: &Connection,
+        control: &mut Control,
+        theirs: &Hello,
+        refusal: Refusal,
+    ) -> Result<Take, LinkError> {
+        let refusal = match self.sink.resync(theirs) {
+            Ok(Some(take)) => return Ok(take),
+            Ok(None) => refusal,
+            Err(why) => Refusal::CannotResync { why },
+        };
+        Err(control.refuse(connection, refusal).await)
     }
 
     fn cut(&mut self, end: Cursor, candidates: &[Cursor]) -> Result<Cursor, Refusal> {

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use duolog_engine::log::LogError;
 use duolog_engine::node::{Node, NodeError};
 use duolog_failover::Event;
+use duolog_transport::resync::Take;
 use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Sink, SinkError};
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
@@ -15,6 +16,7 @@ use super::Input;
 use super::gate::Gate;
 use super::peer::Bond;
 use crate::link::{HASHES_MAX, cursor_at, hello};
+use crate::resync;
 
 /// What may change while a connection stands.
 #[derive(Debug)]
@@ -110,6 +112,17 @@ impl Sink for Follower {
             return Err(Refusal::NotExpected { why });
         }
         Ok(())
+    }
+
+    fn resync(&mut self, _peer: &Hello) -> Result<Option<Take>, String> {
+        if self.gate.pass().is_none() {
+            return Err("this node follows no more".into());
+        }
+        // Its log is part of what is committed, so it ceases to be a member first.
+        if self.terms.member.load(Ordering::Acquire) {
+            return Err("a member of the view keeps what it acknowledged".into());
+        }
+        Ok(Some(resync::taker(&self.node)))
     }
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {

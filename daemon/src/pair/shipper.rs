@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use duolog_engine::node::{Digest, Node, Room};
 use duolog_failover::Event;
+use duolog_transport::resync::Give;
 use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Source};
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
@@ -16,6 +17,7 @@ use super::Input;
 use super::gate::Gate;
 use super::peer::Bond;
 use crate::link::{cursor_at, hello};
+use crate::resync;
 
 /// A follower that lacks no more than this has nearly everything.
 const NEAR_BYTES: u64 = 1 << 20;
@@ -84,6 +86,13 @@ impl Source for Shipper {
         match self.gate.pass() {
             Some(_) => Ok(()),
             None => Err(Refusal::NotExpected { why: "this node ships no more".into() }),
+        }
+    }
+
+    fn resync(&mut self, _peer: &Hello) -> Result<Option<Give>, String> {
+        match self.gate.pass() {
+            Some(_) => Ok(Some(resync::giver(&self.node))),
+            None => Err("this node ships no more".into()),
         }
     }
 

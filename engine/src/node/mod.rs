@@ -87,6 +87,9 @@ pub struct NodeConfig {
     /// Disk that the log and what is remembered of it may take while the peer is away; one segment
     /// more for what is being written.
     pub retention_bytes: u64,
+    /// Most bytes a second that a resynchronisation from this node sends while commits go on;
+    /// zero: no limit.
+    pub resync_bytes_per_s: u64,
     /// Threads that read requests of one mount, 1 or 2.
     pub reader_threads: u8,
     /// Optional features of the kernel's FUSE to do without; for tests.
@@ -114,6 +117,7 @@ impl NodeConfig {
             recovery_window_bytes: 0,
             has_peer: false,
             retention_bytes: 16 << 30,
+            resync_bytes_per_s: 16 << 20,
             reader_threads: 2,
             masked_fuse_flags: 0,
             suid_and_devices: false,
@@ -252,7 +256,7 @@ impl Node {
             pins: Mutex::new(BTreeMap::new()),
             next_pin: AtomicU64::new(0),
             folding: fold::Folding::new(Place::new(&config.state_dir)),
-            resync: resync::Seat::new(resync),
+            resync: resync::Seat::new(resync, config.resync_bytes_per_s),
             changed: Mutex::new(changed),
             digests: verify::Digests::new(recovered.end.lsn),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
