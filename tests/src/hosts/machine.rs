@@ -145,7 +145,7 @@ impl Machine {
 
     fn find(&self, guarded: bool) -> Option<Pid> {
         let found = self.host.find(|words| {
-            words.first().is_some_and(|word| word.ends_with("/duolog"))
+            words.first().is_some_and(|word| word == "duolog" || Path::new(word) == binary())
                 && words.get(1).is_some_and(|word| word == "run")
                 && words.iter().any(|word| word == "--guarded") == guarded
         });
@@ -203,11 +203,16 @@ impl Machine {
         self.wait_ended();
     }
 
-    /// Cuts the power of the host: what was not synced is forgotten, torn or reordered.
-    pub fn cut_power(&mut self) {
+    /// The first moment of a power cut: its disks do nothing any more.
+    pub fn freeze(&self) {
         for disk in &self.disks {
             disk.freeze();
         }
+    }
+
+    /// Cuts the power of the host: what was not synced is forgotten, torn or reordered.
+    pub fn cut_power(&mut self) {
+        self.freeze();
         self.host.kill();
         // What waits for a disk ends with it.
         for disk in &mut self.disks {
