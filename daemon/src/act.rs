@@ -160,6 +160,7 @@ mod tests {
             peer: None,
             directories: Vec::new(),
             views: None,
+            resync: None,
             paths: Vec::new(),
             services: Vec::new(),
         }

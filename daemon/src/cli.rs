@@ -62,8 +62,13 @@ pub(crate) enum Command {
     AutoRejoin(Setting),
     /// No automatic takeover for a while.
     Maintenance(Maintenance),
+    /// Compare both copies while the pair serves: asked of the primary. Exit code 0: they are equal.
+    Verify(VerifyCopies),
     /// List the writes that were cut off this node's log and kept.
     Branches(Listing),
+    /// What a resynchronisation of the other node would come to now: bytes and seconds. Asks the
+    /// node that serves.
+    Estimate(Listing),
     /// Run a witness until SIGTERM or SIGINT: the third voice of many pairs, on one UDP port.
     Witness(OfWitness),
     /// Make a node's certificate and key, the id of a new pair, or the key that its nodes share.
@@ -117,6 +122,26 @@ pub(crate) struct Run {
 /// `duolog status`.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
+    /// As one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the node listens [default: /run/duolog/1.sock].
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    pub socket: Option<PathBuf>,
+    /// The node's configuration, which names its socket.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `duolog verify`.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyCopies {
+    /// Make what differs equal to what the primary has, by writing it once more.
+    #[arg(long)]
+    pub repair: bool,
+    /// Most bytes to hash each second, on each node; 0: as fast as it goes.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub bytes_per_s: u64,
     /// As one line of JSON.
     #[arg(long)]
     pub json: bool,
@@ -264,6 +289,9 @@ pub(crate) struct BenchMount {
     /// Sync with fdatasync, as SQL servers do, instead of fsync.
     #[arg(long)]
     pub data_only: bool,
+    /// Open the file for each write and close it after, as a program does that is started anew.
+    #[arg(long)]
+    pub reopen: bool,
     /// How much.
     #[command(flatten)]
     pub load: BenchLoad,

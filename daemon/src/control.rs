@@ -4,6 +4,7 @@
 //! ```text
 //! {"ask":"status"}            ->  {"status":{...}}
 //! {"ask":"base","dest":"/b"}  ->  {"progress":{...}} as it goes, at last {"base":{...}}
+//! {"ask":"verify"...}         ->  {"verifying":{...}} as it goes, at last {"verified":{...}}
 //! {"ask":"act","wish":"stop"...}  ->  {"step":{...}} as it goes, at last {"acted":{...}}
 //! anything else               ->  {"refused":"what was wrong with it"}
 //! ```
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use duolog_engine::node::{Verified, VerifyReport};
+use duolog_engine::resync::Estimate;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -39,10 +42,19 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/duolog/1.sock";
 pub(crate) enum Question {
     /// How it stands.
     Status,
+    /// What a resynchronisation of its peer would come to.
+    Estimate,
     /// Take a base copy.
     Base {
         /// Where it goes: an absolute path that does not exist.
         dest: PathBuf,
+    },
+    /// Compare both copies.
+    Verify {
+        /// Make what differs equal to what this node has.
+        repair: bool,
+        /// Bytes to hash each second; zero: as fast as it goes.
+        bytes_per_s: u64,
     },
     /// Do what an operator wants, and tell what comes of it.
     Act {
@@ -70,6 +82,12 @@ pub(crate) enum Answer {
         /// Bytes in all, as far as is known.
         total: u64,
     },
+    /// What a resynchronisation would come to.
+    Estimate(Estimate),
+    /// How far a verification came; another answer follows.
+    Verifying(Verified),
+    /// What a verification came to.
+    Verified(Box<VerifyReport>),
     /// The base copy is whole.
     Base(BaseTaken),
     /// A node stands differently; another answer follows.
@@ -105,7 +123,7 @@ pub(crate) struct BaseTaken {
 pub(crate) enum Reply {
     /// One answer.
     At(Answer),
-    /// Answers as they come; the last one is neither [`Answer::Progress`] nor [`Answer::Step`].
+    /// Answers as they come; the last one says that it is, as [`Answer::Base`] does.
     Later(mpsc::Receiver<Answer>),
 }
 
@@ -311,7 +329,9 @@ pub(crate) fn ask(
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
         match serde_json::from_str(&line) {
-            Ok(answer @ (Answer::Progress { .. } | Answer::Step(_))) => on_way(&answer),
+            Ok(answer @ (Answer::Progress { .. } | Answer::Verifying(_) | Answer::Step(_))) => {
+                on_way(&answer);
+            }
             Ok(Answer::Refused(why)) => return Err(AskError::Refused(why)),
             Ok(answer) => return Ok(answer),
             Err(source) => return Err(AskError::NotUnderstood { path: path.to_owned(), source }),

@@ -11,15 +11,17 @@ use std::sync::mpsc::Sender;
 
 use anyhow::{Context, bail};
 use duolog_engine::log::LogError;
-use duolog_engine::node::{Node, NodeError, Room};
+use duolog_engine::node::{Digest, Node, NodeError, Room};
+use duolog_transport::resync::{Give, Take};
 use duolog_transport::{
-    Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
-    Tuning, dial, listen,
+    Ack, DialConfig, Hashed, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError,
+    Source, Tuning, dial, listen,
 };
 use duolog_wal::segment::FORMAT_VERSION;
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use crate::config::{Compression, Config, Peer};
+use crate::resync;
 use crate::shell::Event;
 
 /// How the nodes stand to each other; written by the link's thread, read by anyone.
@@ -104,6 +106,9 @@ pub(crate) fn receive(
     listen(settings, receiver).context("cannot start the link; is another node on this address?")
 }
 
+/// Hashes that are told at a time.
+pub(crate) const HASHES_MAX: usize = 256;
+
 pub(crate) fn identity(config: &Config) -> anyhow::Result<Identity> {
     let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else {
         bail!("a node with a peer needs certificate and key in [node]");
@@ -135,6 +140,7 @@ pub(crate) fn hello(node: &Node) -> Hello {
         durable: node.durable(),
         first: node.first(),
         starts: node.starts(),
+        whole: !node.standing().is_copying(),
     }
 }
 
@@ -176,6 +182,10 @@ impl Source for Shipper {
         hello
     }
 
+    fn resync(&mut self, _peer: &Hello) -> Result<Option<Give>, String> {
+        Ok(Some(resync::giver(&self.node)))
+    }
+
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
         cursor_at(&self.node, lsn)
     }
@@ -214,6 +224,10 @@ impl Source for Shipper {
         }
     }
 
+    fn hashed(&mut self, hashed: Hashed) {
+        self.node.peer_digest(Digest { at: hashed.at, hash: hashed.hash });
+    }
+
     fn connected(&mut self, _peer: &Hello, _from: Cursor) {
         // Only now: a tail that this node lacks is cut over there, and the record of the new
         // view must not take its place before.
@@ -248,6 +262,13 @@ struct Receiver {
 }
 
 impl Receiver {
+    fn look_whether_caught_up(&self, durable: Lsn) {
+        let caught_up = durable >= self.target && self.node.standing().is_whole();
+        if caught_up && self.bond.connected() && !self.bond.caught_up() {
+            self.bond.set(true, true);
+        }
+    }
+
     fn ack(&self, durable: Lsn) -> Ack {
         let room = self.node.room();
         Ack {
@@ -279,6 +300,16 @@ impl Sink for Receiver {
         hello(&self.node)
     }
 
+    fn resync(&mut self, peer: &Hello) -> Result<Option<Take>, String> {
+        let ours = self.node.newest_view();
+        if peer.view < ours {
+            let theirs = peer.view.0;
+            let why = format!("its copy is of view {}, the primary is in view {theirs}", ours.0);
+            return Err(why);
+        }
+        Ok(Some(resync::taker(&self.node)))
+    }
+
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
         cursor_at(&self.node, lsn)
     }
@@ -293,14 +324,19 @@ impl Sink for Receiver {
 
     fn sync(&mut self) -> Result<Ack, SinkError> {
         let durable = self.node.sync_received().map_err(|error| self.sink_error(error))?;
-        if durable >= self.target && self.bond.connected() && !self.bond.caught_up() {
-            self.bond.set(true, true);
-        }
+        self.look_whether_caught_up(durable);
         Ok(self.ack(durable))
     }
 
     fn standing(&self) -> Ack {
-        self.ack(self.node.durable())
+        let durable = self.node.durable();
+        self.look_whether_caught_up(durable);
+        self.ack(durable)
+    }
+
+    fn hashed(&mut self) -> Vec<Hashed> {
+        let digests = self.node.take_digests(HASHES_MAX).into_iter();
+        digests.map(|digest| Hashed { at: digest.at, hash: digest.hash }).collect()
     }
 
     fn committed(&mut self, lsn: Lsn) {
@@ -310,7 +346,8 @@ impl Sink for Receiver {
     fn connected(&mut self, peer: &Hello, _from: Cursor) {
         self.view = peer.view;
         self.target = peer.end.lsn;
-        self.bond.set(true, self.node.durable() >= self.target);
+        self.bond.set(true, false);
+        self.look_whether_caught_up(self.node.durable());
         self.node.peer_connected(true);
     }
 

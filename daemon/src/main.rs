@@ -21,12 +21,14 @@ mod mounts;
 mod notify;
 mod pair;
 mod processes;
+mod resync;
 mod run;
 mod services;
 mod setup;
 mod shell;
 mod standing;
 mod status;
+mod verify;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -75,6 +77,8 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
             return act::run(&options.common, &Wish::AutoRejoin { on: options.on() });
         }
         Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
+        Command::Estimate(options) => resync::estimate(&options)?,
+        Command::Verify(options) => return verify::run(&options),
         Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use duolog_engine::node::Verifying;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,8 @@ use crate::guardian::{self, Farewell, Fence, FromGuardian, Tether};
 use crate::member::Member;
 use crate::mounts;
 use crate::pair::LastWord;
+use crate::resync;
+use crate::verify;
 
 /// Runs the node until it was stopped or failed; returns the exit code.
 pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
@@ -91,7 +94,11 @@ async fn supervise(
     let asked = member.clone();
     let answer = Arc::new(move |question: Question| match question {
         Question::Status => Reply::At(Answer::Status(Box::new(asked.status()))),
+        Question::Estimate => resync::answer_estimate(asked.origin().node),
         Question::Base { dest } => asked.origin().take_base(dest),
+        Question::Verify { repair, bytes_per_s } => {
+            verify::begin(asked.origin().node, Verifying { bytes_per_s, repair })
+        }
         Question::Act { wish, node, who, wait_ms } => {
             asked.act(wish, node, who, Duration::from_millis(wait_ms))
         }

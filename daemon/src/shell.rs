@@ -305,6 +305,7 @@ impl Shell {
                 })
                 .collect(),
             views: None,
+            resync: self.node.get().and_then(|node| node.resync_progress()),
             paths: Vec::new(),
             services: Vec::new(),
         }
@@ -337,6 +338,7 @@ pub(crate) fn node_config(config: &Config) -> anyhow::Result<NodeConfig> {
     node.recovery_window_bytes = sizes.recovery_window_bytes;
     node.has_peer = config.peer.is_some();
     node.retention_bytes = config.pair.retention_bytes;
+    node.resync_bytes_per_s = config.pair.resync_bytes_per_s;
     Ok(node)
 }
 

@@ -6,6 +6,7 @@
 use std::fmt::{self, Write};
 use std::path::PathBuf;
 
+use duolog_engine::resync::Progress;
 use duolog_wal::Lsn;
 use serde::{Deserialize, Serialize};
 
@@ -198,6 +199,9 @@ pub(crate) struct Status {
     /// Views, where the pair decides who serves.
     #[serde(default)]
     pub views: Option<Views>,
+    /// A resynchronisation that goes on, of this node or from it.
+    #[serde(default)]
+    pub resync: Option<Progress>,
     /// Paths of heartbeats.
     #[serde(default)]
     pub paths: Vec<Path>,
@@ -229,6 +233,11 @@ impl Status {
             let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
             let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
             row("Shipped", line);
+        }
+        if let Some(progress) = &self.resync {
+            let node = duolog_wal::NodeId::from_number(self.node);
+            let node = node.unwrap_or(duolog_wal::NodeId::Node1);
+            row("Resynchronisation", crate::resync::sentence(progress, node));
         }
         row("Lag", bytes(self.lag_bytes));
         let at = |lsn: u64| Lsn(lsn).to_string();
@@ -339,6 +348,7 @@ mod tests {
                 mounted: true,
             }],
             views: None,
+            resync: None,
             paths: vec![Path {
                 local: "10.0.0.1:7533".into(),
                 remote: "10.0.0.2:7533".into(),

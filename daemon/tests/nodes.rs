@@ -47,6 +47,11 @@ impl Place {
 
     /// A primary and its secondary, both adopted.
     fn pair() -> [Self; 2] {
+        Self::pair_of(|_| {})
+    }
+
+    /// The same, where the first one has what `fill` puts there.
+    fn pair_of(fill: impl FnOnce(&Self)) -> [Self; 2] {
         let [(one, print1), (mut two, print2)] = [Self::keys(), Self::keys()];
         let port = two.port.insert(LoopbackPort::choose().unwrap()).number();
         let peer = |port, print| {
@@ -55,6 +60,7 @@ impl Place {
         one.configure("number = 1\nrole = \"prim\"\n", &peer(port, print2));
         let listen = format!("number = 2\nrole = \"second\"\nlisten = \"127.0.0.1:{port}\"\n");
         two.configure(&listen, &peer(9, print1));
+        fill(&one);
         one.done("adopt");
         two.done("adopt");
         [one, two]
@@ -290,6 +296,45 @@ fn a_commit_waits_for_a_lost_peer_and_is_done_when_it_is_back() {
     assert_eq!(fs::read(two.data().join("file")).unwrap(), b"on both, and again");
 }
 
+/// A second node that has nothing, of a first one that was set up with files: it gets a copy by
+/// itself, while the first one serves, also when it is killed in the middle.
+#[test]
+fn a_second_node_with_nothing_gets_its_copy_by_itself() {
+    let [one, two] = Place::pair_of(|one| {
+        fs::create_dir(one.data().join("d")).unwrap();
+        for number in 0..40_u8 {
+            fs::write(one.data().join(format!("d/{number}")), vec![number; 300_000]).unwrap();
+        }
+        fs::hard_link(one.data().join("d/7"), one.data().join("seven")).unwrap();
+    });
+    let second = two.run("READY=1");
+    let first = one.run("READY=1");
+    assert_eq!(one.status()["state"], "PRIM");
+    fs::write(one.data().join("after"), "and goes on").unwrap();
+    assert_eq!(second.end(Signal::KILL), None);
+    let second = two.run("READY=1");
+    until(&two, &second, "whole", |status| {
+        status["state"] == "SECOND"
+            && status["data_sync"] == "uptodate"
+            && status["resync"].is_null()
+    });
+    let estimate = one.command("estimate");
+    assert!(said(&estimate).contains("node2 lacks 0 B"), "{}", said(&estimate));
+    let refused = two.command("estimate");
+    assert!(said(&refused).contains("ask node1"), "{}", said(&refused));
+    assert_eq!(first.end(Signal::TERM), Some(0));
+    assert_eq!(second.end(Signal::TERM), Some(0));
+    for place in [&one, &two] {
+        place.done("leave");
+        assert_eq!(fs::read(place.data().join("after")).unwrap(), b"and goes on");
+        for number in 0..40_u8 {
+            let file = fs::read(place.data().join(format!("d/{number}"))).unwrap();
+            assert!(file == vec![number; 300_000], "file {number}");
+        }
+        assert_eq!(fs::read(place.data().join("seven")).unwrap().len(), 300_000);
+    }
+}
+
 #[test]
 fn the_demo_loses_no_commit_and_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
@@ -340,4 +385,48 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     assert_eq!(demo.end(Signal::INT), Some(130));
     assert!(!mounted(&inside.join("node1/data")));
     assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
+}
+
+/// The command asks the primary, the marks go through the log, the other node's hashes come back
+/// over the link: a byte that somebody changed at the second node is named, and repaired.
+#[test]
+fn both_copies_are_compared_while_the_pair_serves() {
+    let [one, two] = Place::pair();
+    let second = two.run("READY=1");
+    let first = one.run("READY=1");
+    fs::write(one.data().join("table"), vec![7; 600_000]).unwrap();
+    let table = fs::File::open(one.data().join("table")).unwrap();
+    fsync(&table).unwrap();
+    drop(table);
+    let verify = |more: &[&str]| {
+        let output = duolog()
+            .args(["verify", "--json", "--config"])
+            .arg(one.config())
+            .args(more)
+            .output()
+            .unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
+        (output.status.code(), report)
+    };
+    let (code, report) = verify(&[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["verified"]["bytes"], 600_000);
+
+    let there = two.directory.path().join(".data.duolog/data/table");
+    let file = fs::File::options().write(true).open(&there).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"!", 300_000).unwrap();
+    let (code, report) = verify(&[]);
+    assert_eq!(code, Some(1), "{report}");
+    assert_eq!(report["differences"][0]["path"], one.data().join("table").to_str().unwrap());
+    assert_eq!(report["differences"][0]["offset"], 262_144);
+    let (code, report) = verify(&["--repair"]);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["differences"][0]["repaired"], true);
+    assert_eq!(verify(&[]).0, Some(0));
+    // A secondary cannot.
+    let output = duolog().args(["verify", "--config"]).arg(two.config()).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("primary"), "{}", said(&output));
+    assert_eq!(first.end(Signal::TERM), Some(0));
+    assert_eq!(second.end(Signal::TERM), Some(0));
 }

@@ -188,6 +188,7 @@ fn messages() -> Vec<control::Message> {
         durable: Lsn(6),
         first: Lsn(7),
         starts: vec![AT, Cursor::default()],
+        whole: true,
     };
     vec![
         control::Message::Hello(hello),

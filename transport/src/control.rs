@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::handshake::{Hello, Refusal};
 
 /// Version of these messages.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 /// Most bytes of a message after its length.
 pub const MESSAGE_MAX: usize = 4096;
 /// Bytes of the length.
@@ -44,6 +44,10 @@ pub enum Message {
         #[serde(with = "wire::CursorWire")]
         at: Cursor,
     },
+    /// Secondary, in the place of `Ready`: my log cannot go on there, resynchronise me.
+    NeedsResync,
+    /// Primary: you are resynchronised first, over a stream of its own that I open now.
+    Resync,
 }
 
 /// What a stream other than the control stream carries: its first byte.
@@ -53,6 +57,8 @@ pub enum StreamKind {
     Log,
     /// [`Ack`](crate::Ack)s, from the secondary.
     Acks,
+    /// Messages of a resynchronisation, both ways; opened by the primary.
+    Resync,
 }
 
 impl StreamKind {
@@ -61,6 +67,7 @@ impl StreamKind {
         match self {
             Self::Log => 1,
             Self::Acks => 2,
+            Self::Resync => 3,
         }
     }
 }
@@ -125,6 +132,12 @@ pub enum ControlError {
     #[error("a control message has {bytes} bytes too many")]
     Surplus {
         /// How many.
+        bytes: usize,
+    },
+    /// A frame of a resynchronisation that is empty or too long.
+    #[error("a frame of {bytes} bytes in a resynchronisation")]
+    Frame {
+        /// What its length says.
         bytes: usize,
     },
     /// A message that has no place at this point.
@@ -234,6 +247,7 @@ mod tests {
             durable: Lsn(6),
             first: Lsn(7),
             starts: vec![at(8), at(9)],
+            whole: true,
         };
         vec![
             Message::Hello(hello),
@@ -241,18 +255,22 @@ mod tests {
             Message::Start,
             Message::Cut { candidates: vec![at(1)] },
             Message::Ready { at: at(300) },
+            Message::NeedsResync,
+            Message::Resync,
         ]
     }
 
     /// Written down once: a change of these bytes is a change of `WIRE_VERSION`.
     #[test]
     fn messages_keep_their_bytes() {
-        let golden: [&[u8]; 5] = [
-            &[1, 0, 1, 2, 1, 3, 4, 5, 2, 3, 6, 7, 2, 8, 2, 3, 9, 2, 3],
-            &[1, 1, 7, 1, 4, b'f', b'u', b'l', b'l'],
-            &[1, 2],
-            &[1, 3, 1, 1, 2, 3],
-            &[1, 4, 251, 44, 1, 2, 3],
+        let golden: [&[u8]; 7] = [
+            &[2, 0, 1, 2, 1, 3, 4, 5, 2, 3, 6, 7, 2, 8, 2, 3, 9, 2, 3, 1],
+            &[2, 1, 8, 1, 4, b'f', b'u', b'l', b'l'],
+            &[2, 2],
+            &[2, 3, 1, 1, 2, 3],
+            &[2, 4, 251, 44, 1, 2, 3],
+            &[2, 5],
+            &[2, 6],
         ];
         for (message, golden) in messages().iter().zip(golden) {
             let bytes = encode(message);
@@ -272,10 +290,10 @@ mod tests {
         long.push(0);
         assert!(matches!(decode(&long), Err(ControlError::Surplus { bytes: 1 })));
         let mut other = good;
-        other[0] = 2;
-        assert!(matches!(decode(&other), Err(ControlError::Version(2))));
+        other[0] = 3;
+        assert!(matches!(decode(&other), Err(ControlError::Version(3))));
         // A list that claims to hold 2^64 - 1 cursors.
-        let claim = [&[1, 3, 253][..], &[0xff; 8]].concat();
+        let claim = [&[2, 3, 253][..], &[0xff; 8]].concat();
         assert!(matches!(decode(&claim), Err(ControlError::Body { .. })));
         assert!(matches!(length([0; 4]), Err(ControlError::Length(0))));
         assert!(matches!(length([1, 0x10, 0, 0]), Err(ControlError::Length(4097))));

@@ -169,6 +169,9 @@ pub enum LinkError {
     /// The secondary's log could not take what came.
     #[error("receiving the log")]
     Sink(#[from] SinkError),
+    /// A resynchronisation broke off at this end.
+    #[error("the resynchronisation broke off")]
+    Resync(#[source] io::Error),
     /// The decompressor could not be made.
     #[error("no memory for the decompressor")]
     Decompressor(#[source] io::Error),
@@ -193,9 +196,11 @@ impl LinkError {
             Self::Control(_) | Self::Frame(_) | Self::Ack(_) | Self::Stream { .. } => {
                 CloseCode::Protocol
             }
-            Self::Source(_) | Self::Sink(_) | Self::Decompressor(_) | Self::Tls(_) => {
-                CloseCode::Failed
-            }
+            Self::Source(_)
+            | Self::Sink(_)
+            | Self::Resync(_)
+            | Self::Decompressor(_)
+            | Self::Tls(_) => CloseCode::Failed,
             _ => CloseCode::Stopped,
         }
     }

@@ -11,6 +11,15 @@
 //!                                          Sink::sync
 //!          <───────────────────────── Ready
 //! ```
+//! Where the primary can (`Source::resync`), it sends Resync in the place of such a Refused, and of
+//! Start and Cut to a secondary whose copy is not whole; and a secondary that can (`Sink::resync`)
+//! answers a cut that it cannot make by `NeedsResync`, which is answered by Resync:
+//!
+//! ```text
+//!    Resync ────────────────────────────>  Sink::resync                            else Refused
+//!    opens a stream; the two work         Give <─────────────────────────────────> Take
+//!          <───────────────────────── Ready, where Take says that the log goes on
+//! ```
 //! Two logs of one pair part only where a node began to append on its own: at the end that it
 //! recovered or took over with. So those few positions, and the primary's end, are all that has
 //! to be compared to find where the secondary's tail, which nobody ever acknowledged, begins.
@@ -50,6 +59,9 @@ pub struct Hello {
     /// not looked at.
     #[serde(with = "wire::cursors")]
     pub starts: Vec<Cursor>,
+    /// Whether its directories hold a moment of its log. A secondary's that do not have to be
+    /// resynchronised, whatever its log says.
+    pub whole: bool,
 }
 
 /// Most starts that are compared.
@@ -141,6 +153,12 @@ pub enum Refusal {
         #[serde(with = "wire::LsnWire")]
         first: Lsn,
     },
+    /// The secondary has to be resynchronised, and one of the two does not do it now.
+    #[error("the secondary needs a resynchronisation, which is not possible now: {why}")]
+    CannotResync {
+        /// What the one said that does not.
+        why: String,
+    },
     /// The secondary will not or cannot give up its tail.
     #[error("the secondary did not cut its log at {at}: {why}")]
     NotCut {
@@ -156,6 +174,21 @@ pub enum Refusal {
         /// What it said.
         why: String,
     },
+}
+
+impl Refusal {
+    /// Whether the two are right, and their logs do not go together: a resynchronisation mends it.
+    pub(crate) const fn is_of_histories(&self) -> bool {
+        matches!(
+            self,
+            Self::FingerprintMismatch { .. }
+                | Self::NoRecordThere { .. }
+                | Self::Ahead { .. }
+                | Self::Recycled { .. }
+                | Self::NotCut { .. }
+                | Self::CannotResync { .. }
+        )
+    }
 }
 
 /// How the secondary goes on.
@@ -270,6 +303,7 @@ mod tests {
             durable: end.lsn,
             first: Lsn(10),
             starts: starts.to_vec(),
+            whole: true,
         }
     }
 

@@ -11,10 +11,12 @@
 //!  Waker ──> Source::read ── frame, zstd ──> log stream ──> Sink::receive, Sink::sync
 //!            Source::acknowledged <───────── ack stream <── Ack
 //!            Hello, Start, Cut, Refused <─> control stream <──> Hello, Ready, Refused
+//!  Source::resync ── Give ── Pipe <──────── resync stream ──> Pipe ── Take ── Sink::resync
 //! ```
 //!
 //! One connection, TLS 1.3, both ends pinned by the SHA-256 of their certificate ([`tls`] says
-//! how). What stands on the wire is drawn in [`frame`], [`ack`] and [`control`].
+//! how). What stands on the wire is drawn in [`frame`], [`ack`], [`control`] and
+//! [`resync`].
 
 pub mod ack;
 pub mod control;
@@ -22,11 +24,13 @@ mod endpoint;
 mod error;
 pub mod frame;
 mod handshake;
+pub mod hash;
 mod identity;
 mod link;
 mod loopback;
 pub mod pack;
 mod primary;
+pub mod resync;
 mod secondary;
 mod settings;
 mod sink;
@@ -39,6 +43,7 @@ mod waker;
 pub use ack::Ack;
 pub use error::{CloseCode, LinkError, Role};
 pub use handshake::{Hello, Refusal, STARTS_MAX};
+pub use hash::Hashed;
 pub use identity::{Fingerprint, FingerprintError, Identity, IdentityError};
 pub use link::{Link, StartError, StopError, dial, listen};
 pub use loopback::LoopbackPort;

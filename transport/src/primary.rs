@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use duolog_wal::Lsn;
+use duolog_wal::{Cursor, Lsn};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -28,8 +28,10 @@ use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
 use crate::frame::RAW_MAX;
 use crate::handshake::{Hello, Meeting, Refusal, meet, of_this_pair};
+use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Packer;
+use crate::resync;
 use crate::settings::{Compression, DialConfig};
 use crate::source::Source;
 use crate::streams::{self, ANSWER_TIMEOUT, Control, now, unexpected};
@@ -39,6 +41,8 @@ use crate::tls;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to cut its log and to sync what it has.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a resynchronisation may take in all.
+const RESYNC_TIMEOUT: Duration = Duration::from_hours(24 * 365);
 /// Sent and not acknowledged, from which on the link counts as behind.
 const BEHIND_BYTES: u64 = 2 * RAW_MAX as u64;
 
@@ -153,19 +157,30 @@ impl<S: Source> Dialer<S> {
         let Message::Hello(theirs) = control.receive(ANSWER_TIMEOUT).await? else {
             return Err(unexpected("its Hello"));
         };
-        let meeting = match self.agree(&ours, &theirs) {
-            Ok(meeting) => meeting,
+        let at = match self.agree(&ours, &theirs) {
+            Ok(meeting) => {
+                control
+                    .send(&match &meeting {
+                        Meeting::Goes(_) => Message::Start,
+                        Meeting::Parts(candidates) => {
+                            Message::Cut { candidates: candidates.clone() }
+                        }
+                    })
+                    .await?;
+                match control.receive(READY_TIMEOUT).await? {
+                    Message::Ready { at } if meeting.allows(&at) => at,
+                    Message::NeedsResync => {
+                        let why = "the secondary cannot cut its log".to_owned();
+                        let refusal = Refusal::CannotResync { why };
+                        self.resync(connection, &mut control, &theirs, refusal).await?
+                    }
+                    _ => return Err(unexpected("Ready at a position that it was offered")),
+                }
+            }
+            Err(refusal) if refusal.is_of_histories() => {
+                self.resync(connection, &mut control, &theirs, refusal).await?
+            }
             Err(refusal) => return Err(control.refuse(connection, refusal).await),
-        };
-        control
-            .send(&match &meeting {
-                Meeting::Goes(_) => Message::Start,
-                Meeting::Parts(candidates) => Message::Cut { candidates: candidates.clone() },
-            })
-            .await?;
-        let at = match control.receive(READY_TIMEOUT).await? {
-            Message::Ready { at } if meeting.allows(&at) => at,
-            _ => return Err(unexpected("Ready at a position that it was offered")),
         };
         let acks = streams::accept(connection, StreamKind::Acks).await?;
         let log = streams::open(connection, StreamKind::Log).await?;
@@ -176,9 +191,55 @@ impl<S: Source> Dialer<S> {
         self.ship(connection, log, acks, at.lsn).await
     }
 
+    /// Resynchronises the secondary, whose log could not go on because of `refusal`; returns where
+    /// it goes on.
+    async fn resync(
+        &mut self,
+        connection: &Connection,
+        control: &mut Control,
+        theirs: &Hello,
+        refusal: Refusal,
+    ) -> Result<Cursor, LinkError> {
+        let give = match self.source.resync(theirs) {
+            Ok(Some(give)) => give,
+            Ok(None) => return Err(control.refuse(connection, refusal).await),
+            Err(why) => {
+                return Err(control.refuse(connection, Refusal::CannotResync { why }).await);
+            }
+        };
+        tracing::info!(peer = %self.config.peer, why = %refusal, "the secondary is resynchronised");
+        control.send(&Message::Resync).await?;
+        // Refused there, or the worker's stream: whichever comes first.
+        let ready = {
+            let mut ready = pin!(control.receive(RESYNC_TIMEOUT));
+            let (send, recv) = streams::open_both(connection).await?;
+            let compress = self.config.tuning.compression != Compression::Off;
+            let mut work = pin!(resync::run(send, recv, compress, give));
+            tokio::select! {
+                biased;
+                // It speaks before it is done only to refuse.
+                early = &mut ready => Err(match early {
+                    Ok(_) => unexpected("nothing while it is resynchronised"),
+                    Err(error) => error,
+                }),
+                done = &mut work => match done {
+                    Ok(()) => ready.await,
+                    Err(error) => Err(error),
+                },
+            }
+        };
+        match ready? {
+            Message::Ready { at } if self.source.cursor_at(at.lsn) == Some(at) => Ok(at),
+            _ => Err(unexpected("Ready at a position of our log")),
+        }
+    }
+
     fn agree(&self, ours: &Hello, theirs: &Hello) -> Result<Meeting, Refusal> {
         of_this_pair(ours, theirs)?;
         self.source.admits(theirs)?;
+        if !theirs.whole {
+            return Err(Refusal::CannotResync { why: "its copy is not whole".into() });
+        }
         meet(ours, theirs, |lsn| self.source.cursor_at(lsn))
     }
 
@@ -189,7 +250,8 @@ impl<S: Source> Dialer<S> {
         acks: RecvStream,
         from: Lsn,
     ) -> Result<Infallible, LinkError> {
-        let mut acks = Acks { stream: acks, bytes: [0; ACKS_READ], len: 0, durable: from };
+        let (bytes, hashed) = ([0; ACKS_READ], Vec::new());
+        let mut acks = Acks { stream: acks, bytes, len: 0, durable: from, hashed };
         let mut flow = Flow::new(from, &self.config);
         let mut frame = [Bytes::new()];
         let mut timer = pin!(sleep(Duration::ZERO));
@@ -274,6 +336,9 @@ impl<S: Source> Dialer<S> {
         sent: Lsn,
     ) -> Result<(), LinkError> {
         let (count, newest) = acks.take(read, sent)?;
+        for hashed in acks.hashed.drain(..) {
+            self.source.hashed(hashed);
+        }
         if let Some(ack) = newest {
             self.source.acknowledged(ack);
             self.shared.stats.acks(count, connection.rtt());
@@ -348,6 +413,8 @@ struct Acks {
     bytes: [u8; ACKS_READ],
     len: usize,
     durable: Lsn,
+    /// What came in besides and was not handed on.
+    hashed: Vec<Hashed>,
 }
 
 impl Acks {
@@ -365,6 +432,10 @@ impl Acks {
         let (count, rest_at) = (whole.len(), self.len - rest.len());
         let mut newest = None;
         for bytes in whole {
+            if let Some(hashed) = Hashed::decode(bytes)? {
+                self.hashed.push(hashed);
+                continue;
+            }
             let ack = Ack::decode(bytes)?;
             if ack.durable > sent {
                 return Err(AckError::PastSent { durable: ack.durable, sent }.into());

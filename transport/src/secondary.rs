@@ -27,9 +27,11 @@ use crate::ack::Ack;
 use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
-use crate::handshake::{Refusal, of_this_pair, part};
+use crate::handshake::{Hello, Refusal, of_this_pair, part};
+use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Unpacker;
+use crate::resync::{self, Take};
 use crate::settings::ListenConfig;
 use crate::sink::Sink;
 use crate::streams::{self, ANSWER_TIMEOUT, Control, now, unexpected};
@@ -43,6 +45,8 @@ const HANDSHAKES_MAX: usize = 16;
 const GATHER_BYTES: usize = 1 << 20;
 /// Pieces taken from the stream at a time.
 const PIECES: usize = 32;
+/// How often what was hashed is told.
+const HASHED_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the secondary looks whether it has something new to tell while nothing comes in.
 const STANDING_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -201,13 +205,36 @@ impl<S: Sink> Session<S> {
             return Err(control.refuse(connection, refusal).await);
         }
         control.send(&Message::Hello(ours.clone())).await?;
-        let at = match control.receive(ANSWER_TIMEOUT).await? {
-            Message::Start => ours.end,
+        let (take, at) = match control.receive(ANSWER_TIMEOUT).await? {
+            Message::Start => (None, ours.end),
             Message::Cut { candidates } => match self.cut(ours.end, &candidates) {
-                Ok(at) => at,
+                Ok(at) => (None, at),
+                Err(refusal) if refusal.is_of_histories() => {
+                    let take = self.ready_to_take(connection, &mut control, &theirs, refusal);
+                    let take = take.await?;
+                    control.send(&Message::NeedsResync).await?;
+                    let Message::Resync = control.receive(ANSWER_TIMEOUT).await? else {
+                        return Err(unexpected("Resync"));
+                    };
+                    (Some(take), ours.end)
+                }
                 Err(refusal) => return Err(control.refuse(connection, refusal).await),
             },
-            _ => return Err(unexpected("Start or Cut")),
+            Message::Resync => {
+                let why = "this node does not take one".to_owned();
+                let refusal = Refusal::CannotResync { why };
+                let take = self.ready_to_take(connection, &mut control, &theirs, refusal).await?;
+                (Some(take), ours.end)
+            }
+            _ => return Err(unexpected("Start, Cut or Resync")),
+        };
+        let at = match take {
+            Some(take) => {
+                let (send, recv) = streams::accept_both(connection).await?;
+                tracing::info!("this node is resynchronised from {}", connection.remote_address());
+                resync::run(send, recv, true, take).await?
+            }
+            None => at,
         };
         // What an earlier connection brought may be received and not synced.
         let ack = self.sink.sync()?;
@@ -221,6 +248,23 @@ impl<S: Sink> Session<S> {
         let unpacker = Unpacker::new(at.lsn).map_err(LinkError::Decompressor)?;
         let acks = Acks { stream: acks, last: None, told: Lsn::ZERO };
         self.receive(connection, Intake::new(log, unpacker), acks, ack).await
+    }
+
+    /// The work of being resynchronised. Where there is none the primary is refused: by `refusal`,
+    /// or by what the sink says against it.
+    async fn ready_to_take(
+        &mut self,
+        connection: &Connection,
+        control: &mut Control,
+        theirs: &Hello,
+        refusal: Refusal,
+    ) -> Result<Take, LinkError> {
+        let refusal = match self.sink.resync(theirs) {
+            Ok(Some(take)) => return Ok(take),
+            Ok(None) => refusal,
+            Err(why) => Refusal::CannotResync { why },
+        };
+        Err(control.refuse(connection, refusal).await)
     }
 
     fn cut(&mut self, end: Cursor, candidates: &[Cursor]) -> Result<Cursor, Refusal> {
@@ -240,10 +284,18 @@ impl<S: Sink> Session<S> {
         acks.send(first).await?;
         let mut clock = tokio::time::interval(STANDING_INTERVAL);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut hashes = tokio::time::interval(HASHED_INTERVAL);
+        hashes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let came = tokio::select! {
                 biased;
                 came = intake.wait() => came?,
+                _ = hashes.tick() => {
+                    for hashed in self.sink.hashed() {
+                        acks.tell(hashed).await?;
+                    }
+                    continue;
+                }
                 _ = clock.tick() => {
                     let standing = self.sink.standing();
                     if acks.last != Some(standing) {
@@ -373,6 +425,10 @@ impl Acks {
     async fn send(&mut self, ack: Ack) -> Result<(), LinkError> {
         self.last = Some(ack);
         self.stream.write_all(&ack.encode()).await.on(streams::name(StreamKind::Acks))
+    }
+
+    async fn tell(&mut self, hashed: Hashed) -> Result<(), LinkError> {
+        self.stream.write_all(&hashed.encode()).await.on(streams::name(StreamKind::Acks))
     }
 
     /// The commit position as far as it was acknowledged, if the sink does not know it yet.

@@ -7,6 +7,8 @@ use duolog_wal::{Cursor, Lsn};
 use crate::ack::Ack;
 use crate::error::LinkError;
 use crate::handshake::{Hello, Refusal};
+use crate::hash::Hashed;
+use crate::resync::Take;
 
 /// The secondary's log, as its link sees it.
 ///
@@ -24,6 +26,16 @@ pub trait Sink: Send + 'static {
     /// [`Refusal::NotExpected`], which both ends are told.
     fn admits(&self, _peer: &Hello) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    /// The work of being resynchronised from that primary; `None` where this sink never is. It
+    /// runs on a thread of its own, beside a worker of the primary, and nothing else is called of
+    /// the sink meanwhile but `hello` of a newer connection.
+    ///
+    /// # Errors
+    /// Why not now. The primary is refused with that text.
+    fn resync(&mut self, _peer: &Hello) -> Result<Option<Take>, String> {
+        Ok(None)
     }
 
     /// The cursor at that position, when a record begins or the log ends there and the log still
@@ -48,6 +60,11 @@ pub trait Sink: Send + 'static {
     /// What `sync` would return if nothing had been received since the last one. Looked at ten
     /// times a second while nothing comes in, so that the primary learns of `applied` and free space.
     fn standing(&self) -> Ack;
+
+    /// What was hashed at marks of the log and not yet told; asked ten times a second.
+    fn hashed(&mut self) -> Vec<Hashed> {
+        Vec::new()
+    }
 
     /// Everything before `lsn` is committed and may be applied. Never past what was acknowledged
     /// in this connection; never moves back within one.

@@ -7,6 +7,8 @@ use duolog_wal::{Cursor, Lsn};
 use crate::ack::Ack;
 use crate::error::LinkError;
 use crate::handshake::{Hello, Refusal};
+use crate::hash::Hashed;
+use crate::resync::Give;
 
 /// The primary's log, as its link sees it.
 ///
@@ -23,6 +25,15 @@ pub trait Source: Send + 'static {
     /// [`Refusal::NotExpected`], which both ends are told.
     fn admits(&self, _peer: &Hello) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    /// The work of resynchronising that secondary, whose log cannot go on; `None` where this
+    /// source never does. It runs on a thread of its own, beside a worker of the secondary.
+    ///
+    /// # Errors
+    /// Why not now. The secondary is refused with that text.
+    fn resync(&mut self, _peer: &Hello) -> Result<Option<Give>, String> {
+        Ok(None)
     }
 
     /// The cursor at that position, when a record begins or the log ends there and the log still
@@ -45,6 +56,9 @@ pub trait Source: Send + 'static {
     /// The newest of the acknowledgements that came in. Within a connection `durable` never
     /// moves back and is never past what was sent.
     fn acknowledged(&mut self, ack: Ack);
+
+    /// What the secondary hashed at a mark of the log.
+    fn hashed(&mut self, _hashed: Hashed) {}
 
     /// A secondary whose log is a prefix of ours up to `from` is connected, and shipping begins
     /// there. An acknowledgement of `from` or less follows at once.

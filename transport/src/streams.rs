@@ -54,6 +54,9 @@ impl Control {
     /// Tells the peer why there will be no link, and waits until it has read that.
     pub(crate) async fn refuse(&mut self, connection: &Connection, refusal: Refusal) -> LinkError {
         let refusal = match refusal {
+            Refusal::CannotResync { why } => {
+                Refusal::CannotResync { why: shortened(&why).to_owned() }
+            }
             Refusal::NotCut { at, why } => Refusal::NotCut { at, why: shortened(&why).to_owned() },
             refusal => refusal,
         };
@@ -98,10 +101,38 @@ pub(crate) async fn accept(
     stream.await.map_err(|_| LinkError::Stream { stream: name(kind) })?
 }
 
+/// Opens the stream of a resynchronisation, which goes both ways.
+pub(crate) async fn open_both(
+    connection: &Connection,
+) -> Result<(SendStream, RecvStream), LinkError> {
+    let (mut send, recv) = connection.open_bi().await?;
+    send.write_all(&[StreamKind::Resync.byte()]).await.on(name(StreamKind::Resync))?;
+    Ok((send, recv))
+}
+
+/// Accepts the stream of a resynchronisation.
+pub(crate) async fn accept_both(
+    connection: &Connection,
+) -> Result<(SendStream, RecvStream), LinkError> {
+    let stream = timeout(ANSWER_TIMEOUT, async {
+        let (send, mut recv) = connection.accept_bi().await?;
+        let mut byte = [0];
+        recv.read_exact(&mut byte).await.on(name(StreamKind::Resync))?;
+        let expected = StreamKind::Resync;
+        if byte[0] == expected.byte() {
+            Ok((send, recv))
+        } else {
+            Err(ControlError::Stream { got: byte[0], expected }.into())
+        }
+    });
+    stream.await.map_err(|_| LinkError::Stream { stream: name(StreamKind::Resync) })?
+}
+
 pub(crate) const fn name(kind: StreamKind) -> &'static str {
     match kind {
         StreamKind::Log => "log",
         StreamKind::Acks => "acknowledgements'",
+        StreamKind::Resync => "resynchronisation's",
     }
 }
 

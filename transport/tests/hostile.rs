@@ -15,8 +15,8 @@ use duolog_transport::frame::{Content, Header};
 use duolog_transport::{Ack, Hello, Identity, Link, dial, listen};
 use duolog_wal::{Cursor, Lsn};
 use pair::{
-    Node, Pair, Primary, Secondary, dial_config, identities, listen_config, loopback, noise, quick,
-    wait_stats,
+    Node, Pair, Primary, Resync, Secondary, dial_config, identities, listen_config, loopback,
+    noise, quick, wait_stats,
 };
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, ConnectionError, Endpoint};
@@ -123,6 +123,8 @@ struct Attack {
     name: &'static str,
     control: Vec<u8>,
     stream: Vec<u8>,
+    /// Whether that stream is one of a resynchronisation.
+    resync: bool,
     /// What the secondary says of it.
     cause: &'static str,
 }
@@ -133,6 +135,12 @@ async fn attack(connection: &Connection, attack: &Attack) -> ConnectionError {
     send.write_all(&attack.control).await.unwrap();
     if !attack.stream.is_empty() {
         assert!(matches!(read(&mut recv).await, Message::Hello(_)));
+        if attack.resync {
+            send.write_all(&control::encode(&Message::Resync)).await.unwrap();
+            let (mut stream, _answers) = connection.open_bi().await.unwrap();
+            stream.write_all(&attack.stream).await.ok();
+            return connection.closed().await;
+        }
         send.write_all(&control::encode(&Message::Start)).await.unwrap();
         assert!(matches!(read(&mut recv).await, Message::Ready { .. }));
         let mut log = connection.open_uni().await.unwrap();
@@ -154,14 +162,23 @@ fn attacks(primary: &Node) -> Vec<Attack> {
         name,
         control: control.to_vec(),
         stream,
+        resync: false,
         cause,
     };
+    let resync = |name, frames: &[u8], cause| {
+        let stream = [&[3][..], frames].concat();
+        Attack { resync: true, ..attack(name, &good, stream, cause) }
+    };
+    // 64 MiB of zeros in a few kilobytes.
+    let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap();
+    let len = u32::try_from(1 + bomb.len()).unwrap().to_le_bytes();
+    let bomb = [&len[..], &[1], &bomb].concat();
     vec![
         attack("a length of 4 GiB", &[0xff; 8], vec![], "a control message of 4294967295 bytes"),
         attack("another version", &[2, 0, 0, 0, 9, 0], vec![], "control messages of version 9"),
         attack(
             "noise",
-            &[6, 0, 0, 0, 1, 77, 3, 4, 5, 6],
+            &[6, 0, 0, 0, control::WIRE_VERSION, 77, 3, 4, 5, 6],
             vec![],
             "a control message does not read",
         ),
@@ -174,6 +191,15 @@ fn attacks(primary: &Node) -> Vec<Attack> {
         attack("a stream of another kind", &good, vec![9], "a stream of kind 9"),
         attack("noise as log", &good, log(&[&noise(1, 5000)]), "no frame begins with"),
         attack("a frame of 4 GiB", &good, log(&[&long]), "a frame of 4294967295 bytes"),
+        Attack {
+            resync: true,
+            ..attack("no such stream", &good, vec![9, 9], "a stream of kind 9")
+        },
+        resync("an empty frame", &[1, 0, 0, 0, 0], "a frame of 1 bytes"),
+        resync("a frame of 4 GiB there", &[0xff; 9], "a frame of 4294967295 bytes in a resync"),
+        resync("unknown flags", &[2, 0, 0, 0, 8, 8], "a message of unknown form"),
+        resync("noise as a message", &[3, 0, 0, 0, 1, 8, 8], "does not unpack"),
+        resync("a bomb", &bomb, "does not unpack"),
         attack("noise as zstd", &good, log(&[&zstd, &noise(2, 1000)]), "do not decompress"),
     ]
 }
@@ -192,6 +218,7 @@ fn says(link: &Link, name: &str, cause: &str) {
 #[test]
 fn a_hostile_primary_is_closed_on_and_the_next_one_gets_in() {
     let (primary, secondary) = Pair::nodes();
+    secondary.change(|state| state.resync = Resync::Whole(1000, None));
     let listener =
         listen(listen_config(loopback(0), &quick()), Secondary(secondary.clone())).unwrap();
     let addr = listener.local_addr();
@@ -205,7 +232,14 @@ fn a_hostile_primary_is_closed_on_and_the_next_one_gets_in() {
             let ConnectionError::ApplicationClosed(close) = closed else {
                 panic!("{}: {closed}", case.name)
             };
-            assert_eq!(u64::from(close.error_code), 4, "{}: {close}", case.name);
+            // What a worker cannot read is its failure, not the link's.
+            let code = if case.cause.contains("message of unknown") || case.cause.contains("unpack")
+            {
+                5
+            } else {
+                4
+            };
+            assert_eq!(u64::from(close.error_code), code, "{}: {close}", case.name);
             says(&listener, case.name, case.cause);
         }
         // One that says nothing at all is in nobody's way.

@@ -126,6 +126,7 @@ fn hello(node: NodeId) -> Hello {
         durable: Lsn::ZERO,
         first: Lsn::ZERO,
         starts: Vec::new(),
+        whole: true,
     }
 }
 

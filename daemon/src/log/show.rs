@@ -66,6 +66,9 @@ fn words(record: &Record<'_>, data: bool) -> (&'static str, Fields) {
                 ("witness", json!(format!("{:032x}", view.witness))),
             ],
         ),
+        Operation::Verify { id, offset, len } => {
+            ("verify", vec![("id", json!(id.0)), ("offset", json!(offset)), ("bytes", json!(len))])
+        }
         Operation::Write { id, offset, data: bytes } => {
             payload(&mut more, "data", bytes, data);
             let len = json!(bytes.len());

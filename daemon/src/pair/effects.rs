@@ -136,6 +136,6 @@ pub(super) fn log_facts(node: &Node) -> LogFacts {
         durable: node.durable(),
         committed: node.committed(),
         history,
-        complete: true,
+        complete: node.may_be_member(),
     }
 }

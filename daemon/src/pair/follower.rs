@@ -8,13 +8,15 @@ use std::sync::mpsc::Sender;
 use duolog_engine::log::LogError;
 use duolog_engine::node::{Node, NodeError};
 use duolog_failover::Event;
-use duolog_transport::{Ack, Hello, LinkError, Refusal, Sink, SinkError};
+use duolog_transport::resync::Take;
+use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Sink, SinkError};
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use super::Input;
 use super::gate::Gate;
 use super::peer::Bond;
-use crate::link::{cursor_at, hello};
+use crate::link::{HASHES_MAX, cursor_at, hello};
+use crate::resync;
 
 /// What may change while a connection stands.
 #[derive(Debug)]
@@ -112,6 +114,17 @@ impl Sink for Follower {
         Ok(())
     }
 
+    fn resync(&mut self, _peer: &Hello) -> Result<Option<Take>, String> {
+        if self.gate.pass().is_none() {
+            return Err("this node follows no more".into());
+        }
+        // Its log is part of what is committed, so it ceases to be a member first.
+        if self.terms.member.load(Ordering::Acquire) {
+            return Err("a member of the view keeps what it acknowledged".into());
+        }
+        Ok(Some(resync::taker(&self.node)))
+    }
+
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
         cursor_at(&self.node, lsn)
     }
@@ -139,6 +152,11 @@ impl Sink for Follower {
 
     fn standing(&self) -> Ack {
         self.ack(self.node.durable())
+    }
+
+    fn hashed(&mut self) -> Vec<Hashed> {
+        let digests = self.node.take_digests(HASHES_MAX).into_iter();
+        digests.map(|digest| Hashed { at: digest.at, hash: digest.hash }).collect()
     }
 
     fn committed(&mut self, lsn: Lsn) {

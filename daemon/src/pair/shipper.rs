@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use duolog_engine::node::{Node, Room};
+use duolog_engine::node::{Digest, Node, Room};
 use duolog_failover::Event;
-use duolog_transport::{Ack, Hello, LinkError, Refusal, Source};
+use duolog_transport::resync::Give;
+use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Source};
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use super::Input;
 use super::gate::Gate;
 use super::peer::Bond;
 use crate::link::{cursor_at, hello};
+use crate::resync;
 
 /// A follower that lacks no more than this has nearly everything.
 const NEAR_BYTES: u64 = 1 << 20;
@@ -87,6 +89,13 @@ impl Source for Shipper {
         }
     }
 
+    fn resync(&mut self, _peer: &Hello) -> Result<Option<Give>, String> {
+        match self.gate.pass() {
+            Some(_) => Ok(Some(resync::giver(&self.node))),
+            None => Err("this node ships no more".into()),
+        }
+    }
+
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
         cursor_at(&self.node, lsn)
     }
@@ -118,6 +127,10 @@ impl Source for Shipper {
             }
         }
         self.tell(ack);
+    }
+
+    fn hashed(&mut self, hashed: Hashed) {
+        self.node.peer_digest(Digest { at: hashed.at, hash: hashed.hash });
     }
 
     fn connected(&mut self, peer: &Hello, _from: Cursor) {

@@ -82,6 +82,7 @@ impl Pair {
                 })
                 .collect(),
             views: shown.as_ref().map(|shown| views(&shown.register)),
+            resync: parts.and_then(|parts| parts.node.resync_progress()),
             paths: paths(config, self.post()),
             services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
         }

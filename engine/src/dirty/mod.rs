@@ -95,7 +95,7 @@ impl Dirty {
     /// Adds what one operation changes.
     pub fn note(&mut self, operation: &Operation<'_>) {
         match *operation {
-            Operation::Mark { .. } | Operation::View(_) => {}
+            Operation::Mark { .. } | Operation::View(_) | Operation::Verify { .. } => {}
             Operation::Write { id, offset, data } => {
                 self.bytes(id, offset, offset.saturating_add(data.len() as u64));
             }

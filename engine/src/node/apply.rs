@@ -99,6 +99,10 @@ impl Node {
                 }
                 self.store.apply(&operation, record.end).map_err(failed)?;
             }
+            Operation::Verify { id, offset, len } => {
+                self.reach_mark(lsn, id, offset, len);
+                self.store.apply(&operation, record.end).map_err(failed)?;
+            }
             _ => self.store.apply(&operation, record.end).map_err(failed)?,
         }
         Ok(())

@@ -29,6 +29,7 @@ mod register;
 mod resync;
 mod room;
 mod status;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,6 +56,7 @@ pub(crate) use self::resync::begin_control;
 pub use self::room::Room;
 use self::room::Rooms;
 pub use self::status::NodeStatus;
+pub use self::verify::{Difference, Digest, RANGE_BYTES, Verified, VerifyReport, Verifying};
 use crate::dirty::map::Place;
 use crate::disk::DirDisk;
 use crate::fuse::{Connection, Session};
@@ -85,6 +87,9 @@ pub struct NodeConfig {
     /// Disk that the log and what is remembered of it may take while the peer is away; one segment
     /// more for what is being written.
     pub retention_bytes: u64,
+    /// Most bytes a second that a resynchronisation from this node sends while commits go on;
+    /// zero: no limit.
+    pub resync_bytes_per_s: u64,
     /// Threads that read requests of one mount, 1 or 2.
     pub reader_threads: u8,
     /// Optional features of the kernel's FUSE to do without; for tests.
@@ -112,6 +117,7 @@ impl NodeConfig {
             recovery_window_bytes: 0,
             has_peer: false,
             retention_bytes: 16 << 30,
+            resync_bytes_per_s: 16 << 20,
             reader_threads: 2,
             masked_fuse_flags: 0,
             suid_and_devices: false,
@@ -149,6 +155,7 @@ pub struct Node {
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
+    digests: verify::Digests,
     /// What others changed while the node was stopped.
     changed: Mutex<census::Changed>,
     mounts: Mutex<Vec<Session>>,
@@ -195,8 +202,14 @@ impl Node {
         }
         let resync = resync::before_start(&disk, &config, &control)?;
         let known = control.get();
-        let (log, recovered) =
-            Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        let (log, recovered) = Log::open_with(
+            disk,
+            config.log,
+            config.cluster,
+            known.durable,
+            known.checkpoint,
+            register::claims(&known),
+        )?;
         let store = Store::open(&config.directories, config.cluster, config.node)?;
         for path in store.strangers() {
             tracing::warn!(
@@ -243,8 +256,9 @@ impl Node {
             pins: Mutex::new(BTreeMap::new()),
             next_pin: AtomicU64::new(0),
             folding: fold::Folding::new(Place::new(&config.state_dir)),
-            resync: resync::Seat::new(resync),
+            resync: resync::Seat::new(resync, config.resync_bytes_per_s),
             changed: Mutex::new(changed),
+            digests: verify::Digests::new(recovered.end.lsn),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),

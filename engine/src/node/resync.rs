@@ -11,8 +11,8 @@ use super::census::{self, Changed};
 use super::{Node, NodeConfig, NodeError, POISON, Pin};
 use crate::disk::DirDisk;
 use crate::log::{ControlFile, Log, lay_down};
-use crate::resync::Standing;
 use crate::resync::state::{Phase, State, consistent_from};
+use crate::resync::{Giving, Part, Progress, Standing};
 use crate::store::manifest::Manifest;
 use crate::store::{Store, base};
 
@@ -23,6 +23,7 @@ const KEPT_FOR: Duration = Duration::from_mins(15);
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
     inner: Mutex<Inner>,
+    giving: Giving,
     /// One at a time: whoever takes it waits until the one before has let go.
     left: Condvar,
 }
@@ -41,13 +42,17 @@ struct Inner {
 }
 
 impl Seat {
-    pub(crate) fn new(state: Option<State>) -> Self {
+    pub(crate) fn new(state: Option<State>, bytes_per_s: u64) -> Self {
         let inner = Inner { state, ..Inner::default() };
-        Self { inner: Mutex::new(inner), left: Condvar::new() }
+        Self { inner: Mutex::new(inner), giving: Giving::new(bytes_per_s), left: Condvar::new() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) const fn giving(&self) -> &Giving {
+        &self.giving
     }
 
     pub(crate) fn state(&self) -> Option<State> {
@@ -138,6 +143,34 @@ impl Node {
         self.resync.standing()
     }
 
+    /// How far a resynchronisation is that goes on, of this node or from it.
+    pub fn resync_progress(&self) -> Option<Progress> {
+        match self.resync.standing() {
+            Standing::Whole => self.resync.giving.progress(),
+            Standing::Copying { done_bytes, total_bytes, received_bytes, seconds_left } => {
+                let (part, sent_bytes) = (Part::Takes, received_bytes);
+                Some(Progress { part, done_bytes, total_bytes, sent_bytes, seconds_left })
+            }
+            Standing::CatchingUp { consistent_from } => Some(Progress {
+                part: Part::CatchesUp,
+                done_bytes: self.applied().0.min(consistent_from),
+                total_bytes: consistent_from,
+                sent_bytes: 0,
+                seconds_left: None,
+            }),
+        }
+    }
+
+    /// The newest view in the log, whoever led it.
+    pub fn newest_view(&self) -> duolog_wal::ViewNum {
+        self.log.view()
+    }
+
+    /// First position of the log that the peer is not known to have.
+    pub(crate) fn peer_lacks_from(&self) -> Lsn {
+        self.peer_needs(&self.control.get())
+    }
+
     /// Whether the node may become a member of a view: its copy is whole, or will be by applying
     /// what its log holds durably.
     pub fn may_be_member(&self) -> bool {
@@ -166,7 +199,7 @@ impl Node {
         let at = self.applying.lock().expect(POISON);
         let manifest = base::manifest(&self.store, *at)?;
         self.resync.inner().joiner = Some((at.lsn, Instant::now()));
-        Ok((manifest, *at, self.pin(at.lsn)))
+        Ok((manifest, *at, self.pin_while_room(at.lsn)))
     }
 
     /// Up to where records are in the directories, to the record.

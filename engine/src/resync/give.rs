@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use duolog_wal::{Cursor, Lsn};
@@ -16,24 +15,12 @@ use super::fork::{Line, fork};
 use super::message::{self, Extent, Message, PLAN_PART, Run, Want};
 use super::needs::Needs;
 use super::plan::{self, Ask, Fork, Plan, VERSION};
+use super::progress::Giving;
 use super::{Pipe, ResyncError};
 use crate::node::Node;
 
 /// How long after a commit the copying counts as being in its way.
 const BUSY_FOR: Duration = Duration::from_secs(1);
-
-/// What the end that has tells of its work, and how fast it may be.
-#[derive(Debug, Default)]
-pub struct Giving {
-    /// Most bytes a second while commits go on; zero: no limit.
-    pub bytes_per_s: AtomicU64,
-    /// Bytes of content that were sent.
-    pub sent_bytes: AtomicU64,
-    /// Bytes that were asked for, those that the other end had included.
-    pub done_bytes: AtomicU64,
-    /// Bytes that the other end still has to ask for.
-    pub left_bytes: AtomicU64,
-}
 
 /// What a resynchronisation would come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +29,8 @@ pub struct Estimate {
     pub bytes: u64,
     /// Only what changed is sent; otherwise all is compared, and what differs is sent.
     pub changed_only: bool,
+    /// How long it would take, by what the last one came to or may take at most.
+    pub seconds: u64,
 }
 
 /// Serves one joiner over `pipe` until it has all that it needs. The log from its plan's place on
@@ -49,7 +38,9 @@ pub struct Estimate {
 ///
 /// # Errors
 /// The joiner is gone, or a file cannot be read.
-pub fn give(node: &Node, pipe: &mut dyn Pipe, giving: &Giving) -> Result<(), ResyncError> {
+pub fn give(node: &Node, pipe: &mut dyn Pipe) -> Result<(), ResyncError> {
+    let giving = node.resync.giving();
+    let _until_the_end = giving.begin();
     let (busy, out) = (Busy::new(node), Vec::new());
     let mut giver = Giver { node, pipe, giving, pin: None, compares: false, out, busy };
     let mut message = Vec::new();
@@ -114,7 +105,7 @@ impl Giver<'_> {
 
     /// Keeps the log from `at` on, if it passes through there and is still held.
     fn keep(&mut self, at: Cursor) -> Result<bool, ResyncError> {
-        let pin = self.node.pin(at.lsn);
+        let pin = self.node.pin_while_room(at.lsn);
         let held = self.node.cursor_at(at.lsn)? == Some(at);
         if held {
             self.node.joiner_is_here(at.lsn);
@@ -166,23 +157,23 @@ impl Giver<'_> {
     }
 
     fn serve(&mut self, left: u64, wants: &[Want]) -> Result<(), ResyncError> {
-        let Some((at, _)) = &self.pin else {
+        let Some((at, pin)) = &self.pin else {
             return Err(ResyncError::Protocol { what: "bytes wanted before a plan" });
         };
-        if self.node.first() > at.lsn {
+        if !pin.holds() || self.node.first() > at.lsn {
             // What was kept took too much room.
             tracing::warn!(from = %at.lsn, "the log is not kept any longer: another round");
             self.pin = None;
             return self.send(&Message::Again);
         }
-        let limit = self.giving.bytes_per_s.load(Ordering::Relaxed);
+        let limit = self.giving.limit();
         let limit = (limit > 0 && self.busy.is(self.node)).then_some(limit);
         self.pipe.pace(limit);
         let mut chunk = Vec::new();
         let all: u64 = wants.iter().map(|want| u64::from(want.extent.len)).sum();
         let mut left = left.saturating_sub(all);
-        self.giving.left_bytes.store(left.saturating_add(all), Ordering::Relaxed);
         left = left.saturating_add(all);
+        self.giving.left(left);
         for want in wants {
             let runs = self.read(want.extent, &mut chunk)?;
             let len = u64::from(want.extent.len);
@@ -190,12 +181,11 @@ impl Giver<'_> {
             if same {
                 self.send(&Message::Same)?;
             } else {
-                self.giving.sent_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                self.giving.sent(chunk.len() as u64);
                 self.send(&Message::Bytes { runs, bytes: &chunk })?;
             }
             left = left.saturating_sub(len);
-            self.giving.left_bytes.store(left, Ordering::Relaxed);
-            self.giving.done_bytes.fetch_add(len, Ordering::Relaxed);
+            self.giving.done(len, left);
         }
         Ok(())
     }
@@ -302,15 +292,17 @@ impl Busy {
 }
 
 impl Node {
-    /// What it would come to if the peer, whose log ends at `theirs` as far as is known, were
-    /// resynchronised now. What the peer wrote on its own is not known here.
-    pub fn estimate_resync(&self, theirs: Option<Lsn>) -> Estimate {
-        let changed = theirs.and_then(|lsn| self.changed_since(lsn).ok());
+    /// What it would come to if the peer were resynchronised now, as far as is known here: what
+    /// the peer wrote on its own comes on top of it.
+    pub fn estimate_resync(&self) -> Estimate {
+        let changed = self.changed_since(self.peer_lacks_from()).ok();
         let size = |id| self.store.stat(id).ok().map(|stat| stat.size);
-        if let Some(dirty) = changed {
-            return Estimate { bytes: dirty.bytes_of(size), changed_only: true };
-        }
-        let bytes = self.store.files().into_iter().filter_map(size).sum();
-        Estimate { bytes, changed_only: false }
+        let changed_only = changed.is_some();
+        let bytes = match changed {
+            Some(dirty) => dirty.bytes_of(size),
+            None => self.store.files().into_iter().filter_map(size).sum(),
+        };
+        let bytes_per_s = self.resync.giving().likely_bytes_per_s();
+        Estimate { bytes, changed_only, seconds: bytes.div_ceil(bytes_per_s) }
     }
 }

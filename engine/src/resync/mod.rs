@@ -36,6 +36,7 @@ mod give;
 mod message;
 mod needs;
 mod plan;
+mod progress;
 pub(crate) mod state;
 mod take;
 
@@ -44,8 +45,9 @@ use std::path::PathBuf;
 
 use duolog_wal::Lsn;
 
-pub use give::{Estimate, Giving, give};
+pub use give::{Estimate, give};
 pub use message::CHUNK;
+pub use progress::{Giving, Part, Progress};
 pub use state::Standing;
 pub use take::take;
 

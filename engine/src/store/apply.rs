@@ -125,7 +125,7 @@ impl Store {
         }
         match *operation {
             // Times come with every operation; files without a name are dropped one by one.
-            Operation::Mark { .. } | Operation::View(_) => Ok(()),
+            Operation::Mark { .. } | Operation::View(_) | Operation::Verify { .. } => Ok(()),
             Operation::Write { id, offset, data } => {
                 self.change(applying, doing("write"), id, |file| file.write_all_at(data, offset))
             }
@@ -322,7 +322,7 @@ impl Store {
 /// The file that an operation is on.
 const fn subject(operation: &Operation<'_>) -> Option<FileId> {
     match *operation {
-        Operation::Mark { .. } | Operation::View(_) => None,
+        Operation::Mark { .. } | Operation::View(_) | Operation::Verify { .. } => None,
         Operation::Write { id, .. }
         | Operation::Patch { id, .. }
         | Operation::Truncate { id, .. }

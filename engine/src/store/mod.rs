@@ -38,6 +38,7 @@ pub mod base;
 mod busy;
 mod census;
 pub mod compare;
+mod digest;
 mod escape;
 mod ids;
 mod index;

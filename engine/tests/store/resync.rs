@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use duolog_engine::disk::DirDisk;
 use duolog_engine::log::{LogOptions, branches};
 use duolog_engine::node::{self, Node, NodeConfig};
-use duolog_engine::resync::{self, Giving, Pipe, ResyncError};
+use duolog_engine::resync::{self, Pipe, ResyncError};
 use duolog_engine::store::compare::{self, Except};
 use duolog_engine::store::{Directory, LocalRules, Preset};
 use duolog_wal::{ClusterId, Cursor, FileId, Lsn, NodeId, Operation, View, ViewNum, record};
@@ -176,7 +176,7 @@ fn attempt(from: &Side, to: &Side, breaks: (usize, usize), hook: impl FnMut() + 
         let gives = scope.spawn(move || {
             giver.hook = Box::new(hook);
             // It ends with an error when the other end breaks off.
-            resync::give(node, &mut giver, &Giving::default()).ok();
+            resync::give(node, &mut giver).ok();
             giver.sent_bytes
         });
         let taken = resync::take(to.node(), &mut taker);

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use duolog_transport::resync::{Give, Pipe, Take};
 use duolog_transport::{
     Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
     Tuning, Waker,
@@ -101,6 +102,26 @@ pub(crate) struct State {
     pub(crate) fail_receives: u64,
     pub(crate) syncs: u64,
     pub(crate) received_max: usize,
+    /// What a resynchronisation does here, if this end has any.
+    pub(crate) resync: Resync,
+    pub(crate) resyncs: Vec<String>,
+}
+
+/// What a resynchronisation does at this end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Resync {
+    /// There is none.
+    #[default]
+    Never,
+    /// Not now.
+    NotNow(&'static str),
+    /// The whole log, in messages of so many bytes, each of them answered; slowed down to so many
+    /// bytes a second.
+    Whole(usize, Option<u64>),
+    /// The worker breaks off.
+    Breaks(&'static str),
+    /// It sends one message that is no answer and waits.
+    Hangs,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +139,7 @@ impl Node {
             durable: Lsn::ZERO,
             first: Lsn::ZERO,
             starts: Vec::new(),
+            whole: true,
         };
         let state = State {
             hello,
@@ -137,6 +159,8 @@ impl Node {
             fail_receives: 0,
             syncs: 0,
             received_max: 0,
+            resync: Resync::Never,
+            resyncs: Vec::new(),
         };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
@@ -199,12 +223,88 @@ fn summary(state: &State) -> String {
     )
 }
 
+/// Gives the whole log, and notes how it ended.
+fn give(node: &Node, pipe: &mut Pipe) -> io::Result<()> {
+    let result = (|| {
+        let what = node.state().resync.clone();
+        let bytes = node.state().log.bytes.clone();
+        let (size, bytes_per_s) = match what {
+            Resync::Whole(size, bytes_per_s) => (size, bytes_per_s),
+            Resync::Breaks(why) => return Err(io::Error::other(why)),
+            _ => (1, None),
+        };
+        pipe.pace(bytes_per_s);
+        let mut answer = Vec::new();
+        for part in bytes.chunks(size) {
+            pipe.send(part)?;
+            pipe.receive(&mut answer)?;
+            assert_eq!(answer, u32::try_from(part.len()).unwrap().to_le_bytes());
+            node.change(|state| state.syncs += 1);
+        }
+        pipe.send(&[0; 1])
+    })();
+    note(node, result)
+}
+
+/// Takes a whole log in the place of the own one.
+fn take(node: &Node, pipe: &mut Pipe) -> io::Result<Cursor> {
+    let what = node.state().resync.clone();
+    let result = (|| {
+        let mut message = Vec::new();
+        if let Resync::Breaks(why) = what {
+            return Err(io::Error::other(why));
+        }
+        let mut log = Log::new();
+        loop {
+            pipe.receive(&mut message)?;
+            if what == Resync::Hangs {
+                node.change(|state| state.syncs += 1);
+                continue;
+            }
+            if message == [0] {
+                break;
+            }
+            log.extend(&message);
+            pipe.send(&u32::try_from(message.len()).unwrap().to_le_bytes())?;
+        }
+        let end = log.end();
+        node.change(|state| {
+            state.log = log;
+            state.durable = end.lsn;
+            state.hello.whole = true;
+        });
+        Ok(end)
+    })();
+    note(node, result)
+}
+
+fn note<T>(node: &Node, result: io::Result<T>) -> io::Result<T> {
+    let line = match &result {
+        Ok(_) => "done".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    node.change(|state| state.resyncs.push(line));
+    result
+}
+
 /// A node as primary.
 pub(crate) struct Primary(pub Node);
 
 impl Source for Primary {
     fn hello(&self) -> Hello {
         self.0.hello()
+    }
+
+    fn resync(&mut self, peer: &Hello) -> Result<Option<Give>, String> {
+        let node = self.0.clone();
+        assert_eq!(peer.node, node.state().hello.node.peer());
+        let what = node.state().resync.clone();
+        let work = move |pipe: &mut Pipe| give(&node, pipe);
+        match what {
+            Resync::Never => Ok(None),
+            Resync::NotNow(why) => Err(why.to_owned()),
+            _ => Ok(Some(Box::new(work))),
+        }
     }
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
@@ -264,6 +364,18 @@ impl Sink for Secondary {
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
         self.0.cursor_at(lsn)
+    }
+
+    fn resync(&mut self, peer: &Hello) -> Result<Option<Take>, String> {
+        let node = self.0.clone();
+        assert_eq!(peer.node, node.state().hello.node.peer());
+        let what = node.state().resync.clone();
+        let work = move |pipe: &mut Pipe| take(&node, pipe);
+        match what {
+            Resync::Never => Ok(None),
+            Resync::NotNow(why) => Err(why.to_owned()),
+            _ => Ok(Some(Box::new(work))),
+        }
     }
 
     fn cut(&mut self, at: Cursor) -> io::Result<()> {
