@@ -77,6 +77,15 @@ fn walks_further_while_the_witness_is_replaced() {
     walk(&model(start, limits));
 }
 
+/// What holds after a force holds for each line by itself: before it, and after it.
+#[test]
+fn walks_further_with_a_forced_start() {
+    let limits = Limits { views: 8, writes: 3, reboots: 2, swaps: 1, forces: 1, ..NONE };
+    let mut start = pair();
+    start.late = true;
+    walk(&model(start, limits));
+}
+
 /// Where time passes: deadlines pass when they are due, leases count, and tasks take as long as
 /// it pleases.
 fn timed(witness: bool) -> Explored {
