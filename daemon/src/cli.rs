@@ -289,6 +289,9 @@ pub(crate) struct BenchMount {
     /// Sync with fdatasync, as SQL servers do, instead of fsync.
     #[arg(long)]
     pub data_only: bool,
+    /// Open the file for each write and close it after, as a program does that is started anew.
+    #[arg(long)]
+    pub reopen: bool,
     /// How much.
     #[command(flatten)]
     pub load: BenchLoad,

@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 
 use duolog_engine::store::base;
 use duolog_engine::store::compare::{self, Except};
-use duolog_wal::{ClusterId, Control, Cursor, Lsn, NodeId, View, ViewNum};
+use duolog_wal::{Branch, ClusterId, Control, Cursor, Lsn, NodeId, View, ViewNum};
 use history::{CLUSTER, History};
 use serde_json::Value;
 
@@ -235,6 +235,28 @@ fn a_torn_tail_is_the_end_and_not_damage_unless_it_was_promised() {
     let report = json(log("verify").arg(history.dir()), 1);
     assert_eq!(report["damage"][0]["lsn"], at.lsn.to_string());
     refused(log("print").arg(history.dir()), &[&at.lsn.to_string()]);
+}
+
+/// A node died while it cut its log: the tail is zeroed in one segment, the next is still there,
+/// and says that it follows something.
+#[test]
+fn a_cut_that_was_begun_is_no_damage() {
+    let history = History::new();
+    let count = history.cursors.len();
+    let (fork, end) = (history.cursors[count / 2], history.end());
+    let (file, offset) = place(history.dir(), fork.lsn);
+    assert_ne!(file, place(history.dir(), end.lsn).0, "another segment follows");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[usize::try_from(offset).unwrap()..].fill(0);
+    fs::write(&file, bytes).unwrap();
+    let report = json(log("verify").arg(history.dir()), 1);
+    assert_eq!(report["damage"][0]["lsn"], fork.lsn.to_string());
+
+    let branch = Branch { cluster: CLUSTER, name: "old".to_owned(), fork, end };
+    fs::write(history.dir().join("cutting"), branch.encode()).unwrap();
+    let report = json(log("verify").arg(history.dir()), 0);
+    assert_eq!(report["tail"]["kind"], "cut");
+    assert_eq!(report["tail"]["lsn"], fork.lsn.to_string());
 }
 
 #[test]

@@ -33,9 +33,9 @@ mod spares;
 pub use anew::lay_down;
 pub use append::Appended;
 pub use control::{ControlFile, ControlFileError};
-pub use cut::{CutError, KeptBranch, branches, drop_branch};
+pub use cut::{CutError, KeptBranch, branches, drop_branch, unfinished_cut};
 pub use reader::{LogReader, ReadError};
-pub use recovery::{OpenError, Recovered};
+pub use recovery::{Claims, OpenError, Recovered};
 pub use segment::{
     SegmentReader, SegmentReaderError, name as segment_name, parse_name as parse_segment_name,
     segment_files,

@@ -6,7 +6,7 @@ mod small_log;
 
 use duolog_engine::disk::sim::SimDisk;
 use duolog_engine::disk::{Disk, DiskFile};
-use duolog_engine::log::{Log, LogOptions, OpenError, segment_files};
+use duolog_engine::log::{Claims, Log, LogOptions, OpenError, segment_files};
 use duolog_wal::record::RecordError;
 use duolog_wal::segment::SegmentError;
 use duolog_wal::{ClusterId, Cursor, FileId, Lsn, Operation, SegmentHeader, Time, ViewNum};
@@ -254,4 +254,27 @@ fn a_short_segment_without_a_record_gives_way_to_a_longer_one() {
             assert!(reopen(Lsn(0)).unwrap().0.end().lsn <= end.lsn);
         }
     }
+}
+
+/// A node that caught up with one that was alone has that one's word for what was committed there,
+/// and had promised nothing itself.
+#[test]
+fn a_hole_below_what_another_node_committed_alone_is_a_tail() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk, SMALL);
+    let cursors = fill(&log, 4);
+    let durable = log.sync().unwrap();
+    // They name what is committed, and reach the disk in another order.
+    fill(&log, 20);
+    log.sync().unwrap();
+    drop(log);
+    disk.flip_bit("0000000000000000.seg", 4096 + usize::try_from(cursors[2].lsn.0).unwrap());
+    let open = |claims| {
+        let disk = disk.image(1);
+        Log::open_with(disk, SMALL, CLUSTER, cursors[1].lsn, Cursor::default(), claims)
+    };
+    let member = open(Claims::Of([Some(ViewNum(0)), None]));
+    assert!(matches!(member, Err(OpenError::Damaged { promised, .. }) if promised == durable));
+    let (log, _) = open(Claims::Of([Some(ViewNum(7)), None])).unwrap();
+    assert_eq!(log.end(), cursors[2]);
 }

@@ -3,5 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+mod disks;
+mod kills;
 mod network;
+mod partitions;
 mod power;
+mod scene;

@@ -5,14 +5,19 @@ use std::fs::{self, File};
 use std::time::Duration;
 
 use duolog_tests::hosts::cluster::{Cluster, Settings};
+use duolog_tests::hosts::machine::Machine;
 use duolog_tests::node::program;
 use duolog_tests::random::{Random, seed};
 use duolog_tests::sqlite::{Mode, Writers, check, create};
 use duolog_tests::wait;
 
+use crate::scene::Scene;
+
 /// A database, and what a crash leaves beside it.
 const NAMES: [&str; 2] = ["promise.db", "promise.db-journal"];
 const LIMIT: Duration = Duration::from_mins(1);
+/// Several times as long as a takeover may take by the timers of the pair.
+const TAKEOVER: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
@@ -67,4 +72,34 @@ fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
         writers.kill();
     }
     assert!(kept > 0);
+}
+
+/// P3: a node that missed commits does not serve, whoever else is away.
+#[test]
+fn a_node_that_missed_commits_does_not_serve_after_a_sequence_of_outages() {
+    let mut scene = Scene::new("sequence");
+    for cut in [true, false] {
+        let serving = scene.cluster.wait_pair();
+        let (stale, fresh) = (3 - serving, serving);
+        let lose = |node: &mut Machine| if cut { node.cut_power() } else { node.kill() };
+        // It misses what is committed from here on.
+        lose(scene.cluster.node(stale));
+        scene.goes_on("one node is gone");
+        lose(scene.cluster.node(fresh));
+        let Cluster { nodes, lan, .. } = &mut scene.cluster;
+        nodes[stale - 1].boot(lan);
+        let waits = wait::within(LIMIT, || {
+            let status = nodes[stale - 1].status()?;
+            (status.state == "WAIT").then_some(())
+        });
+        assert!(waits.is_some(), "node{stale} does not wait:\n{}", scene.cluster.states());
+        let served = scene.clients.wait_for_commit(TAKEOVER);
+        assert!(served.is_none(), "node{stale} serves without what it missed: {served:?}");
+        let Cluster { nodes, lan, .. } = &mut scene.cluster;
+        nodes[fresh - 1].boot(lan);
+        scene.cluster.wait_pair();
+        scene.goes_on("both are back");
+        scene.cluster.check_now();
+    }
+    scene.end_after(8);
 }

@@ -8,6 +8,7 @@
 //! seed 42
 //! b 3 17 1700000000000000    writer 3 begins its transaction 17, microseconds since 1970
 //! a 3 17 1700000000000730    its commit was acknowledged
+//! s 3 17 1700000000000900    a reader saw it: it may not be gone later
 //! r 3 18 1700000000001000    it was rolled back: nobody may ever see it
 //! ```
 
@@ -118,7 +119,7 @@ impl Journal {
             let key = (row.writer, row.number);
             let open = promises.transactions.get(&key).is_some_and(|it| it.end == End::Open);
             if open && row.part == 0 {
-                self.acknowledged(row.writer, row.number);
+                self.note('s', row.writer, row.number);
             }
         }
     }
@@ -131,8 +132,23 @@ enum End {
     Open,
     Acknowledged {
         at_us: u64,
+        /// By a reader who saw it, and not to its writer.
+        seen: bool,
     },
     RolledBack,
+}
+
+/// How a promise is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Broken {
+    /// Its commit was acknowledged and it is not there.
+    Lost,
+    /// A reader saw it and it is not there.
+    Vanished,
+    /// It is there and nobody began it, or it was rolled back, or began later.
+    Phantom,
+    /// It is there in part, or says something else than what was written.
+    Torn,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +204,12 @@ impl Promises {
                 transactions.entry(key).or_insert(Noted { begun_us: at_us, end: End::Open });
             match what {
                 "b" => assert!(noted.end == End::Open, "begun twice: {line}"),
-                "a" => noted.end = End::Acknowledged { at_us },
+                "a" => noted.end = End::Acknowledged { at_us, seen: false },
+                "s" if noted.end == End::Open => {
+                    noted.end = End::Acknowledged { at_us, seen: true };
+                }
+                // It was acknowledged meanwhile.
+                "s" => {}
                 "r" => noted.end = End::RolledBack,
                 _ => panic!("a note: {line}"),
             }
@@ -219,23 +240,36 @@ impl Promises {
     }
 
     fn compare(&self, rows: &[Row], moment: Moment) -> Result<Survived, String> {
+        let (survived, faults) = self.find(rows, moment);
+        if faults.is_empty() {
+            return Ok(survived);
+        }
+        let mut text = format!("{} promises are broken (seed {})", faults.len(), self.seed);
+        for (_, fault) in faults.iter().take(20) {
+            write!(text, "\n  {fault}").unwrap();
+        }
+        Err(text)
+    }
+
+    /// What survived of what was promised, and every promise that is broken, in words.
+    pub fn find(&self, rows: &[Row], moment: Moment) -> (Survived, Vec<(Broken, String)>) {
         let mut there: BTreeMap<(u32, u64), Vec<&Row>> = BTreeMap::new();
         for row in rows {
             there.entry((row.writer, row.number)).or_default().push(row);
         }
         let mut faults = Vec::new();
-        let mut fault = |what: &str, (writer, number): (u32, u64)| {
-            faults.push(format!("{what}: transaction {number} of writer {writer}"));
+        let mut fault = |how: Broken, what: &str, (writer, number): (u32, u64)| {
+            faults.push((how, format!("{what}: transaction {number} of writer {writer}")));
         };
         let mut survived = Survived { acknowledged: 0, under_way: 0 };
         for (key, mut rows) in there.iter().map(|(key, rows)| (*key, rows.clone())) {
             match self.transactions.get(&key) {
-                None => fault("nobody began it and it is there", key),
+                None => fault(Broken::Phantom, "nobody began it and it is there", key),
                 Some(Noted { end: End::RolledBack, .. }) => {
-                    fault("it was rolled back and is there", key);
+                    fault(Broken::Phantom, "it was rolled back and is there", key);
                 }
                 Some(noted) if noted.begun_us > moment.not_after_us => {
-                    fault("it began after the moment and is there", key);
+                    fault(Broken::Phantom, "it began after the moment and is there", key);
                 }
                 Some(Noted { end: End::Acknowledged { .. }, .. }) => survived.acknowledged += 1,
                 Some(Noted { end: End::Open, .. }) => survived.under_way += 1,
@@ -243,26 +277,23 @@ impl Promises {
             rows.sort_by_key(|row| row.part);
             let whole = transaction(self.seed, key.0, key.1);
             if rows.len() != whole.len() {
-                fault("only a part of it is there", key);
+                fault(Broken::Torn, "only a part of it is there", key);
             } else if !rows.iter().copied().eq(&whole) {
-                fault("its rows do not say what was written", key);
+                fault(Broken::Torn, "its rows do not say what was written", key);
             }
         }
         for (key, noted) in &self.transactions {
-            let due =
-                matches!(noted.end, End::Acknowledged { at_us } if at_us < moment.not_before_us);
-            if due && !there.contains_key(key) {
-                fault("its commit was acknowledged and it is LOST", *key);
+            let End::Acknowledged { at_us, seen } = noted.end else { continue };
+            if at_us >= moment.not_before_us || there.contains_key(key) {
+                continue;
+            }
+            if seen {
+                fault(Broken::Vanished, "a reader saw it and it is LOST", *key);
+            } else {
+                fault(Broken::Lost, "its commit was acknowledged and it is LOST", *key);
             }
         }
-        if faults.is_empty() {
-            return Ok(survived);
-        }
-        let mut text = format!("{} promises are broken (seed {})", faults.len(), self.seed);
-        for fault in faults.iter().take(20) {
-            write!(text, "\n  {fault}").unwrap();
-        }
-        Err(text)
+        (survived, faults)
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) fn run(options: &BenchMount) -> anyhow::Result<Report> {
 /// One thread's file, gone when dropped.
 struct BenchFile {
     path: PathBuf,
-    file: File,
+    /// None: it is opened for each write.
+    file: Option<File>,
     block: Vec<u8>,
     blocks: u64,
     next: u64,
@@ -47,30 +48,45 @@ impl BenchFile {
         let block: Vec<u8> = (0..options.load.block_bytes).map(|at| at.to_le_bytes()[0]).collect();
         let blocks = (FILE_BYTES / u64::from(options.load.block_bytes)).max(1);
         let (fsync, data_only) = (options.fsync, options.data_only);
-        let mut file = Self { path, file, block, blocks, next: 0, fsync, data_only };
+        let mut bench = Self { path, file: None, block, blocks, next: 0, fsync, data_only };
         for _ in 0..blocks {
-            file.write()?;
+            bench.write(&file)?;
         }
-        file.sync()?;
-        Ok(file)
+        bench.sync(&file)?;
+        bench.file = (!options.reopen).then_some(file);
+        Ok(bench)
     }
 
     fn step(&mut self) -> anyhow::Result<()> {
-        self.write()?;
-        if self.fsync.due(self.next) { self.sync() } else { Ok(()) }
+        let kept = self.file.take();
+        let reopened = kept.is_none();
+        let file = match kept {
+            Some(file) => file,
+            None => OpenOptions::new()
+                .write(true)
+                .open(&self.path)
+                .with_context(|| format!("opening {}", self.path.display()))?,
+        };
+        self.write(&file)?;
+        if self.fsync.due(self.next) {
+            self.sync(&file)?;
+        }
+        // Closed here, within what is measured.
+        self.file = (!reopened).then_some(file);
+        Ok(())
     }
 
-    fn write(&mut self) -> anyhow::Result<()> {
+    fn write(&mut self, file: &File) -> anyhow::Result<()> {
         let at = self.next % self.blocks * self.block.len() as u64;
         self.next += 1;
         // The server's pages differ from one write to the next, too.
         self.block[..8].copy_from_slice(&self.next.to_le_bytes());
-        let written = self.file.write_all_at(&self.block, at);
+        let written = file.write_all_at(&self.block, at);
         written.with_context(|| format!("writing {}", self.path.display()))
     }
 
-    fn sync(&self) -> anyhow::Result<()> {
-        let synced = if self.data_only { fdatasync(&self.file) } else { fsync(&self.file) };
+    fn sync(&self, file: &File) -> anyhow::Result<()> {
+        let synced = if self.data_only { fdatasync(file) } else { fsync(file) };
         synced.with_context(|| format!("syncing {}", self.path.display()))
     }
 }
@@ -91,14 +107,17 @@ mod tests {
     #[test]
     fn it_measures_what_it_writes_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let options = BenchMount {
-            dir: dir.path().to_owned(),
-            fsync: FsyncEach::Writes(2),
-            data_only: true,
-            load: BenchLoad { threads: 2, block_bytes: 512, seconds: 1, json: true },
-        };
-        let report = run(&options).unwrap();
-        assert!(report.operations > 0 && report.p50_us <= report.p99_us, "{report:?}");
-        assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+        for reopen in [false, true] {
+            let options = BenchMount {
+                dir: dir.path().to_owned(),
+                fsync: FsyncEach::Writes(2),
+                data_only: true,
+                reopen,
+                load: BenchLoad { threads: 2, block_bytes: 512, seconds: 1, json: true },
+            };
+            let report = run(&options).unwrap();
+            assert!(report.operations > 0 && report.p50_us <= report.p99_us, "{report:?}");
+            assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+        }
     }
 }

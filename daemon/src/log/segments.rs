@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use duolog_engine::disk::{DirDisk, Disk, DiskFile};
-use duolog_engine::log::{branches, parse_segment_name, segment_files};
+use duolog_engine::log::{branches, parse_segment_name, segment_files, unfinished_cut};
 use duolog_wal::segment::{SEGMENT_HEADER_LEN, SegmentError};
 use duolog_wal::{Branch, ClusterId, Control, Lsn, SegmentHeader};
 use memmap2::{MmapOptions, MmapRaw};
@@ -89,13 +89,20 @@ pub(crate) struct Segments {
     pub(crate) cluster: Option<ClusterId>,
     /// What the control block in a directory says had been durable.
     pub(crate) promised: Option<Lsn>,
+    /// Where the log is to end by a cut that was begun: nothing behind it is promised any more.
+    pub(crate) cut: Option<Lsn>,
 }
 
 impl Segments {
     /// Finds the segments that are named and those in the directories that are named.
     pub(crate) fn find(paths: &[PathBuf]) -> Result<Self, SegmentsError> {
-        let mut found =
-            Self { files: Vec::new(), branches: Vec::new(), cluster: None, promised: None };
+        let mut found = Self {
+            files: Vec::new(),
+            branches: Vec::new(),
+            cluster: None,
+            promised: None,
+            cut: None,
+        };
         for path in paths {
             if path.metadata().map_err(at(path))?.is_dir() {
                 found.directory(path)?;
@@ -123,6 +130,8 @@ impl Segments {
         // Before the segments: a node goes on meanwhile, and only what it said before counts.
         let control = promised(&disk).map_err(at(path))?;
         self.promised = self.promised.max(control);
+        let cut = unfinished_cut(&*disk).map_err(at(path))?;
+        self.cut = self.cut.or(cut.map(|cut| cut.fork.lsn));
         for (first, name) in segment_files(&*disk).map_err(at(path))? {
             let file = path.join(&name);
             match header(&disk, &name) {

@@ -42,7 +42,7 @@ struct Tail {
     offset_bytes: u64,
     lsn: String,
     /// `clean`: nothing follows. `torn`: a record that was not written whole. `unsynced`: whole
-    /// records follow behind one that is not.
+    /// records follow behind one that is not. `cut`: a cut was begun, which the next start ends.
     kind: &'static str,
 }
 
@@ -124,6 +124,8 @@ fn verify(segments: &Segments) -> anyhow::Result<Report> {
         breaks.push((stop, more.then(|| chain.cursor().lsn)));
     }
 
+    // The next start ends the log there; what was promised behind belongs to the branch.
+    durable = segments.cut.map_or(durable, |cut| durable.min(cut));
     let mut tail = None;
     for (stop, again) in breaks {
         let Break { path, offset_bytes, at, what } = stop;
@@ -134,6 +136,7 @@ fn verify(segments: &Segments) -> anyhow::Result<Report> {
             damage.push(Damage { file, offset_bytes, lsn, what, good_again_from });
         } else if tail.is_none() {
             let kind = match (what, again) {
+                _ if segments.cut.is_some() => "cut",
                 (_, Some(_)) => "unsynced",
                 (What::End | What::Missing { .. }, None) => "clean",
                 _ => "torn",
@@ -174,6 +177,7 @@ impl std::fmt::Display for Report {
         if let Some(Tail { file, offset_bytes, lsn, kind }) = &self.tail {
             let what = match *kind {
                 "clean" => "the log ends here",
+                "cut" => "a cut was begun; the next start of the node ends it",
                 "torn" => "the log ends here; a record that was not written whole follows",
                 _ => "the log ends here; what follows was never promised to anyone",
             };

@@ -131,7 +131,16 @@ fn read_note<D: Disk>(disk: &D, name: &str) -> io::Result<Result<Branch, BranchE
     Ok(Branch::decode(&bytes))
 }
 
-/// The cut that was decided and not finished when the log was closed.
+/// The cut of the log in a directory that was decided and not finished: the next start ends it.
+///
+/// # Errors
+/// `InvalidData` when its note is damaged; what else the disk says.
+pub fn unfinished_cut<D: Disk>(disk: &D) -> io::Result<Option<Branch>> {
+    let note = unfinished(disk)?.transpose();
+    note.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{CUTTING}: {error}")))
+}
+
+/// The same for a start, which tells a damaged note apart.
 pub(super) fn unfinished<D: Disk>(disk: &D) -> io::Result<Option<Result<Branch, BranchError>>> {
     match read_note(disk, CUTTING) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -111,6 +111,29 @@ pub enum OpenError {
     },
 }
 
+/// Whose commit positions say of this disk what it once held.
+///
+/// A record names what was durable on every member of its view. Of a node that was none, because
+/// it was still catching up, that says nothing: its tail may have a hole below such a position and
+/// have lost nothing that it ever promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claims {
+    /// Every record's: of a log by itself, and of one that only this node wrote.
+    All,
+    /// Those of records of these views, which this node is a member of: the chosen one, and an own
+    /// proposal. What it promised in earlier ones the hint covers.
+    Of([Option<ViewNum>; 2]),
+}
+
+impl Claims {
+    fn count(self, view: ViewNum) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(views) => views.contains(&Some(view)),
+        }
+    }
+}
+
 /// What opening a log found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
@@ -156,6 +179,24 @@ impl<D: Disk> Log<D> {
         durable_hint: Lsn,
         checkpoint: Cursor,
     ) -> Result<(Self, Recovered), OpenError> {
+        Self::open_with(disk, options, cluster, durable_hint, checkpoint, Claims::All)
+    }
+
+    /// The same on a node for which not every record speaks: see [`Claims`].
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Panics
+    /// When the options are out of range.
+    pub fn open_with(
+        disk: D,
+        options: LogOptions,
+        cluster: ClusterId,
+        durable_hint: Lsn,
+        checkpoint: Cursor,
+        claims: Claims,
+    ) -> Result<(Self, Recovered), OpenError> {
         options.check();
         let cutting = cut::unfinished(&disk).map_err(doing("reading the note of a cut"))?;
         let cutting = cutting.transpose().map_err(OpenError::Cut)?;
@@ -170,7 +211,7 @@ impl<D: Disk> Log<D> {
             }
             promised = promised.min(cut.fork.lsn);
         }
-        let mut walk = Walk::begin(&found, promised, checkpoint)?;
+        let mut walk = Walk::begin(&found, promised, checkpoint, claims)?;
         let stop = cutting.as_ref().map(|cut| cut.fork);
         let broken = walk.follow(stop)?;
         if let Some(source) = broken {
@@ -275,6 +316,7 @@ struct Walk<'f, F> {
     /// What is known to have been durable; it need not be written again.
     promised: Lsn,
     checkpoint: Cursor,
+    claims: Claims,
     visited: Vec<usize>,
     /// Where the first segment that was visited begins.
     first: Lsn,
@@ -290,7 +332,12 @@ struct Walk<'f, F> {
 
 impl<'f, F: DiskFile> Walk<'f, F> {
     /// At the beginning of the segment that holds the checkpoint.
-    fn begin(found: &'f [Found<F>], promised: Lsn, checkpoint: Cursor) -> Result<Self, OpenError> {
+    fn begin(
+        found: &'f [Found<F>],
+        promised: Lsn,
+        checkpoint: Cursor,
+        claims: Claims,
+    ) -> Result<Self, OpenError> {
         let held = found.partition_point(|found| found.first <= checkpoint.lsn);
         let Some(start) = found[..held].iter().rposition(|found| found.header.is_ok()) else {
             return Err(match &found[0] {
@@ -313,6 +360,7 @@ impl<'f, F: DiskFile> Walk<'f, F> {
             found,
             promised,
             checkpoint,
+            claims,
             visited: Vec::new(),
             first: header.first.lsn,
             at: header.first,
@@ -407,13 +455,13 @@ impl<'f, F: DiskFile> Walk<'f, F> {
     fn judge(&self, source: RecordError) -> Result<(), OpenError> {
         let at = self.at.lsn;
         let own = &self.found[self.own()];
-        let here = claim(&self.bytes[self.offset()..], at);
+        let here = claim(&self.bytes[self.offset()..], at, self.claims);
         let mut promised = self.promised.max(here.unwrap_or(Lsn::ZERO));
         let mut bytes = Vec::new();
         for later in &self.found[self.own() + 1..] {
             later.file.read_whole(&mut bytes).map_err(at_file(&later.name))?;
             let records = bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default();
-            promised = promised.max(claim(records, later.first).unwrap_or(Lsn::ZERO));
+            promised = promised.max(claim(records, later.first, self.claims).unwrap_or_default());
         }
         if promised <= at {
             return Ok(());
@@ -440,9 +488,10 @@ impl<'f, F: DiskFile> Walk<'f, F> {
     }
 }
 
-/// The highest commit position that a record in `bytes` names; `bytes[0]` is at `at`.
-fn claim(bytes: &[u8], at: Lsn) -> Option<Lsn> {
+/// The highest commit position that a record in `bytes` names and that counts; `bytes[0]` is at
+/// `at`.
+fn claim(bytes: &[u8], at: Lsn, claims: Claims) -> Option<Lsn> {
     // Zeros that no record can begin in are most of a segment, and need not be looked through.
     let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1 + BODY_MAX);
-    record::committed_claim(&bytes[..used.min(bytes.len())], at)
+    record::committed_claim(&bytes[..used.min(bytes.len())], at, |view| claims.count(view))
 }

@@ -202,8 +202,14 @@ impl Node {
         }
         let resync = resync::before_start(&disk, &config, &control)?;
         let known = control.get();
-        let (log, recovered) =
-            Log::open(disk, config.log, config.cluster, known.durable, known.checkpoint)?;
+        let (log, recovered) = Log::open_with(
+            disk,
+            config.log,
+            config.cluster,
+            known.durable,
+            known.checkpoint,
+            register::claims(&known),
+        )?;
         let store = Store::open(&config.directories, config.cluster, config.node)?;
         for path in store.strangers() {
             tracing::warn!(

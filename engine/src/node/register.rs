@@ -1,9 +1,10 @@
 //! The register: what a node must never forget of views. It stands in the control block; what it
 //! says is decided elsewhere.
 
-use duolog_wal::{View, ViewNum};
+use duolog_wal::{Control, View, ViewNum};
 
 use super::{Node, NodeError};
+use crate::log::Claims;
 
 /// What a node must never forget of views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,13 @@ pub struct Register {
     pub conf: View,
     /// An own proposal that is not known to be chosen.
     pub pend: Option<View>,
+}
+
+/// The records that say what this node's disk once held, at its start.
+pub(super) fn claims(control: &Control) -> Claims {
+    let member = |view: &View| view.pair || view.primary == control.node;
+    let of = |view: Option<View>| view.filter(member).map(|view| view.num);
+    Claims::Of([of(Some(control.conf)), of(control.pend)])
 }
 
 impl Node {
@@ -28,7 +36,10 @@ impl Node {
     /// # Errors
     /// Either the old or the new one stands on disk, and the node takes no other until a restart.
     pub fn persist(&self, register: Register) -> Result<(), NodeError> {
+        // What earlier views promised is on disk here; their records no longer speak for it.
+        let durable = self.log.durable();
         self.control.update(|control| {
+            control.durable = control.durable.max(durable);
             control.hi = register.hi;
             control.conf = register.conf;
             control.pend = register.pend;

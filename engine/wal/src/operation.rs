@@ -28,50 +28,13 @@
 use crate::bytes::{Put, Reader};
 use crate::record::{BODY_MAX, KIND_MARK};
 use crate::view::View;
-use crate::{FileId, HistoryEntry, Record, Time};
+use crate::{Attributes, FileId, HistoryEntry, Pieces, Record, Time};
 
 /// Most bytes of data in one write; also the largest request of the capture.
 pub const WRITE_MAX: usize = 1 << 20;
 /// Longest name of a directory entry or an extended attribute, in bytes.
 pub const NAME_MAX: usize = 255;
 const _: () = assert!(16 + WRITE_MAX <= BODY_MAX, "a write fits a record");
-
-/// A moment as files carry it: seconds since 1970-01-01 UTC, which may be negative, and
-/// nanoseconds below 1,000,000,000.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FileTime {
-    /// Whole seconds, rounded down.
-    pub seconds: i64,
-    /// Nanoseconds within the second.
-    pub nanos: u32,
-}
-
-impl From<Time> for FileTime {
-    fn from(time: Time) -> Self {
-        let seconds = i64::try_from(time.0 / 1_000_000_000).expect("2^64 ns are below 2^63 s");
-        let nanos = u32::try_from(time.0 % 1_000_000_000).expect("a remainder below 10^9");
-        Self { seconds, nanos }
-    }
-}
-
-/// Attributes to set; `None` leaves one as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
-    /// Permission bits, suid, sgid and sticky included; no file type.
-    pub mode: Option<u32>,
-    /// Owner.
-    pub uid: Option<u32>,
-    /// Group.
-    pub gid: Option<u32>,
-    /// Time of the last access.
-    pub atime: Option<FileTime>,
-    /// Time of the last modification.
-    pub mtime: Option<FileTime>,
-}
-
-/// The changed pieces of a write: in order, not overlapping, relative to the patch's offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pieces<'a>(&'a [u8]);
 
 /// One operation, borrowing names and data.
 #[expect(missing_docs, reason = "the table at the top says what each field is")]
@@ -410,95 +373,10 @@ fn name<'a>(fields: &mut Reader<'a>) -> Option<&'a [u8]> {
     text(fields).filter(|name| !name.contains(&b'/') && *name != b"." && *name != b"..")
 }
 
-const MODE: u32 = 1;
-const UID: u32 = 2;
-const GID: u32 = 4;
-const ATIME: u32 = 8;
-const MTIME: u32 = 16;
-
-impl Attributes {
-    fn put(&self, out: &mut Vec<u8>) {
-        let bit = |is: bool, bit| if is { bit } else { 0 };
-        out.put_u32(
-            bit(self.mode.is_some(), MODE)
-                | bit(self.uid.is_some(), UID)
-                | bit(self.gid.is_some(), GID)
-                | bit(self.atime.is_some(), ATIME)
-                | bit(self.mtime.is_some(), MTIME),
-        );
-        for value in [self.mode, self.uid, self.gid] {
-            out.put_u32(value.unwrap_or(0));
-        }
-        for time in [self.atime, self.mtime] {
-            let time = time.unwrap_or_default();
-            out.put_i64(time.seconds);
-            out.put_u32(time.nanos);
-        }
-    }
-
-    fn read(f: &mut Reader<'_>) -> Option<Self> {
-        let valid = f.u32()?;
-        let (mode, uid, gid) = (f.u32()?, f.u32()?, f.u32()?);
-        let atime = FileTime { seconds: f.i64()?, nanos: f.u32()? };
-        let mtime = FileTime { seconds: f.i64()?, nanos: f.u32()? };
-        let is = |bit| valid & bit != 0;
-        // What is not set is zero: nothing is ever ignored.
-        let unset = (is(MODE) || mode == 0)
-            && (is(UID) || uid == 0)
-            && (is(GID) || gid == 0)
-            && (is(ATIME) || atime == FileTime::default())
-            && (is(MTIME) || mtime == FileTime::default());
-        let in_range = valid < 32 && atime.nanos < 1_000_000_000 && mtime.nanos < 1_000_000_000;
-        (unset && in_range).then_some(Self {
-            mode: is(MODE).then_some(mode),
-            uid: is(UID).then_some(uid),
-            gid: is(GID).then_some(gid),
-            atime: is(ATIME).then_some(atime),
-            mtime: is(MTIME).then_some(mtime),
-        })
-    }
-}
-
-impl<'a> Pieces<'a> {
-    /// Pieces that stand encoded in `bytes`; `None` when they are malformed.
-    pub fn checked(bytes: &'a [u8]) -> Option<Self> {
-        let mut fields = Reader::new(bytes);
-        while !fields.is_empty() {
-            fields.u32()?;
-            let len = fields.u32()?;
-            fields.take(len as usize)?;
-        }
-        Some(Self(bytes))
-    }
-
-    /// Appends the piece that follows `skip` bytes after the one before.
-    ///
-    /// # Panics
-    /// When a piece is longer than 4 GiB.
-    pub fn push(out: &mut Vec<u8>, skip: u32, bytes: &[u8]) {
-        out.put_u32(skip);
-        out.put_u32(u32::try_from(bytes.len()).expect("a piece is below 4 GiB"));
-        out.put(bytes);
-    }
-
-    /// Each piece with its distance from the patch's offset.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &'a [u8])> + use<'a> {
-        let mut fields = Reader::new(self.0);
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            at += u64::from(fields.u32()?);
-            let len = fields.u32()?;
-            let bytes = fields.take(len as usize)?;
-            let here = at;
-            at += u64::from(len);
-            Some((here, bytes))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FileTime;
     use crate::{Cursor, Lsn, NodeId, ViewNum, record};
 
     fn every_kind() -> Vec<Operation<'static>> {
@@ -621,15 +499,5 @@ mod tests {
         let record = record::decode(&bytes, Cursor::default()).unwrap();
         let newer = Record { kind: 99, ..record };
         assert_eq!(Operation::decode(&newer), Err(OperationError::UnknownKind { kind: 99 }));
-    }
-
-    #[test]
-    fn pieces_tell_their_places() {
-        let mut out = Vec::new();
-        Pieces::push(&mut out, 2, b"x");
-        Pieces::push(&mut out, 1, b"yz");
-        let pieces = Pieces::checked(&out).unwrap();
-        assert_eq!(pieces.iter().collect::<Vec<_>>(), [(2, &b"x"[..]), (4, &b"yz"[..])]);
-        assert_eq!(Pieces::checked(&out[..out.len() - 1]), None);
     }
 }

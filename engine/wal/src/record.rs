@@ -194,11 +194,15 @@ fn whole(bytes: &[u8], at: Lsn) -> Result<(Header, &[u8]), RecordError> {
 ///
 /// A record counts when its header names its own place and its CRC fits the CRC that the record
 /// directly before it carries: two in a row, which chance does not produce.
-pub fn committed_claim(bytes: &[u8], at: Lsn) -> Option<Lsn> {
+///
+/// Only records of views that `count` names do.
+pub fn committed_claim(bytes: &[u8], at: Lsn, counts: impl Fn(ViewNum) -> bool) -> Option<Lsn> {
     let mut best = None;
     let mut from = 0;
     while let Some((next, _, record)) = proven(bytes, at, from) {
-        best = best.max(Some(record.committed));
+        if counts(record.view) {
+            best = best.max(Some(record.committed));
+        }
         from = next;
     }
     best
@@ -347,10 +351,10 @@ mod tests {
         let (mut bytes, cursors) = three();
         bytes[HEADER_LEN] ^= 1;
         // The first is broken; the second cannot prove itself, the third is proved by the second.
-        assert_eq!(committed_claim(&bytes[1..], Lsn(1)), Some(cursors[2].lsn));
+        assert_eq!(committed_claim(&bytes[1..], Lsn(1), |_| true), Some(cursors[2].lsn));
         let second = usize::try_from(cursors[2].lsn.0).unwrap();
         bytes[second + 1] ^= 1;
-        assert_eq!(committed_claim(&bytes[1..], Lsn(1)), None);
+        assert_eq!(committed_claim(&bytes[1..], Lsn(1), |_| true), None);
     }
 
     #[test]
@@ -375,6 +379,6 @@ mod tests {
         bytes[8..16].copy_from_slice(&at.lsn.0.to_le_bytes());
         bytes[4] = 20;
         assert!(matches!(decode(&bytes, at), Err(RecordError::TooLong { .. })));
-        assert_eq!(committed_claim(&bytes, at.lsn), None);
+        assert_eq!(committed_claim(&bytes, at.lsn, |_| true), None);
     }
 }

@@ -69,8 +69,8 @@ pub fn at_client<T: Send>(client: &File, what: impl FnOnce() -> T + Send) -> T {
 }
 
 impl Clients {
-    /// Starts `count` of them, the first with the number `first`.
-    pub fn start(client: &File, journal: &Path, first: u32, count: u32) -> Self {
+    /// Starts `count` of them; each rests for `pause` after each of its transactions.
+    pub fn start(client: &File, journal: &Path, count: u32, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let served = Arc::new(Mutex::new(Vec::new()));
         let start = |writer| {
@@ -78,10 +78,10 @@ impl Clients {
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
             spawn(move || {
                 Lan::enter_as_client(&client);
-                run(&journal, writer, &stop, &served);
+                run(&journal, writer, pause, &stop, &served);
             })
         };
-        let threads = (first..first + count).map(start).collect();
+        let threads = (1..=count).map(start).collect();
         Self { threads, stop, served }
     }
 
@@ -131,7 +131,13 @@ impl Clients {
     }
 }
 
-fn run(journal: &Journal, writer: u32, stop: &AtomicBool, served: &Mutex<Vec<Served>>) {
+fn run(
+    journal: &Journal,
+    writer: u32,
+    pause: Duration,
+    stop: &AtomicBool,
+    served: &Mutex<Vec<Served>>,
+) {
     let mut number = journal.next_number(writer);
     let mut node = 1;
     while !stop.load(Ordering::Relaxed) {
@@ -154,6 +160,7 @@ fn run(journal: &Journal, writer: u32, stop: &AtomicBool, served: &Mutex<Vec<Ser
                 Ok(false) => {}
                 Err(_) => break,
             }
+            std::thread::park_timeout(pause);
         }
     }
 }

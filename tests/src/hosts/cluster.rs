@@ -8,21 +8,25 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::clients::{Clients, at_client, connect};
 use super::host::Host;
 use super::lan::{Lan, Segment, Who, address};
-use super::machine::{LIMIT, Machine};
-use crate::journal::{Journal, Survived};
+use super::machine::{LIMIT, Machine, On};
+use crate::journal::{Journal, Moment, Survived, now_us};
 use crate::node::{Status, binary, duolog};
 use crate::postgresql::{PROGRAMS, SETTINGS, initdb, promise, rows, user, with_cause};
+use crate::power_cut::Disk;
 use crate::process::{Process, run};
 use crate::rows::Row;
 use crate::scratch::Scratch;
 use crate::wait;
 
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
+/// How long clients rest after a transaction: enough is written all the same.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What a pair is made with.
 #[derive(Clone, Debug)]
@@ -46,7 +50,7 @@ impl Default for Settings {
             witness: true,
             service: true,
             pair: "profile = \"fast\"\nauto_rejoin = true\n".into(),
-            log: "segment_bytes = 16777216\ncheckpoint_bytes = 33554432\n".into(),
+            log: "segment_bytes = 4194304\ncheckpoint_bytes = 16777216\n".into(),
         }
     }
 }
@@ -57,6 +61,7 @@ pub struct Witness {
     home: PathBuf,
     process: Option<Process>,
     host: Host,
+    disk: Disk,
 }
 
 /// See the module.
@@ -71,7 +76,11 @@ pub struct Cluster {
     client: File,
     journal: Journal,
     scratch: Scratch,
+    _only: MutexGuard<'static, ()>,
 }
+
+/// Timers of the pair run while others compute: one pair at a time in a process.
+static ONLY: Mutex<()> = Mutex::new(());
 
 impl Cluster {
     /// A pair that runs, with the table of the writers in its database.
@@ -90,6 +99,7 @@ impl Cluster {
 
     /// A pair that is configured; nothing runs.
     pub fn new(name: &str, seed: u64, settings: &Settings) -> Self {
+        let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
         let scratch = Scratch::new(name);
         let path = |name: &str| scratch.path().join(name);
         let outside = path("outside");
@@ -99,8 +109,8 @@ impl Cluster {
         let journal = Journal::create(&outside.join("journal"), seed);
         make_template(&path("template"));
         let nodes = [1, 2].map(|number| Machine::new(scratch.path(), number, seed));
-        let witness = settings.witness.then(|| Witness::new(&path("witness")));
-        let cluster = Self { nodes, witness, lan, client, journal, scratch };
+        let witness = settings.witness.then(|| Witness::new(&path("witness"), seed));
+        let cluster = Self { nodes, witness, lan, client, journal, scratch, _only: only };
         cluster.configure(settings);
         for node in &cluster.nodes {
             user().make_dir(&node.directory());
@@ -121,11 +131,13 @@ impl Cluster {
             let print = said.split_whitespace().find(|word| word.starts_with("sha256:"));
             print.expect("keygen prints the fingerprint").to_owned()
         });
+        if let Some(witness) = &self.witness {
+            witness.configure(&cluster);
+        }
         for (node, peer) in self.nodes.iter().zip([1, 0]) {
             let (own, other) = (Who::node(node.number()), Who::node(peer + 1));
             let home = node.home();
-            fs::copy(&pair_key, home.join("pair.key")).unwrap();
-            fs::set_permissions(home.join("pair.key"), fs::Permissions::from_mode(0o600)).unwrap();
+            copy_key(&pair_key, &home.join("pair.key"));
             let (number, state) = (node.number(), node.state_dir());
             let mut text = format!(
                 "[cluster]\nid = \"{cluster}\"\n\n\
@@ -149,7 +161,7 @@ impl Cluster {
                     .unwrap();
             }
             if let Some(witness) = &self.witness {
-                text.push_str(&witness.admit(node, &cluster));
+                text.push_str(&witness.known_to(node));
             }
             if !settings.pair.is_empty() {
                 write!(text, "[pair]\n{}\n", settings.pair).unwrap();
@@ -214,7 +226,13 @@ impl Cluster {
 
     /// Starts clients that go on until they are stopped, whatever happens.
     pub fn start_clients(&self, count: u32) -> Clients {
-        Clients::start(&self.client, self.journal.path(), 1, count)
+        Clients::start(&self.client, self.journal.path(), count, PAUSE)
+    }
+
+    /// Forgets all that was written and promised: an empty table, a new journal.
+    pub fn begin_anew(&mut self, seed: u64) {
+        self.execute(&["TRUNCATE promise"]);
+        self.journal = Journal::create(&self.outside().join("journal"), seed);
     }
 
     /// Node 1 or 2.
@@ -258,18 +276,49 @@ impl Cluster {
     /// # Panics
     /// When that is not so in time, with what both say.
     pub fn wait_pair(&self) -> usize {
-        let found = wait::within(LIMIT, || {
-            let [first, second] = self.status();
-            let (first, second) = (first?, second?);
-            let uptodate = [&first, &second].iter().all(|it| it.data_sync == "uptodate");
-            let serving = match (&*first.state, &*second.state) {
-                ("PRIM", "SECOND") if uptodate => 1,
-                ("SECOND", "PRIM") if uptodate => 2,
-                _ => return None,
-            };
-            at_client(&self.client, || connect(serving, "postgres").ok().map(|_| serving))
-        });
+        let found = wait::within(LIMIT, || self.whole());
         found.unwrap_or_else(|| panic!("no pair in time:\n{}", self.states()))
+    }
+
+    /// Whether one node is PRIM, the other SECOND, and the server takes commands: which one
+    /// serves then, 1 or 2.
+    pub fn whole(&self) -> Option<usize> {
+        let [first, second] = self.status();
+        let (first, second) = (first?, second?);
+        let uptodate = [&first, &second].iter().all(|it| it.data_sync == "uptodate");
+        let serving = match (&*first.state, &*second.state) {
+            ("PRIM", "SECOND") if uptodate => 1,
+            ("SECOND", "PRIM") if uptodate => 2,
+            _ => return None,
+        };
+        at_client(&self.client, || connect(serving, "postgres").ok().map(|_| serving))
+    }
+
+    /// Waits for the same as [`Self::wait_pair`], and does meanwhile what operators do: a node
+    /// whose processes have ended, or that stopped because it cannot go on, is started again.
+    ///
+    /// # Panics
+    /// When that is not so in time, with what both say.
+    pub fn make_whole(&mut self) -> usize {
+        let found = self.try_make_whole();
+        found.unwrap_or_else(|| panic!("no pair in time:\n{}", self.states()))
+    }
+
+    /// The same; `None` when the time is over.
+    pub fn try_make_whole(&mut self) -> Option<usize> {
+        self.mend();
+        wait::within(LIMIT, || {
+            for node in &mut self.nodes {
+                if node.status().is_some_and(|status| status.state == "STOP") {
+                    node.stop();
+                }
+                if !node.runs() {
+                    node.wait_ended();
+                    node.start();
+                }
+            }
+            self.whole()
+        })
     }
 
     /// Waits until one node serves, whatever the other one does, and the server takes commands.
@@ -300,11 +349,14 @@ impl Cluster {
 
     /// The rows that the serving node shows. Tried again while it changes.
     pub fn rows(&self) -> Vec<Row> {
-        let shown = wait::within(LIMIT, || {
-            let serving = self.serving()?;
-            at_client(&self.client, || rows(&mut connect(serving, "postgres").ok()?).ok())
-        });
+        let shown = wait::within(LIMIT, || self.try_rows());
         shown.unwrap_or_else(|| panic!("nobody shows the rows:\n{}", self.states()))
+    }
+
+    /// The same, where somebody serves now.
+    pub fn try_rows(&self) -> Option<Vec<Row>> {
+        let serving = self.serving()?;
+        at_client(&self.client, || rows(&mut connect(serving, "postgres").ok()?).ok())
     }
 
     /// Compares what the serving node shows with what was promised; what it shows is promised
@@ -320,6 +372,46 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// The same while clients go on: what was acknowledged before is there, nothing is there that
+    /// began after.
+    ///
+    /// # Panics
+    /// With everything that is lost, torn or should not be there.
+    pub fn check_now(&self) -> Survived {
+        let not_before_us = now_us();
+        let rows = self.rows();
+        let moment = Moment { not_before_us, not_after_us: now_us() };
+        let survived = self.journal.promises().check_at(&rows, moment);
+        self.journal.seen(&rows);
+        survived
+    }
+
+    /// Takes every fault away: all ways are open, all disks have room and are quick, everything is
+    /// on and goes on. Waits for nothing.
+    pub fn mend(&mut self) {
+        self.lan.heal();
+        if let Some(witness) = self.witness.as_mut().filter(|witness| !witness.is_on()) {
+            witness.boot(&self.lan);
+        }
+        for node in &mut self.nodes {
+            for on in [On::Log, On::Data] {
+                node.disk(on).set_full(false);
+                node.disk(on).slow_down(Duration::ZERO);
+            }
+            if !node.host().is_on() {
+                node.boot(&self.lan);
+                continue;
+            }
+            node.go_on();
+            if !node.runs() {
+                node.wait_ended();
+                node.start();
+            }
+        }
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Both at once, so that neither takes over from the other.
@@ -330,19 +422,34 @@ impl Drop for Cluster {
 }
 
 impl Witness {
-    fn new(home: &Path) -> Self {
+    fn new(home: &Path, seed: u64) -> Self {
         fs::create_dir(home).unwrap();
-        fs::create_dir(home.join("state")).unwrap();
-        Self { home: home.to_owned(), process: None, host: Host::new(Who::Witness, home) }
+        let disk = Disk::new(&home.join("state.disk"), &home.join("state"), seed);
+        let host = Host::new(Who::Witness, home);
+        Self { home: home.to_owned(), process: None, host, disk }
     }
 
-    /// Lets a node in, and returns what its configuration says of the witness.
-    fn admit(&self, node: &Machine, cluster: &str) -> String {
-        let name = format!("witness{}.key", node.number());
-        let key = node.home().join(&name);
-        run(duolog(&["keygen", "--pair-key", key.to_str().unwrap()]), COMMAND_LIMIT);
-        fs::copy(&key, self.home.join(&name)).unwrap();
-        let _ = cluster;
+    fn config(&self) -> PathBuf {
+        self.home.join("witness.toml")
+    }
+
+    /// Lets both nodes in.
+    fn configure(&self, cluster: &str) {
+        let state = self.disk.path().display();
+        let mut text = format!("state_dir = \"{state}\"\n\n[[pair]]\ncluster = \"{cluster}\"\n");
+        for number in 1..=2 {
+            let name = key_name(number);
+            let key = self.home.join(&name);
+            run(duolog(&["keygen", "--pair-key", key.to_str().unwrap()]), COMMAND_LIMIT);
+            writeln!(text, "node{number}_key = \"{name}\"").unwrap();
+        }
+        fs::write(self.config(), text).unwrap();
+    }
+
+    /// What the configuration of a node says of it.
+    fn known_to(&self, node: &Machine) -> String {
+        let name = key_name(node.number());
+        copy_key(&self.home.join(&name), &node.home().join(&name));
         let address = address(Who::Witness, Segment::W);
         format!("[witness]\naddress = \"{address}:7432\"\nkey = \"{name}\"\n\n")
     }
@@ -351,16 +458,34 @@ impl Witness {
     pub fn boot(&mut self, lan: &Lan) {
         self.host.boot(lan);
         let mut command = self.host.command(binary());
-        command.arg("witness");
+        command.args(["witness", "--config"]).arg(self.config());
         self.process = Some(Process::start("the witness", command, &self.home.join("said")));
     }
 
-    /// Kills it and its host; what it keeps stays.
-    pub fn kill(&mut self) {
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.host.is_on()
+    }
+
+    /// Cuts its power; what it had synced stays.
+    pub fn cut_power(&mut self) {
+        self.disk.freeze();
         self.host.kill();
+        self.disk.cut_power();
         self.host.wait_off();
         self.process = None;
+        self.disk.power_on();
     }
+}
+
+fn key_name(number: usize) -> String {
+    format!("witness{number}.key")
+}
+
+/// A key is readable for its owner alone.
+fn copy_key(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap();
+    fs::set_permissions(to, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// A cluster of `PostgreSQL` files with which every test begins.

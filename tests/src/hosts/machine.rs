@@ -145,7 +145,7 @@ impl Machine {
 
     fn find(&self, guarded: bool) -> Option<Pid> {
         let found = self.host.find(|words| {
-            words.first().is_some_and(|word| word.ends_with("/duolog"))
+            words.first().is_some_and(|word| word == "duolog" || Path::new(word) == binary())
                 && words.get(1).is_some_and(|word| word == "run")
                 && words.iter().any(|word| word == "--guarded") == guarded
         });
@@ -159,6 +159,16 @@ impl Machine {
     pub fn signal(&self, pid: Option<Pid>, signal: Signal) {
         let pid = pid.unwrap_or_else(|| panic!("node{} does not run", self.number));
         kill_process(pid, signal).unwrap();
+    }
+
+    /// Lets whatever was stalled go on.
+    pub fn go_on(&self) {
+        // nsenter stalls itself with the process that it waits for.
+        let parent = self.daemon.as_ref().map(Process::pid);
+        for pid in [parent, self.guardian(), self.daemon()].into_iter().flatten() {
+            // It may have ended just now.
+            kill_process(pid, Signal::CONT).ok();
+        }
     }
 
     /// How it stands, if it answers.
@@ -203,11 +213,16 @@ impl Machine {
         self.wait_ended();
     }
 
-    /// Cuts the power of the host: what was not synced is forgotten, torn or reordered.
-    pub fn cut_power(&mut self) {
+    /// The first moment of a power cut: its disks do nothing any more.
+    pub fn freeze(&self) {
         for disk in &self.disks {
             disk.freeze();
         }
+    }
+
+    /// Cuts the power of the host: what was not synced is forgotten, torn or reordered.
+    pub fn cut_power(&mut self) {
+        self.freeze();
         self.host.kill();
         // What waits for a disk ends with it.
         for disk in &mut self.disks {

@@ -18,6 +18,7 @@ pub mod cluster;
 mod host;
 mod lan;
 pub mod machine;
+pub mod receipts;
 
 pub use host::Host;
 pub use lan::{Lan, Segment, Who, address};
