@@ -202,6 +202,9 @@ impl Explored {
                     for act in &way[way.len().saturating_sub(40)..] {
                         println!("  {act:?}");
                     }
+                    for node in &world.nodes {
+                        println!("{:?} {:?} {:?}", node.log, node.register, node.machine);
+                    }
                     panic!("{bad:?} fails, seed {}", seed.wrapping_add(walk));
                 }
             }
