@@ -7,6 +7,7 @@ use duolog_tests::hosts::machine::On;
 use crate::scene::Scene;
 
 #[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_full_disk_costs_no_acknowledged_commit() {
     let mut scene = Scene::new("full");
     for (on, name) in [(On::Log, "log"), (On::Data, "directory")] {
