@@ -76,6 +76,9 @@ impl Shell {
     pub(crate) fn new(config: Config, role: Role, tether: Option<Tether>) -> anyhow::Result<Self> {
         // Only a guardian can hold services together.
         let list = if tether.is_some() { config.services.as_slice() } else { &[] };
+        if list.is_empty() && !config.services.is_empty() {
+            tracing::warn!("a node with a fixed role runs no services: [[service]] is not used");
+        }
         let service_ended = Arc::new(Mutex::new(None));
         let ended = service_ended.clone();
         let services = Services::new(

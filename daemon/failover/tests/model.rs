@@ -9,6 +9,7 @@
 
 mod world;
 
+use duolog_failover::Settings;
 use world::explore::Explored;
 use world::{Bad, Limits, World, settings};
 
@@ -57,7 +58,7 @@ fn a_pair_that_is_joined() {
 #[test]
 fn walks_further() {
     let limits = Limits { views: 8, writes: 3, reboots: 3, swaps: 2, ..NONE };
-    model(pair(), limits).walk(number("DUOLOG_SEED", 1), number("DUOLOG_WALKS", 1_500), 120);
+    walk(&model(pair(), limits));
 }
 
 #[test]
@@ -65,7 +66,7 @@ fn walks_further_with_everything_late() {
     let limits = Limits { views: 8, writes: 3, reboots: 3, swaps: 2, stops: 2, ..NONE };
     let mut start = pair();
     start.late = true;
-    model(start, limits).walk(number("DUOLOG_SEED", 1), number("DUOLOG_WALKS", 1_500), 120);
+    walk(&model(start, limits));
 }
 
 #[test]
@@ -73,7 +74,60 @@ fn walks_further_while_the_witness_is_replaced() {
     let limits = Limits { views: 8, writes: 3, reboots: 2, swaps: 1, replaced: true, ..NONE };
     let mut start = pair();
     start.late = true;
-    model(start, limits).walk(number("DUOLOG_SEED", 1), number("DUOLOG_WALKS", 1_500), 120);
+    walk(&model(start, limits));
+}
+
+/// What holds after a force holds for each line by itself: before it, and after it.
+#[test]
+fn walks_further_with_a_forced_start() {
+    let limits = Limits { views: 8, writes: 3, reboots: 2, swaps: 1, forces: 1, ..NONE };
+    let mut start = pair();
+    start.late = true;
+    walk(&model(start, limits));
+}
+
+/// Where time passes: deadlines pass when they are due, leases count, and tasks take as long as
+/// it pleases.
+fn timed(witness: bool) -> Explored {
+    let settings = Settings {
+        heartbeat_ms: 2,
+        peer_lost_ms: 5,
+        stall_ms: 20,
+        fence_ms: 8,
+        stop_services_ms: 2,
+        failover_ms: 12,
+        ..settings(witness)
+    };
+    assert_eq!(settings.check(), Ok(()));
+    let limits = Limits { views: 9, writes: 4, reboots: 2, swaps: 1, until: 90, ..NONE };
+    let mut start = World::pair(&settings);
+    start.timed = true;
+    start.ghost.split = !witness;
+    model(start, limits)
+}
+
+#[test]
+fn walks_through_time() {
+    let mut model = timed(true);
+    model.holds.extend([Bad::S4p, Bad::S4x]);
+    walk(&model);
+}
+
+/// Without a witness a partition makes two lines; nothing acknowledged is thrown away, and the
+/// lines are never mixed.
+#[test]
+fn walks_without_a_witness() {
+    let mut model = timed(false);
+    model.holds = vec![Bad::Lm, Bad::Kept, Bad::Table];
+    walk(&model);
+}
+
+/// A walk that comes by nothing shows nothing.
+fn walk(model: &Explored) {
+    let steps = if model.limits.until == 0 { 200 } else { 600 };
+    let walks = number("DUOLOG_WALKS", if model.limits.until == 0 { 1_000 } else { 400 });
+    let alone = model.walk(number("DUOLOG_SEED", 1), walks, steps);
+    assert!(alone.iter().all(|count| *count > 0), "{alone:?}");
 }
 
 fn number(name: &str, default: u64) -> u64 {

@@ -196,7 +196,10 @@ fn an_end_calls_off_a_start_that_is_under_way() {
                 }
                 start.join().unwrap()
             });
-            assert!(result.is_err(), "{result:?}");
+            // A command that is killed may be seen to have failed first.
+            let called_off = matches!(result, Err(StartError::Cancelled));
+            let failed = matches!(result, Err(StartError::Failed { .. }));
+            assert!(called_off || failed && ends, "{result:?}");
             site.nobody_is_left();
             assert!(!site.directory.path().join("never").exists());
             fs::remove_file(site.directory.path().join("begun")).unwrap();

@@ -28,7 +28,7 @@
 //! What is wanted are the bytes that either end changed since the histories parted, and files that
 //! the right end lacks; where that cannot be told, everything, but equal chunks are not sent.
 //!
-//! Until K is applied the right end is *not up to date*. That is durable, see [`state`]: it survives
+//! Until K is applied the right end is *not up to date*. That is durable, see `state`: it survives
 //! a kill at any moment on both sides.
 
 mod fork;

@@ -4,7 +4,7 @@
 //! A test mounts it below a node's log and backing directory. Every change is carried out on the
 //! plain directory at once, so that all readers see it, and is kept to be taken back until a sync
 //! covers it: contents until an `fsync`, `fdatasync` or a write with `O_DSYNC` of that file
-//! ([`unsynced`]), names and attributes until an `fsync` of their directory or file ([`journal`]).
+//! (`unsynced`), names and attributes until an `fsync` of their directory or file (`journal`).
 //! Inode numbers and extended attributes stay what they are over a power cut.
 //!
 //! `syncfs(2)` and `sync(2)` make nothing durable here: the kernel does not tell a file system in

@@ -150,7 +150,8 @@ impl Machine {
         let conf = self.register.conf;
         let named = answer.witness == conf.witness
             && self.register.pend.is_none_or(|pend| pend.witness == conf.witness);
-        if answer.lease && named && answer.incarnation == self.incarnation {
+        let valid = answer.incarnation == self.incarnation && self.leases.void < Some(answer.sent);
+        if answer.lease && named && valid {
             self.leases.witness = self.leases.witness.max(Some(answer.sent));
         }
     }

@@ -33,7 +33,7 @@ impl Machine {
         match message {
             Message::Beat(beat) => self.on_beat(beat),
             Message::Answer { incarnation, sent } => {
-                if incarnation == self.incarnation {
+                if incarnation == self.incarnation && self.leases.void < Some(sent) {
                     self.leases.peer = self.leases.peer.max(Some(sent));
                 }
             }

@@ -120,6 +120,8 @@ struct Leases {
     witness: Option<Now>,
     /// A node that needed none until then begins its time with a proposal.
     prop: Option<Now>,
+    /// When this node said that it serves no more: answers to what it sent until then are void.
+    void: Option<Now>,
 }
 
 /// A split brain that was met.
@@ -410,7 +412,7 @@ impl Machine {
             Event::Done(ticket) => self.on_done(ticket),
             Event::Failed { ticket, cause } => self.on_failed(ticket, cause),
             Event::ServicesFailed { cause } => self.halt(Stopped::Services(cause)),
-            Event::Fenced { incarnation, .. } => self.on_fenced(incarnation),
+            Event::Fenced { incarnation, at } => self.on_fenced(incarnation, at),
             Event::DiskFailed { cause } => self.halt(Stopped::Disk(cause)),
             Event::Operator(action) => self.on_action(action),
         }
@@ -617,6 +619,7 @@ impl Machine {
     }
 
     fn say_gone(&mut self) {
+        self.void_leases(self.now);
         let gone = Gone { incarnation: self.incarnation, at: self.now };
         self.tell_peer(Message::Gone(gone));
         self.tell_witness(Question::Gone(gone));

@@ -4,9 +4,9 @@
 //! peer has the view and has answered a heartbeat, and end when nobody has answered one for
 //! `fence_ms`: by then the peer may have taken over.
 
-use super::{Machine, Mode, Services, Stopped, Timer};
+use super::{Leases, Machine, Mode, Services, Stopped, Timer};
 use crate::effect::{Lease, Task};
-use crate::{Effect, Ticket};
+use crate::{Effect, Now, Ticket};
 
 impl Machine {
     /// Whether services that run may go on running.
@@ -117,11 +117,18 @@ impl Machine {
     }
 
     /// The guardian fenced by itself.
-    pub(super) fn on_fenced(&mut self, incarnation: u64) {
+    pub(super) fn on_fenced(&mut self, incarnation: u64, at: Now) {
         if incarnation == self.incarnation && self.serves() {
+            self.void_leases(at);
             self.begun = None;
             self.services_are_down();
         }
+    }
+
+    /// It was said that nothing is served here since `at`: whoever promised before that not to
+    /// take over is free of it.
+    pub(super) fn void_leases(&mut self, at: Now) {
+        self.leases = Leases { void: self.leases.void.max(Some(at)), ..Leases::default() };
     }
 
     fn services_are_down(&mut self) {

@@ -165,3 +165,22 @@ fn r15_r16_two_lines_from_one_history_are_met_and_one_goes_on() {
     assert_eq!((n1.conf().primary, n2.conf().primary), (N2, N2), "the longer line goes on");
     assert!(n2.machine.leads().is_some() && n1.machine.leads().is_none());
 }
+
+/// Found by walking through time (S4x): a late answer to a heartbeat from before the fence is no
+/// lease, for whoever gave it has heard since that nothing is served here.
+#[test]
+fn r26_an_answer_from_before_the_fence_is_no_lease_after_it() {
+    let mut n1 = prim();
+    let sent = n1.now;
+    n1.wait(1_000);
+    let at = n1.now;
+    n1.event(Event::Fenced { incarnation: 5, at });
+    let again = pair(3, N1);
+    assert_eq!(n1.machine.register().pend, Some(again));
+    n1.event(Event::Log(log(&[(1, N1), (2, N1), (3, N1)])));
+    n1.peer(Message::Accepted { view: again, durable: Lsn(30) });
+    n1.peer(Message::Answer { incarnation: 5, sent });
+    assert!(!n1.machine.serves() && n1.conf() == again);
+    n1.peer(Message::Answer { incarnation: 5, sent: at.plus(1) });
+    assert!(n1.starts());
+}

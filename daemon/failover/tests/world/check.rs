@@ -21,7 +21,7 @@ pub(crate) enum Bad {
     S4p,
     /// Services run on a log that lacks a committed write.
     S4x,
-    /// Two members of one pair's view with logs of which neither begins the other.
+    /// Two members of one pair's view that is led, with logs of which neither begins the other.
     Lm,
     /// A write committed by both is not on both disks.
     Cd,
@@ -132,7 +132,12 @@ impl World {
             }
         }
         let [one, other] = self.nodes.clone();
-        let members = one.register.conf == other.register.conf
+        // One that nobody leads yet, or any more, is followed by another before anything is
+        // acknowledged in it.
+        let view = one.register.conf;
+        let led = self.node(view.primary).machine.leads() == Some(view.num);
+        let members = led
+            && one.register.conf == other.register.conf
             && one.register.conf.pair
             && one.register.pend.is_none()
             && other.register.pend.is_none();

@@ -47,7 +47,7 @@ impl World {
                     let known = match message {
                         // Where time stands still leases do not end by themselves.
                         Message::Answer { .. } => !self.timed,
-                        Message::Beat(_) | Message::Go { .. } => !self.timed && !self.late,
+                        Message::Beat(_) | Message::Go { .. } => !self.late,
                         _ => false,
                     };
                     if !known {

@@ -84,7 +84,7 @@ impl Model for Explored {
         if self.limits.replaced && !world.used.replaced {
             acts.push(Act::Replace);
         }
-        if world.now.0 < self.limits.until {
+        if world.now.0 < self.start.now.0 + self.limits.until {
             acts.push(Act::Wait);
         }
     }
@@ -169,8 +169,12 @@ impl Explored {
 
     /// Walks at random from where exploring begins, `walks` times `steps`, and panics with the
     /// way to the first thing that must not happen.
-    pub(crate) fn walk(&self, seed: u64, walks: u64, steps: usize) {
+    ///
+    /// Returns in how many of them each node committed a write alone.
+    pub(crate) fn walk(&self, seed: u64, walks: u64, steps: usize) -> [u64; 2] {
+        let mut alone = [0; 2];
         for walk in 0..walks {
+            let mut reached = [false; 2];
             let mut random = seed.wrapping_add(walk).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
             let mut world = self.start.clone();
             let mut way = Vec::new();
@@ -191,13 +195,24 @@ impl Explored {
                 }
                 way.push(act);
                 world = next;
+                for (node, reached) in [N1, N2].into_iter().zip(&mut reached) {
+                    *reached |= world.committed_by(node, false);
+                }
                 if let Some(bad) = world.ghost.bad.iter().find(|bad| self.holds.contains(bad)) {
-                    for act in &way {
+                    for act in &way[way.len().saturating_sub(40)..] {
                         println!("  {act:?}");
+                    }
+                    for node in &world.nodes {
+                        println!("{:?} {:?} {:?}", node.log, node.register, node.machine);
                     }
                     panic!("{bad:?} fails, seed {}", seed.wrapping_add(walk));
                 }
             }
+            for (count, reached) in alone.iter_mut().zip(reached) {
+                *count += u64::from(reached);
+            }
         }
+        println!("{walks} walks from seed {seed}: each node committed alone in {alone:?}");
+        alone
     }
 }

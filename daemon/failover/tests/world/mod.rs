@@ -434,8 +434,8 @@ impl World {
             if !self.connected && self.ends().is_some() {
                 self.connect();
             }
-            self.sweep();
         }
+        self.sweep();
         self.check();
     }
 
@@ -664,6 +664,7 @@ impl World {
         let before = self.node(node).machine.why().state();
         let effects = self.node_mut(node).machine.step(now, event);
         if !duolog_failover::table::knows(before, self.node(node).machine.why()) {
+            println!("{before} to {:?}: no row", self.node(node).machine.why());
             self.bad(Bad::Table);
         }
         self.perform(node, effects);

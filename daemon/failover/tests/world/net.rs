@@ -1,5 +1,6 @@
 //! Everything that was ever said, each kept once for all worlds.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use stateright::util::HashableHashMap;
@@ -9,47 +10,37 @@ use duolog_wal::ViewNum;
 
 use super::{Letter, World};
 
-/// Letters that are on their way, by their place in the book; sorted.
+/// Letters that are on their way, each by its hash; sorted. The same in every run, so that a walk
+/// can be walked again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Net(Vec<u32>);
+pub(crate) struct Net(Vec<u64>);
 
-#[derive(Default)]
-struct Book {
-    places: HashableHashMap<Arc<Letter>, u32>,
-    letters: Vec<Arc<Letter>>,
-}
-
-fn book() -> &'static Mutex<Book> {
-    static BOOK: OnceLock<Mutex<Book>> = OnceLock::new();
+fn book() -> &'static Mutex<HashableHashMap<u64, Arc<Letter>>> {
+    static BOOK: OnceLock<Mutex<HashableHashMap<u64, Arc<Letter>>>> = OnceLock::new();
     BOOK.get_or_init(Mutex::default)
 }
 
 impl Net {
     pub(crate) fn insert(&mut self, letter: Letter) {
-        let mut book = book().lock().expect("nobody panics with it");
-        let known = book.places.get(&letter).copied();
-        let place = known.unwrap_or_else(|| {
-            let place = u32::try_from(book.letters.len()).expect("few letters");
-            let letter = Arc::new(letter);
-            book.letters.push(letter.clone());
-            book.places.insert(letter, place);
-            place
-        });
+        let mut hasher = DefaultHasher::new();
+        letter.hash(&mut hasher);
+        let place = hasher.finish();
         if let Err(at) = self.0.binary_search(&place) {
             self.0.insert(at, place);
+            let mut book = book().lock().expect("nobody panics with it");
+            book.entry(place).or_insert_with(|| Arc::new(letter));
         }
     }
 
     /// Drops what can do nothing any more, whenever it arrives.
     pub(crate) fn retain(&mut self, lives: impl Fn(&Letter) -> bool) {
         let book = book().lock().expect("nobody panics with it");
-        self.0.retain(|place| lives(&book.letters[*place as usize]));
+        self.0.retain(|place| lives(&book[place]));
     }
 
     pub(crate) fn letters(&self) -> impl Iterator<Item = Arc<Letter>> + use<> {
         let book = book().lock().expect("nobody panics with it");
-        let letters: Vec<_> =
-            self.0.iter().map(|place| book.letters[*place as usize].clone()).collect();
+        let letters: Vec<_> = self.0.iter().map(|place| book[place].clone()).collect();
         letters.into_iter()
     }
 }
