@@ -1,6 +1,8 @@
 //! Processes that are killed or stalled.
 
 use duolog_tests::hosts::cluster::Cluster;
+use duolog_tests::hosts::machine::LIMIT;
+use duolog_tests::wait;
 use rustix::process::Signal;
 
 use crate::scene::Scene;
@@ -24,6 +26,30 @@ fn a_daemon_that_is_killed_or_stalled_is_taken_over_from() {
     });
     scene.fault("the daemon that follows is stalled", |cluster, serving| {
         signal_daemon(cluster, 3 - serving, Signal::STOP);
+    });
+    scene.end();
+}
+
+#[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
+fn a_guardian_that_is_killed_or_stalled_costs_a_takeover_at_most() {
+    let mut scene = Scene::new("guardian");
+    scene.fault("the guardian of the node that serves is killed", |cluster, serving| {
+        let node = cluster.node(serving);
+        node.signal(node.guardian(), Signal::KILL);
+    });
+    scene.fault("the guardian of the node that follows is killed", |cluster, serving| {
+        let node = cluster.node(3 - serving);
+        node.signal(node.guardian(), Signal::KILL);
+    });
+    // Nobody ends the server there, so its clients wait; nothing is acknowledged twice.
+    scene.outage("guardian and daemon that serve are stalled", |cluster, serving| {
+        let node = cluster.node(serving);
+        node.signal(node.guardian(), Signal::STOP);
+        node.signal(node.daemon(), Signal::STOP);
+        let alone =
+            wait::within(LIMIT, || (cluster.nodes[2 - serving].state() == "ALONE").then_some(()));
+        assert!(alone.is_some(), "nobody takes over:\n{}", cluster.states());
     });
     scene.end();
 }

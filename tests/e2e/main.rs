@@ -1,5 +1,8 @@
 //! Pairs on hosts of their own, with a witness and a real `PostgreSQL`, and everything that can
 //! happen to them. After every fault the clients' journal is compared with what the server shows.
+//!
+//! Half of them run only when asked for, because all together take some minutes:
+//! `cargo test -p duolog-tests --test e2e -- --include-ignored`.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
@@ -9,3 +12,4 @@ mod network;
 mod partitions;
 mod power;
 mod scene;
+mod swap;

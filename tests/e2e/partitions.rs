@@ -7,6 +7,27 @@ use duolog_tests::wait;
 use crate::scene::Scene;
 
 #[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
+fn a_network_that_falls_apart_costs_no_commit_and_never_two_nodes_serve() {
+    let mut scene = Scene::new("apart");
+    scene.fault("nothing gets through between the nodes", |cluster, _| {
+        cluster.lan.cut(Who::Node1, Who::Node2);
+    });
+    scene.fault("the node that serves is cut off, clients are not", |cluster, serving| {
+        let (serving, other) = (Who::node(serving), Who::node(3 - serving));
+        cluster.lan.cut(serving, other);
+        cluster.lan.cut(serving, Who::Witness);
+    });
+    scene.fault("the node that serves is cut off from everybody", |cluster, serving| {
+        cluster.lan.isolate(Who::node(serving));
+    });
+    scene.fault("the node that follows is cut off from everybody", |cluster, serving| {
+        cluster.lan.isolate(Who::node(3 - serving));
+    });
+    scene.end();
+}
+
+#[test]
 fn ways_that_are_cut_in_one_direction_cost_no_commit() {
     let mut scene = Scene::new("one-way");
     scene.fault("nothing gets from the node that serves to the other one", |cluster, serving| {

@@ -74,6 +74,30 @@ fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
     assert!(kept > 0);
 }
 
+#[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
+fn power_cuts_of_either_node_and_of_both_lose_nothing() {
+    let mut scene = Scene::new("power");
+    for _ in 0..2 {
+        scene.fault("the node that serves loses its power", |cluster, serving| {
+            cluster.node(serving).cut_power();
+        });
+        scene.fault("the node that follows loses its power", |cluster, serving| {
+            cluster.node(3 - serving).cut_power();
+        });
+        scene.outage("both lose their power at once", |cluster, _| {
+            for node in &mut cluster.nodes {
+                node.freeze();
+            }
+            for node in &mut cluster.nodes {
+                node.cut_power();
+            }
+            cluster.witness.as_mut().unwrap().cut_power();
+        });
+    }
+    scene.end();
+}
+
 /// P3: a node that missed commits does not serve, whoever else is away.
 #[test]
 fn a_node_that_missed_commits_does_not_serve_after_a_sequence_of_outages() {

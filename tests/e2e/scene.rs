@@ -11,7 +11,7 @@ use duolog_tests::random::seed;
 /// How many clients write.
 const CLIENTS: u32 = 4;
 /// What a fault in the middle of something needs: commits before it.
-const WARM_LIMIT: Duration = Duration::from_mins(1);
+const WARM_LIMIT: Duration = Duration::from_mins(3);
 
 /// See the module.
 pub(crate) struct Scene {
