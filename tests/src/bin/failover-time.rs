@@ -74,7 +74,6 @@ fn main() {
         "daemon_kill_ms": results["daemon_kill"],
         "phases_ms_p50": phases,
         "acknowledged": survived.acknowledged,
-        "lost": 0,
     });
     println!("{}", Value::to_string(&result));
 }
