@@ -20,6 +20,7 @@ mod member;
 mod mounts;
 mod notify;
 mod pair;
+mod plant;
 mod processes;
 mod resync;
 mod run;

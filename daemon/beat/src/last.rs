@@ -3,17 +3,19 @@
 //!
 //! A session of its own, so whoever hears it knows that the one before is over. Said again until
 //! it was answered, which only a fresh message is, or until the time is up; nothing else is ever
-//! said here.
+//! said here. The witness is told first: the other node asks it as soon as it knows, and would
+//! ask in vain while the witness still counts on this node.
 
 use duolog_failover::message::Gone;
-use duolog_failover::{Message, Question};
+use duolog_failover::{Message, Now, Question};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::beat::{BeatConfig, BeatError, Ends, Path, milliseconds};
 use crate::clock::now;
 use crate::wire::Wire;
 
-/// How long an answer is waited for before the same is said again.
+/// How long an answer is waited for before the same is said again, and how long the other node is
+/// not told because the witness has not answered.
 const AGAIN_MS: u64 = 50;
 
 /// Who has heard it.
@@ -38,7 +40,7 @@ pub fn tell_gone(config: &BeatConfig, gone: Gone, limit_ms: u64) -> Result<Told,
     let mut ends = Ends::new(&config)?;
     let (message, question) = (Message::Gone(gone).encode(), Question::Gone(gone).encode());
     let start = now();
-    let mut said = None;
+    let mut said: [Option<Now>; 2] = [None; 2];
     loop {
         let at = now();
         let (peer, witness) = ends.answered();
@@ -47,14 +49,15 @@ pub fn tell_gone(config: &BeatConfig, gone: Gone, limit_ms: u64) -> Result<Told,
             return Ok(told);
         }
         ends.open(at);
-        if said.is_none_or(|said| at.since(said) >= AGAIN_MS) {
-            said = Some(at);
-            if !peer {
-                ends.say(false, &message, at);
-            }
-            if !witness {
-                ends.say(true, &question, at);
-            }
+        let due = |said: Option<Now>| said.is_none_or(|said| at.since(said) >= AGAIN_MS);
+        let may_ask = witness || at.since(start) >= AGAIN_MS;
+        if !witness && due(said[0]) {
+            said[0] = Some(at);
+            ends.say(true, &question, at);
+        }
+        if !peer && may_ask && due(said[1]) {
+            said[1] = Some(at);
+            ends.say(false, &message, at);
         }
         let sockets = ends.sockets();
         let mut wanted: Vec<_> =

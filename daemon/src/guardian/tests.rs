@@ -31,6 +31,8 @@ const BOUND: Duration = Duration::from_mins(1);
 const AT: &str = "DUOLOG_TEST_AT";
 const PART: &str = "DUOLOG_TEST_PART";
 const INCARNATION: u64 = 7;
+/// How long a daemon lives on that has closed its end of the socket.
+const SILENT_MS: u64 = 1500;
 
 fn config(at: &Path) -> Config {
     let at = at.display();
@@ -115,6 +117,9 @@ fn a_guardian() {
     command.args(["--exact", "guardian::tests::a_daemon", "--nocapture"]);
     let limit = Duration::from_millis(300);
     let code = guard(&config(&at), command, false, limit, Some(&Note(at.clone()))).unwrap();
+    let computed = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let ms = computed.tv_sec * 1000 + computed.tv_nsec / 1_000_000;
+    fs::write(at.join("computed"), format!("{ms}\n")).unwrap();
     std::process::exit(code.into());
 }
 
@@ -124,6 +129,12 @@ fn a_daemon() {
     let (Some(at), Some(part)) = (std::env::var_os(AT), std::env::var_os(PART)) else { return };
     let (at, part) = (PathBuf::from(at), part.into_string().unwrap());
     let tether = Tether::take().unwrap();
+    if part == "silent" {
+        drop(tether);
+        let end = boottime_ms() + SILENT_MS;
+        own::within(BOUND, || (boottime_ms() >= end).then_some(()));
+        std::process::exit(7);
+    }
     set_child_subreaper(Some(getpid())).unwrap();
     let fence = Fence::new(&config(&at));
     tether.listen(fence, Some(Box::new(Note(at.clone()))), |_| {}).unwrap();
@@ -316,5 +327,17 @@ fn a_daemon_that_served_nothing_is_not_fenced() {
         let mut site = Site::new("second");
         assert_eq!(site.ended(), Some(1));
         assert!(!site.path("gone").exists() && !site.path("address").exists());
+    });
+}
+
+/// A daemon that dies has closed its socket before it is gone. Whoever looked at that socket all
+/// the time meanwhile, before everybody else, would keep the processor from it.
+#[test]
+fn a_daemon_that_is_about_to_end_is_not_kept_from_it() {
+    own::process("guardian::tests::a_daemon_that_is_about_to_end_is_not_kept_from_it", || {
+        let mut site = Site::new("silent");
+        assert_eq!(site.ended(), Some(7));
+        let ms: u64 = site.wait_for("computed").trim().parse().unwrap();
+        assert!(ms < SILENT_MS / 3, "the guardian computed for {ms} ms while it waited");
     });
 }

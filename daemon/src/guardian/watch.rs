@@ -73,6 +73,7 @@ pub(super) fn guard(
         daemon,
         end,
         socket,
+        silent: false,
         signals,
         signalled: 0,
         fence,
@@ -143,6 +144,8 @@ struct Guard<'a> {
     process: Process,
     end: OwnedFd,
     socket: OwnedFd,
+    /// Nobody holds the daemon's end of the socket: it is about to be gone.
+    silent: bool,
     signals: OwnedFd,
     signalled: u32,
     fence: Fence,
@@ -164,8 +167,12 @@ impl Guard<'_> {
             }
             let limit = left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
             let limit = Timespec::try_from(limit).context("waiting")?;
-            let mut events = [&self.end, &self.signals, &self.socket]
-                .map(|event| PollFd::new(event, PollFlags::IN));
+            // A socket whose other end is closed is always ready. Whoever looked at it all the time,
+            // at this priority, would keep the processor from the daemon that is about to end.
+            let events = [&self.end, &self.signals, &self.socket];
+            let events = if self.silent { &events[..2] } else { &events[..] };
+            let mut events: Vec<_> =
+                events.iter().map(|event| PollFd::new(*event, PollFlags::IN)).collect();
             match poll(&mut events, Some(&limit)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).context("waiting"),
@@ -175,6 +182,10 @@ impl Guard<'_> {
                 // Its last words, which were there when it ended.
                 self.hear();
                 return Ok(self.ended(status));
+            }
+            if self.silent && self.standing.serves.is_some() {
+                // Who dies takes a while to be gone; what it served need not wait for that.
+                return Ok(self.fence());
             }
             self.take_signals();
         }
@@ -194,7 +205,11 @@ impl Guard<'_> {
                         self.fence.take_hold();
                     }
                 }
-                Err(ReceiveError::Nothing | ReceiveError::Gone) => return,
+                Err(ReceiveError::Nothing) => return,
+                Err(ReceiveError::Gone) => {
+                    self.silent = true;
+                    return;
+                }
                 Err(error) => {
                     tracing::error!(%error, "the daemon cannot be heard");
                     return;

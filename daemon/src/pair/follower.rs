@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use duolog_engine::log::LogError;
 use duolog_engine::node::{Node, NodeError};
@@ -16,7 +17,11 @@ use super::Input;
 use super::gate::Gate;
 use super::peer::Bond;
 use crate::link::{HASHES_MAX, cursor_at, hello};
+use crate::plant::{Plant, planted};
 use crate::resync;
+
+/// How late a sync may be where that fault is planted.
+const LATE: Duration = Duration::from_millis(200);
 
 /// What may change while a connection stands.
 #[derive(Debug)]
@@ -39,6 +44,7 @@ pub(super) struct Follower {
     pub terms: Arc<Terms>,
     /// The driver has been told that the log moved and has not looked yet.
     pub moved: Arc<AtomicBool>,
+    synced: Instant,
 }
 
 impl Follower {
@@ -50,7 +56,7 @@ impl Follower {
         terms: Arc<Terms>,
         moved: Arc<AtomicBool>,
     ) -> Self {
-        Self { node, gate, bond, say, terms, moved }
+        Self { node, gate, bond, say, terms, moved, synced: Instant::now() }
     }
 
     fn say(&self, input: Input) {
@@ -145,6 +151,10 @@ impl Sink for Follower {
         let Some(_inside) = self.gate.pass() else { return Err(self.closed()) };
         // Read before: what is said of an older view counts for no more than it is.
         let ack = self.ack(Lsn::ZERO);
+        if planted(Plant::AckBeforeSync) && self.synced.elapsed() < LATE {
+            return Ok(Ack { durable: self.node.end_lsn(), ..ack });
+        }
+        self.synced = Instant::now();
         let durable = self.node.sync_received().map_err(|error| self.sink_error(error))?;
         self.log_moved();
         Ok(Ack { durable, ..ack })

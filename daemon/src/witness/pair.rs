@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use duolog_beat::{Kind, NUMBER_LEN, Party, Secret, Session, Taken, Wire, random};
 use duolog_engine::disk::Disk;
+use duolog_failover::message::Ask;
 use duolog_failover::{Now, Question, Witness, WitnessEffect};
-use duolog_wal::{ClusterId, NodeId, ViewNum};
+use duolog_wal::{ClusterId, NodeId, View, ViewNum};
 
 use super::limit::Limit;
 use super::state::{State, StateError};
+use crate::plant::{Plant, planted};
 
 /// A question that was held back longer is not believed.
 const FRESH_MS: u64 = 3000;
@@ -120,6 +122,8 @@ impl<D: Disk> Pair<D> {
         if newer(question) > open.machine.reg().map(|reg| reg.num) && !self.writes.take(now) {
             return None;
         }
+        let planted = built_on_the_newest(open.machine.reg(), question);
+        let question = planted.as_ref().unwrap_or(question);
         let mut reply = Vec::new();
         for effect in open.machine.step(now, from, question) {
             match effect {
@@ -171,6 +175,13 @@ impl<D: Disk> Open<D> {
         let machine = Witness::new(state.wid(), reg, now);
         Ok(Self { state, machine })
     }
+}
+
+/// What is judged in place of the question where that fault is planted.
+fn built_on_the_newest(reg: Option<View>, question: &Question) -> Option<Question> {
+    let Question::Ask(ask) = question else { return None };
+    let num = reg.filter(|_| planted(Plant::GrantWithoutBase))?.num;
+    Some(Question::Ask(Ask { base: View { num, ..ask.base }, ..*ask }))
 }
 
 /// The view that a question may put into the register.

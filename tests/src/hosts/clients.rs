@@ -19,8 +19,8 @@ use crate::wait;
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How long a client may need to end: a commit that hangs ends with its server.
 const END_LIMIT: Duration = Duration::from_mins(1);
-/// How soon a client that was refused tries again.
-const PAUSE: Duration = Duration::from_millis(5);
+/// How soon a client that was refused tries again: each try costs a server that starts a process.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// A commit that a node acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,28 +165,51 @@ fn run(
     }
 }
 
-/// How often the node that acknowledges changed at the least: a commit that began after another
-/// one was acknowledged came later.
+/// A turn of a node: it acknowledges, and before it another one did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Which node.
+    pub node: usize,
+    /// When the last commit began that this node acknowledged in an earlier turn; zero when it had
+    /// none.
+    pub since_us: u64,
+    /// When this turn's first commit was acknowledged.
+    pub until_us: u64,
+}
+
+/// How often the node that acknowledges changed at the least.
 pub fn changes(served: &[Served]) -> u64 {
-    let mut changes = 0;
+    turns(served).len() as u64
+}
+
+/// The turns that nodes took, the very first one left out, as far as they are certain: a commit
+/// that began after another one was acknowledged came later.
+pub fn turns(served: &[Served]) -> Vec<Turn> {
+    let mut turns = Vec::new();
     let mut current: Option<Served> = None;
+    let mut begun_us = [0; 2];
     for next in served {
         match current {
             Some(last) if last.node == next.node => {}
             // They may have been one after the other in either order.
             Some(last) if next.begun_us < last.acknowledged_us => continue,
-            Some(_) => changes += 1,
+            Some(_) => turns.push(Turn {
+                node: next.node,
+                since_us: begun_us[next.node - 1],
+                until_us: next.acknowledged_us,
+            }),
             None => {}
         }
+        begun_us[next.node - 1] = begun_us[next.node - 1].max(next.begun_us);
         current = Some(*next);
     }
-    changes
+    turns
 }
 
-/// The longest time, in milliseconds, in which nothing was acknowledged.
-pub fn longest_outage_ms(served: &[Served]) -> u64 {
-    let gaps = served.windows(2).map(|two| two[1].acknowledged_us - two[0].acknowledged_us);
-    gaps.max().unwrap_or(0) / 1000
+/// The longest time in which nothing was acknowledged: the last commit before, the first after.
+pub fn longest_outage(served: &[Served]) -> Option<[Served; 2]> {
+    let gaps = served.windows(2).map(|two| [two[0], two[1]]);
+    gaps.max_by_key(|two| two[1].acknowledged_us - two[0].acknowledged_us)
 }
 
 #[cfg(test)]
@@ -200,12 +223,14 @@ mod tests {
     #[test]
     fn a_node_that_goes_on_after_another_one_began_is_a_change() {
         let takeover = [served(1, 0, 10), served(1, 11, 20), served(2, 25, 30)];
-        assert_eq!(changes(&takeover), 1);
+        let turn = |node, since_us, until_us| Turn { node, since_us, until_us };
+        assert_eq!(turns(&takeover), [turn(2, 0, 30)]);
         let split = [&takeover[..], &[served(1, 31, 40), served(2, 41, 50)]].concat();
-        assert_eq!(changes(&split), 3);
+        assert_eq!(turns(&split), [turn(2, 0, 30), turn(1, 11, 40), turn(2, 25, 50)]);
         // Begun before the other one's was acknowledged: it may have been first.
         let late = [&takeover[..], &[served(1, 21, 31)]].concat();
         assert_eq!(changes(&late), 1);
-        assert_eq!(longest_outage_ms(&[served(1, 0, 1000), served(2, 0, 9000)]), 8);
+        let [before, after] = longest_outage(&split).unwrap();
+        assert_eq!((before.acknowledged_us, after.acknowledged_us), (10, 20));
     }
 }

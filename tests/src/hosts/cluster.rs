@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clients::{Clients, at_client, connect};
 use super::host::Host;
@@ -25,6 +25,8 @@ use crate::scratch::Scratch;
 use crate::wait;
 
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
+/// How long a pair that goes on may take to be whole again.
+const MOST: Duration = Duration::from_mins(20);
 /// How long clients rest after a transaction: enough is written all the same.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -304,12 +306,24 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("no pair in time:\n{}", self.states()))
     }
 
-    /// The same; `None` when the time is over.
+    /// The same; `None` when the time is over. That is no matter of the clock alone, since others
+    /// may compute here: as long as the node that has applied less of the log goes on applying, it
+    /// is waited for.
     pub fn try_make_whole(&mut self) -> Option<usize> {
         self.mend();
-        wait::within(LIMIT, || {
-            for node in &mut self.nodes {
-                if node.status().is_some_and(|status| status.state == "STOP") {
+        let mut least = None;
+        let mut since = Instant::now();
+        let whole = wait::within(MOST, || {
+            let status = self.status();
+            let applied = status.iter().map(|it| it.as_ref().map(|it| it.log.applied)).min();
+            if least != applied {
+                (least, since) = (applied, Instant::now());
+            }
+            if since.elapsed() > LIMIT {
+                return Some(None);
+            }
+            for (node, status) in self.nodes.iter_mut().zip(status) {
+                if status.is_some_and(|status| status.state == "STOP") {
                     node.stop();
                 }
                 if !node.runs() {
@@ -317,8 +331,9 @@ impl Cluster {
                     node.start();
                 }
             }
-            self.whole()
-        })
+            self.whole().map(Some)
+        });
+        whole.flatten()
     }
 
     /// Waits until one node serves, whatever the other one does, and the server takes commands.

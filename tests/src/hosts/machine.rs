@@ -106,6 +106,18 @@ impl Machine {
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
+    /// How many bytes the node has said.
+    pub fn said_len(&self) -> u64 {
+        fs::metadata(self.home.join("said")).map_or(0, |it| it.len())
+    }
+
+    /// What the node said after so many bytes.
+    pub fn said_after(&self, len: u64) -> String {
+        let text = fs::read(self.home.join("said")).unwrap_or_default();
+        let after = text.get(usize::try_from(len).unwrap()..).unwrap_or_default();
+        String::from_utf8_lossy(after).into_owned()
+    }
+
     /// Switches it on and starts the node.
     pub fn boot(&mut self, lan: &Lan) {
         self.host.boot(lan);
@@ -208,9 +220,19 @@ impl Machine {
 
     /// Kills everything on the host, which is off then; its disks lose nothing.
     pub fn kill(&mut self) {
-        self.host.kill();
+        self.kill_all();
         self.host.wait_off();
         self.wait_ended();
+    }
+
+    /// Kills everything on the host, and does not wait for its end.
+    pub fn kill_all(&mut self) {
+        self.host.kill();
+        // nsenter, which stalled itself with the node, has to ask for it: before that the host's
+        // first process does not end.
+        if let Some(daemon) = &self.daemon {
+            kill_process(daemon.pid(), Signal::CONT).ok();
+        }
     }
 
     /// The first moment of a power cut: its disks do nothing any more.
@@ -223,7 +245,7 @@ impl Machine {
     /// Cuts the power of the host: what was not synced is forgotten, torn or reordered.
     pub fn cut_power(&mut self) {
         self.freeze();
-        self.host.kill();
+        self.kill_all();
         // What waits for a disk ends with it.
         for disk in &mut self.disks {
             disk.cut_power();

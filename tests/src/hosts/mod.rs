@@ -15,6 +15,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod faults;
 mod host;
 mod lan;
 pub mod machine;
