@@ -122,8 +122,16 @@ impl Cluster {
         self.cut_both();
         let other = 3 - serving;
         self.nodes[other - 1].boot(&self.lan);
-        let serves = wait::within(PART, || (self.serving() == Some(other)).then_some(()));
-        let then = if serves.is_some() { "and serves" } else { "alone" };
+        let serves = wait::within(PART, || {
+            let status = self.nodes[other - 1].status()?;
+            // The one that serves was granted a view of its own at the last moment, or the
+            // witness is away: then this node rightly waits for the other one.
+            let waits = ["may have gone on", "the witness does not answer"];
+            let waits = waits.iter().any(|why| status.sentence.contains(why));
+            let serves = status.state == "ALONE";
+            (waits || serves).then_some(serves)
+        });
+        let then = if serves == Some(true) { "and serves" } else { "alone" };
         format!("both nodes lose their power, node{other} comes back {then}")
     }
 
