@@ -42,6 +42,7 @@ pub struct Clients {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     served: Arc<Mutex<Vec<Served>>>,
+    errors: Arc<Mutex<Vec<String>>>,
 }
 
 /// A session on node 1 or 2, for a thread at the client's place.
@@ -92,16 +93,23 @@ impl Clients {
     pub fn start(client: &File, journal: &Path, count: u32, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let served = Arc::new(Mutex::new(Vec::new()));
+        let errors = Arc::new(Mutex::new(Vec::new()));
         let start = |writer| {
             let (journal, client) = (Journal::open(journal), client.try_clone().unwrap());
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            let errors = Arc::clone(&errors);
             spawn(move || {
                 Lan::enter_as_client(&client);
-                run(&journal, writer, pause, &stop, &served);
+                run(&journal, writer, pause, &stop, &served, &errors);
             })
         };
         let threads = (1..=count).map(start).collect();
-        Self { threads, stop, served }
+        Self { threads, stop, served, errors }
+    }
+
+    /// What transactions failed with since this was asked last, in words.
+    pub fn errors(&self) -> Vec<String> {
+        std::mem::take(&mut *self.errors.lock().unwrap())
     }
 
     /// What was acknowledged so far, in the order in which clients were told.
@@ -156,6 +164,7 @@ fn run(
     pause: Duration,
     stop: &AtomicBool,
     served: &Mutex<Vec<Served>>,
+    errors: &Mutex<Vec<String>>,
 ) {
     let mut number = journal.next_number(writer);
     let mut node = 1;
@@ -177,7 +186,10 @@ fn run(
                     served.lock().unwrap().push(Served { node, begun_us, acknowledged_us });
                 }
                 Ok(false) => {}
-                Err(_) => break,
+                Err(error) => {
+                    errors.lock().unwrap().push(with_cause(&error));
+                    break;
+                }
             }
             std::thread::park_timeout(pause);
         }
