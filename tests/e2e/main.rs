@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod disks;
+mod forced;
+mod interrupted;
 mod kills;
 mod network;
 mod partitions;

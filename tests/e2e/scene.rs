@@ -6,12 +6,17 @@ use std::time::Duration;
 use duolog_tests::hosts::clients::{Clients, changes};
 use duolog_tests::hosts::cluster::{Cluster, Settings};
 use duolog_tests::hosts::machine::LIMIT;
+use duolog_tests::journal::{Moment, now_us};
 use duolog_tests::random::seed;
+use duolog_tests::wait;
 
 /// How many clients write.
 const CLIENTS: u32 = 4;
 /// What a fault in the middle of something needs: commits before it.
 const WARM_LIMIT: Duration = Duration::from_mins(3);
+
+/// How long a server that may not be there is asked for what it shows.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(crate) struct Scene {
@@ -74,6 +79,22 @@ impl Scene {
     pub(crate) fn goes_on(&self, what: &str) {
         let served = self.clients.wait_for_commit(LIMIT);
         assert!(served.is_some(), "{what}: nobody is served:\n{}", self.cluster.states());
+    }
+
+    /// What was acknowledged is there for whoever reads, where a server answers at all.
+    pub(crate) fn reads(&self) {
+        let not_before_us = now_us();
+        let rows = wait::within(READ_LIMIT, || self.cluster.try_rows());
+        let moment = Moment { not_before_us, not_after_us: now_us() };
+        match rows {
+            Some(rows) => println!("{:?}", self.cluster.journal().promises().check_at(&rows, moment)),
+            None => println!("nobody serves"),
+        }
+    }
+
+    /// All is mended, and the pair is whole again.
+    pub(crate) fn mended(&mut self, what: &str) {
+        self.mend(what);
     }
 
     fn mend(&mut self, what: &str) {

@@ -1,103 +1,153 @@
-//! Swaps under load, and swaps that are interrupted: whatever happens in the middle of one, a node
-//! serves in the end and says so.
+//! Swaps under load, there and back: clients lose their connections once and nothing else, and the
+//! other node lacks nothing afterwards, counted in bytes.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
-use duolog_tests::hosts::Who;
+use duolog_tests::hosts::clients::{at_client, connect};
 use duolog_tests::hosts::cluster::{Cluster, Settings};
 use duolog_tests::hosts::machine::LIMIT;
-use duolog_tests::random::{Random, seed};
+use duolog_tests::hosts::{Segment, Who, address};
+use duolog_tests::process::{Process, run};
+use duolog_tests::random::seed;
 use duolog_tests::wait;
 
-/// Longer than a swap takes, so that an interruption hits every step of it.
-const SWAP_MS: u64 = 400;
+const PGBENCH: &str = "/usr/lib/postgresql/15/bin/pgbench";
+/// Clients of pgbench.
+const CLIENTS: u64 = 8;
+/// What pgbench says of clients whose server ended, and of its own end. Anything else is an error
+/// that a swap may not cause.
+const LOST: [&str; 9] = [
+    "terminating connection due to administrator command",
+    "server closed the connection unexpectedly",
+    "This probably means the server terminated abnormally",
+    "before or while processing the request.",
+    "aborted in command",
+    "Run was aborted; the above results are incomplete",
+    "could not receive data from server: Connection reset by peer",
+    "could not send data to server: Broken pipe",
+    "SSL connection has been closed unexpectedly",
+];
+
+/// One run of pgbench, with a log of each transaction that was acknowledged.
+struct Bench {
+    process: Process,
+    log: PathBuf,
+    errors: PathBuf,
+}
+
+impl Bench {
+    fn start(cluster: &Cluster, serving: usize, name: &str) -> Self {
+        let at = cluster.outside();
+        let (log, errors) = (at.join(name), at.join(format!("{name}.errors")));
+        let mut command = cluster.lan.client_command(PGBENCH);
+        command.args(["-h", &address(Who::node(serving), Segment::A), "-U", "postgres", "-n"]);
+        command.args(["-c", &CLIENTS.to_string(), "-j", "2", "-T", "3600", "--log"]);
+        command.arg(format!("--log-prefix={}", log.display())).arg("postgres");
+        let process = Process::start("pgbench", command, &errors);
+        Self { process, log, errors }
+    }
+
+    /// Ends by itself once every client has lost its server; returns how many transactions were
+    /// acknowledged.
+    fn ended(mut self) -> u64 {
+        let ended = wait::within(LIMIT, || self.process.ended());
+        assert!(ended.is_some(), "pgbench goes on without a server");
+        let said = fs::read_to_string(&self.errors).unwrap();
+        let header = |line: &str| !line.starts_with("pgbench: ") && !line.contains("server");
+        for line in said.lines() {
+            let known = LOST.iter().any(|known| line.contains(known));
+            assert!(known || header(line), "a swap is an error to clients: {line}\n{said}");
+        }
+        assert!(said.contains("Run was aborted"), "{said}");
+        let own = self.log.file_name().unwrap().to_str().unwrap().to_owned() + ".";
+        let logs = fs::read_dir(self.log.parent().unwrap()).unwrap().map(|entry| entry.unwrap());
+        let logs = logs.filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap();
+            name.strip_prefix(&own)
+                .is_some_and(|rest| rest.starts_with(|it: char| it.is_ascii_digit()))
+        });
+        logs.map(|entry| lines(&entry.path())).sum()
+    }
+}
+
+fn lines(path: &Path) -> u64 {
+    use std::io::{BufRead, BufReader};
+    BufReader::new(File::open(path).unwrap()).lines().map(|line| u64::from(line.is_ok())).sum()
+}
+
+/// What pgbench's transactions left: how many, and that each is there with all its parts.
+fn history(cluster: &Cluster, serving: usize) -> u64 {
+    at_client(cluster.client(), || {
+        let mut client = connect(serving, "postgres").unwrap();
+        let query = "SELECT (SELECT count(*) FROM pgbench_history),
+                            (SELECT sum(abalance) FROM pgbench_accounts),
+                            (SELECT sum(bbalance) FROM pgbench_branches),
+                            (SELECT sum(tbalance) FROM pgbench_tellers),
+                            (SELECT coalesce(sum(delta), 0)::bigint FROM pgbench_history)";
+        let row = client.query_one(query, &[]).unwrap();
+        let sums: Vec<i64> = (1..5).map(|at| row.get(at)).collect();
+        assert!(sums.iter().all(|sum| *sum == sums[0]), "pgbench lost or tore something: {sums:?}");
+        row.get::<_, i64>(0).try_into().unwrap()
+    })
+}
 
 #[test]
-#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_swap_under_load_loses_nothing_and_leaves_nothing_to_resynchronise() {
     let cluster = Cluster::start("swap", seed(), &Settings::default());
-    let clients = cluster.start_clients(8);
-    for _ in 0..2 {
+    let serving = cluster.wait_pair();
+    let mut init = cluster.lan.client_command(PGBENCH);
+    init.args(["-h", &address(Who::node(serving), Segment::A), "-U", "postgres", "-q", "-i"]);
+    init.args(["-s", "2", "postgres"]);
+    run(init, LIMIT);
+    let mut acknowledged = 0;
+    for round in 1..=2 {
         let serving = cluster.wait_pair();
+        let bench = Bench::start(&cluster, serving, &format!("pgbench-{round}"));
+        let clients = cluster.start_clients(2);
         assert!(clients.wait_for_commit(LIMIT).is_some(), "{}", cluster.states());
+        let before = history(&cluster, serving);
+        let works = wait::within(LIMIT, || (history(&cluster, serving) > before).then_some(()));
+        assert!(works.is_some(), "pgbench does nothing");
         let (good, said) = cluster.nodes[serving - 1].try_command(&["swap", "--yes"]);
         assert!(good, "{said}");
         let there = clients.wait_for_commit_on(3 - serving, LIMIT);
         assert!(there.is_some(), "no commit on the other node:\n{}", cluster.states());
         assert_eq!(cluster.wait_pair(), 3 - serving, "{}", cluster.states());
-        let status = cluster.nodes[serving - 1].status().unwrap();
-        assert_eq!((&*status.state, &*status.data_sync), ("SECOND", "uptodate"));
-        cluster.check_now();
+        let done = bench.ended();
+        acknowledged += done;
+        let there = history(&cluster, 3 - serving);
+        println!("{done} transactions of pgbench, {there} of {acknowledged} there");
+        // Of those that were under way when their server ended nobody knows.
+        let under_way = round * CLIENTS;
+        assert!((acknowledged..=acknowledged + under_way).contains(&there), "{there}");
+        clients.stop();
+        cluster.check();
+        lacked_nothing(&cluster, 3 - serving);
     }
-    clients.stop();
-    cluster.check();
-    let resynchronised = |node: &duolog_tests::hosts::machine::Machine| {
-        std::fs::read_to_string(node.home().join("said")).unwrap().contains("is resynchronised")
-    };
-    assert!(!cluster.nodes.iter().any(resynchronised), "after a swap nothing is to be sent again");
 }
 
-/// What comes in between.
-#[derive(Clone, Copy, Debug)]
-enum Interruption {
-    OldDies,
-    NewDies,
-    Cut,
-}
-
-#[test]
-#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
-fn an_interrupted_swap_ends_with_one_node_that_serves_and_says_so() {
-    let seed = seed();
-    let mut random = Random::new(seed);
-    let mut cluster = Cluster::start("interrupted", seed, &Settings::default());
-    let clients = cluster.start_clients(4);
-    for interruption in [Interruption::OldDies, Interruption::NewDies, Interruption::Cut] {
-        for part in 0..2 {
-            let old = cluster.make_whole();
-            assert!(clients.wait_for_commit(LIMIT).is_some(), "{}", cluster.states());
-            let after = random.between(part * SWAP_MS / 2, (part + 1) * SWAP_MS / 2);
-            println!("{interruption:?} {after} ms after the beginning of a swap from node{old}");
-            thread::scope(|scope| {
-                let Cluster { nodes, lan, .. } = &mut cluster;
-                let [first, second] = nodes;
-                let (from, to) = if old == 1 { (first, second) } else { (second, first) };
-                // It may fail: the node that is asked dies, for instance.
-                let config = from.config();
-                let swap = scope.spawn(move || {
-                    let mut command =
-                        duolog_tests::node::duolog(&["swap", "--yes", "--wait", "30", "--config"]);
-                    command.arg(config);
-                    duolog_tests::process::try_run(command, LIMIT);
-                });
-                let until = Instant::now() + Duration::from_millis(after);
-                while let Some(left) = until.checked_duration_since(Instant::now()) {
-                    thread::park_timeout(left);
-                }
-                match interruption {
-                    Interruption::OldDies => from.kill(),
-                    Interruption::NewDies => to.kill(),
-                    Interruption::Cut => lan.cut(Who::Node1, Who::Node2),
-                }
-                swap.join().unwrap();
-            });
-            assert!(
-                clients.wait_for_commit(LIMIT).is_some(),
-                "nobody serves:\n{}",
-                cluster.states()
-            );
-            let serves = wait::within(LIMIT, || {
-                let serving = cluster.serving()?;
-                cluster.nodes[serving - 1].status().map(|status| status.sentence)
-            });
-            let sentence = serves.unwrap_or_else(|| panic!("not one:\n{}", cluster.states()));
-            assert!(!sentence.is_empty());
-            println!("{sentence}");
-            cluster.make_whole();
-            cluster.check_now();
-        }
-    }
-    clients.stop();
-    cluster.check();
+/// Since the node was promoted by a swap nothing went to the other one but what was written since:
+/// no byte of the log twice, and no file.
+fn lacked_nothing(cluster: &Cluster, serving: usize) {
+    let receipts = cluster.receipts();
+    let swap = receipts.iter().rfind(|it| it.node == serving && it.event == "promoted").unwrap();
+    assert_eq!((&*swap.why, &*swap.outcome), ("swap", "serves"), "{swap:?}");
+    let mut last = None;
+    // The server itself still writes now and then.
+    let quiet = wait::within(LIMIT, || {
+        let status = cluster.nodes[serving - 1].status()?;
+        let (end, acknowledged) = (status.log.end, status.log.acknowledged);
+        let shipped = status.peer.map(|peer| peer.shipped_bytes);
+        last = Some((end, acknowledged, shipped));
+        (acknowledged == Some(end) && shipped == Some(end - swap.log_end_lsn)).then_some(())
+    });
+    let from = swap.log_end_lsn;
+    assert!(quiet.is_some(), "from {from} on: end, acknowledged, shipped: {last:?}");
+    let other = &cluster.nodes[2 - serving];
+    let copied = other.find_said(0, |line| line.contains("is resynchronised"));
+    assert!(copied.is_none(), "{copied:?}");
+    let status = other.status().unwrap();
+    assert_eq!((&*status.state, &*status.data_sync), ("SECOND", "uptodate"));
 }

@@ -12,7 +12,7 @@
 //! r 3 18 1700000000001000    it was rolled back: nobody may ever see it
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -164,6 +164,15 @@ pub struct Promises {
     transactions: BTreeMap<(u32, u64), Noted>,
 }
 
+/// A transaction that was promised and is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// What it had written.
+    pub rows: Vec<Row>,
+    /// When its client was told, microseconds since 1970.
+    pub acknowledged_us: u64,
+}
+
 /// The moment whose state rows show, as an interval in microseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -221,6 +230,28 @@ impl Promises {
     pub fn acknowledged(&self) -> u64 {
         let noted = self.transactions.values();
         noted.map(|noted| u64::from(matches!(noted.end, End::Acknowledged { .. }))).sum()
+    }
+
+    /// What was promised and is not there at `moment`, where an operator has left something behind.
+    ///
+    /// # Panics
+    /// With everything that is torn, changed or should not be there.
+    pub fn left_behind(&self, rows: &[Row], moment: Moment) -> Vec<LeftBehind> {
+        let (_, faults) = self.find(rows, moment);
+        let other = faults.iter().find(|(how, _)| !matches!(how, Broken::Lost | Broken::Vanished));
+        assert!(other.is_none(), "{other:?}");
+        let there: BTreeSet<_> = rows.iter().map(|row| (row.writer, row.number)).collect();
+        let promised = self.transactions.iter().filter_map(|(key, noted)| match noted.end {
+            End::Acknowledged { at_us, .. } => Some((*key, at_us)),
+            _ => None,
+        });
+        promised
+            .filter(|(key, at_us)| *at_us < moment.not_before_us && !there.contains(key))
+            .map(|((writer, number), acknowledged_us)| LeftBehind {
+                rows: transaction(self.seed, writer, number),
+                acknowledged_us,
+            })
+            .collect()
     }
 
     /// Compares what a server shows with what was promised, at the end of the journal.

@@ -62,6 +62,29 @@ pub struct Status {
     pub log: Positions,
     /// The replicated directories.
     pub directories: Vec<Directory>,
+    /// The link to the other node, where there is one.
+    pub peer: Option<Peer>,
+    /// What runs where the node serves.
+    #[serde(default)]
+    pub services: Vec<Service>,
+}
+
+/// The link to the other node.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Peer {
+    /// Whether the nodes are connected.
+    pub connected: bool,
+    /// Log bytes shipped since this node took its part.
+    pub shipped_bytes: u64,
+}
+
+/// A service, as the status tells of it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Whether it runs there.
+    pub running: bool,
 }
 
 /// Positions in the log, each the first byte not covered.
@@ -69,6 +92,8 @@ pub struct Status {
 pub struct Positions {
     /// End of the log.
     pub end: u64,
+    /// On the other node's disk, where there is one.
+    pub acknowledged: Option<u64>,
     /// On every disk that a commit waits for.
     pub committed: u64,
     /// In the backing directory.

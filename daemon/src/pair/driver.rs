@@ -9,8 +9,9 @@
 //! never decides on an older one. Under load the log moves with every commit of the primary; then
 //! the machine hears of it at most 200 times a second.
 //!
-//! The end: the machine stops serving as an operator would have it, the others are told that this
-//! life of the node serves no more, and only then heartbeats and link end.
+//! The end: the machine stops serving as an operator would have it, which tells the others that this
+//! life of the node serves no more, and only then heartbeats and link end. While anything that was
+//! served is left, nobody is told, and it is tried again.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,16 +57,9 @@ pub(super) struct Driver {
     log_due: Option<Now>,
     log_told: Now,
     waiting_due: Now,
-    ending: Option<Ending>,
+    /// When an end was asked for.
+    ending: Option<Now>,
     said: Option<(State, String)>,
-}
-
-/// An end that was asked for.
-#[derive(Clone, Copy, Debug)]
-struct Ending {
-    at: Now,
-    /// The others know.
-    told: bool,
 }
 
 impl std::fmt::Debug for Driver {
@@ -154,7 +148,7 @@ impl Driver {
             Input::NodeFailed(cause) => self.step(Event::DiskFailed { cause }, &mut None),
             Input::End => {
                 notify::stopping();
-                self.ending.get_or_insert(Ending { at: now(), told: false });
+                self.ending.get_or_insert(now());
                 self.step(Event::Operator(Action::Stop), &mut None);
             }
         }
@@ -248,22 +242,22 @@ impl Driver {
 
     /// Whether the end that was asked for is reached.
     fn has_ended(&mut self) -> bool {
-        let Some(ending) = self.ending else { return false };
-        let stopped = self.machine.standing().state == State::Stop && self.running.is_empty();
-        let late = now().since(ending.at) > END_LIMIT_MS;
-        if !stopped && !late {
-            return false;
+        let Some(asked) = self.ending else { return false };
+        let idle = self.running.is_empty();
+        // What could not be ended, by its order or by force, may still be served: STOP says so,
+        // and is no end.
+        let left = self.machine.serves();
+        if self.machine.standing().state == State::Stop && idle && !left {
+            return true;
         }
-        if late {
+        if now().since(asked) > END_LIMIT_MS {
             tracing::error!("what is served here does not end: nobody is told to take over");
             return true;
         }
-        if !ending.told {
-            self.ending = Some(Ending { told: true, ..ending });
-            let incarnation = self.node.incarnation();
-            self.step(Event::Fenced { incarnation, at: now() }, &mut None);
+        if idle && left {
+            self.step(Event::Operator(Action::Stop), &mut None);
         }
-        self.running.is_empty()
+        false
     }
 }
 

@@ -148,9 +148,9 @@ impl Pair {
         let driver = self.driver(&node, served.clone(), heard)?;
         let ended = driver.run();
         // Whatever came: nothing is served by a process that is about to end.
-        served.call_off(u64::MAX - 1);
+        let ending = served.ending(u64::MAX, true);
         if node.status().mounted {
-            served.fence().context("what is served here does not end")?;
+            served.fence(&ending).context("what is served here does not end")?;
         }
         let mut hands = ended?;
         if let Some(link) = hands.link.take() {

@@ -6,12 +6,15 @@
 //!  fence   connections aborted ── every process killed ── mounts ── guardian told
 //! ```
 //! It blocks, so it is called from the threads of tasks alone. Starts and stops exclude each
-//! other; a stop calls off a start that is under way, and a fence waits for nobody.
+//! other; a stop calls off a start that is under way, and a fence waits for nobody. A start waits
+//! until every end that was asked for before it is over: a stop that a fence has overtaken would
+//! else find what was started since, and end it while everybody believes that it runs.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use duolog_beat::now;
 use duolog_engine::node::{Node, NodeError};
@@ -101,7 +104,46 @@ pub(super) struct Served {
     operation: Mutex<()>,
     /// Starts that were called off: those with a lower number.
     called_off: AtomicU64,
+    ends: Arc<Ends>,
     serving: AtomicBool,
+}
+
+/// Stops and fences that were asked for and are not over.
+#[derive(Debug, Default)]
+struct Ends {
+    open: Mutex<BTreeSet<u64>>,
+    over: Condvar,
+    /// The newest fence that was asked for: a stop before it need not be gentle any more.
+    fence: AtomicU64,
+}
+
+/// A stop or fence from the moment it is asked for until it is over.
+#[derive(Debug)]
+pub(super) struct Ending {
+    number: u64,
+    ends: Arc<Ends>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.ends.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.ends.over.notify_all();
+    }
+}
+
+impl Ends {
+    /// Waits until those before `number` are over, or `go_on` says no.
+    fn wait<E>(&self, number: u64, go_on: impl Fn() -> Result<(), E>) -> Result<(), E> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            go_on()?;
+            if open.first().is_none_or(|first| *first >= number) {
+                return Ok(());
+            }
+            let waited = self.over.wait_timeout(open, LOOK_EVERY);
+            open = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
 }
 
 impl std::fmt::Debug for Served {
@@ -112,8 +154,15 @@ impl std::fmt::Debug for Served {
 
 impl Served {
     pub(super) fn new(node: Arc<Node>, services: Services, guard: Arc<dyn Guard>) -> Self {
-        let (operation, called_off) = (Mutex::new(()), AtomicU64::new(0));
-        Self { node, services, guard, operation, called_off, serving: AtomicBool::new(false) }
+        Self {
+            node,
+            services,
+            guard,
+            operation: Mutex::new(()),
+            called_off: AtomicU64::new(0),
+            ends: Arc::default(),
+            serving: AtomicBool::new(false),
+        }
     }
 
     /// Whether everything that is to be served is.
@@ -135,19 +184,26 @@ impl Served {
         self.guard.lease(lease)
     }
 
-    /// Calls off every start with a number up to this one.
-    pub(super) fn call_off(&self, number: u64) {
-        self.called_off.fetch_max(number.saturating_add(1), Ordering::AcqRel);
+    /// A stop or fence of this number is asked for: calls off every start with a lower one, and
+    /// holds up those with a higher one until it is over.
+    pub(super) fn ending(&self, number: u64, fence: bool) -> Ending {
+        self.called_off.fetch_max(number, Ordering::AcqRel);
+        if fence {
+            self.ends.fence.fetch_max(number, Ordering::AcqRel);
+        }
+        self.ends.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        Ending { number, ends: self.ends.clone() }
     }
 
     /// Serves: the start of this number, unless it is called off. `started` learns how long each
     /// step took, also when one fails.
     pub(super) fn start(&self, number: u64, started: &mut Started) -> Result<(), ServeError> {
-        let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
         let go_on = || {
             let called_off = self.called_off.load(Ordering::Acquire) > number;
             if called_off { Err(ServeError::CalledOff) } else { Ok(()) }
         };
+        self.ends.wait(number, go_on)?;
+        let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
         go_on()?;
         while !self.node.wait_ready(LOOK_EVERY)? {
             go_on()?;
@@ -168,7 +224,7 @@ impl Served {
     /// written is committed as far as the commit rule allows. An SQL server that is killed halfway
     /// loses what only a clean stop keeps, so it is not hurried: where the lease ends meanwhile,
     /// a fence does the rest.
-    pub(super) fn stop(&self) -> Result<(), StopError> {
+    pub(super) fn stop(&self, ending: &Ending) -> Result<(), StopError> {
         self.serving.store(false, Ordering::Release);
         // Also ends the start of a service that is under way.
         let stopped = self.services.stop(None);
@@ -177,17 +233,27 @@ impl Served {
         // What a start had begun before it heard of its end.
         self.services.stop(None)?;
         self.node.unmount();
-        if self.node.leads().is_some()
-            && let Err(error) = self.node.drained(DRAIN)
-        {
-            tracing::warn!(%error, "the other node may lack what was written last");
-        }
+        self.drain(ending);
         self.is_gone();
         Ok(())
     }
 
+    /// Waits until what was written last is on every disk; not any longer once it is to be fenced.
+    fn drain(&self, ending: &Ending) {
+        let until = Instant::now() + DRAIN;
+        while self.node.leads().is_some() {
+            let Err(error) = self.node.drained(LOOK_EVERY) else { return };
+            let fenced = self.ends.fence.load(Ordering::Acquire) > ending.number;
+            let waits = matches!(error, NodeError::Unconfirmed { .. });
+            if fenced || !waits || Instant::now() >= until {
+                tracing::warn!(%error, "the other node may lack what was written last");
+                return;
+            }
+        }
+    }
+
     /// Ends everything at once.
-    pub(super) fn fence(&self) -> Result<(), StopError> {
+    pub(super) fn fence(&self, _ending: &Ending) -> Result<(), StopError> {
         self.serving.store(false, Ordering::Release);
         self.node.abort();
         self.services.kill_all(KILL_LIMIT)?;
@@ -209,4 +275,37 @@ impl Served {
 /// A start that begins now.
 pub(super) fn beginning() -> Started {
     Started { begun: now(), applied: None, mounted: None, ended: Now(0), failed: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// A fence may be over before the stop that it overtook: what is started then would be ended
+    /// by that stop.
+    #[test]
+    fn a_start_waits_until_every_end_before_it_is_over() {
+        let ends: Arc<Ends> = Arc::default();
+        let open = |number| {
+            ends.open.lock().unwrap().insert(number);
+            Ending { number, ends: ends.clone() }
+        };
+        let (stop, fence) = (open(1), open(2));
+        let (say, started) = channel();
+        let starter = std::thread::spawn({
+            let ends = ends.clone();
+            move || say.send(ends.wait(3, || Ok::<(), ()>(()))).unwrap()
+        });
+        drop(fence);
+        assert!(started.recv_timeout(Duration::from_millis(200)).is_err(), "it does not wait");
+        drop(stop);
+        assert_eq!(started.recv_timeout(Duration::from_mins(1)).unwrap(), Ok(()));
+        starter.join().unwrap();
+        // One that comes after it calls it off, and is not waited for.
+        let _later = open(5);
+        assert_eq!(ends.wait(4, || Ok::<(), ()>(())), Ok(()));
+        assert_eq!(ends.wait(6, || Err("called off")), Err("called off"));
+    }
 }

@@ -53,17 +53,17 @@ impl Tasks {
                 });
             }
             Task::StopServices => {
-                // Tickets count up, so that is every start before.
-                served.call_off(ticket.0);
+                // Tickets count up, so that concerns every start before and after.
+                let ending = served.ending(ticket.0, false);
                 self.begin("duolog-stop", ticket, move || {
-                    served.stop().map_err(|error| error.to_string())
+                    served.stop(&ending).map_err(|error| error.to_string())
                 });
             }
             Task::Fence => {
-                served.call_off(ticket.0);
+                let ending = served.ending(ticket.0, true);
                 tracing::warn!("ends what is served, at once");
                 self.begin("duolog-fence", ticket, move || {
-                    served.fence().map_err(|error| error.to_string())
+                    served.fence(&ending).map_err(|error| error.to_string())
                 });
             }
             Task::CheckGateway => {

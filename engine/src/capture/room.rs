@@ -15,10 +15,14 @@ const RESERVE_FILES: u64 = 64;
 /// How long a measurement counts.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
 
+/// How often it is said that there is none.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
 /// What is left to take.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     measured: Mutex<Option<Measured>>,
+    said: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +67,35 @@ impl Room {
         {
             return true;
         }
-        measured.insert(Measured::now(node)).take(bytes, files)
+        let fits = measured.insert(Measured::now(node)).take(bytes, files);
+        if !fits {
+            self.say(node);
+        }
+        fits
+    }
+
+    /// Tells operators where there is none: writers only hear that there is none.
+    fn say(&self, node: &Node) {
+        let mut said = self.said.lock().expect("saying does not panic");
+        if said.is_some_and(|at| at.elapsed() < SAY_EVERY) {
+            return;
+        }
+        *said = Some(Instant::now());
+        let (here, there) = (node.room(), node.peer_room());
+        let me = node.config().node;
+        let places = [
+            (here.store_bytes, me, "directories"),
+            (there.store_bytes, me.peer(), "directories"),
+            (there.log_bytes, me.peer(), "log"),
+        ];
+        let least = places.into_iter().min_by_key(|(bytes, ..)| *bytes);
+        if let Some((bytes, at, what)) = least.filter(|(bytes, ..)| *bytes != u64::MAX) {
+            tracing::warn!(
+                bytes,
+                files = here.store_files.min(there.store_files),
+                "writers get ENOSPC: no room is left for the {what} of {at}; free some space \
+                 there and it goes on"
+            );
+        }
     }
 }

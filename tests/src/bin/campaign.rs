@@ -181,7 +181,7 @@ impl Campaign {
         let seconds = self.begun.elapsed().as_secs_f32();
         let text = format!("{seconds:7.1} s  fault {}: {what}", self.faults);
         println!("{text}");
-        let said = self.cluster.nodes.each_ref().map(Machine::said_len);
+        let said = self.cluster.nodes.each_ref().map(Machine::said_bytes);
         self.done.push(Done { at_us: now_us(), what: text, said });
     }
 

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
@@ -12,13 +13,15 @@ use postgres::{Client, NoTls};
 
 use super::lan::{Lan, Segment, Who, address};
 use crate::journal::Journal;
-use crate::postgresql::{INSERT, write_one};
+use crate::postgresql::{INSERT, with_cause, write_one};
 use crate::wait;
 
 /// How long a client waits for an answer of a host before it tries the other one.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How long a client may need to end: a commit that hangs ends with its server.
 const END_LIMIT: Duration = Duration::from_mins(1);
+/// How long a server may take for the shortest question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// How soon a client that was refused tries again: each try costs a server that starts a process.
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -39,6 +42,7 @@ pub struct Clients {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     served: Arc<Mutex<Vec<Served>>>,
+    errors: Arc<Mutex<Vec<String>>>,
 }
 
 /// A session on node 1 or 2, for a thread at the client's place.
@@ -52,6 +56,22 @@ pub fn connect(node: usize, database: &str) -> Result<Client, postgres::Error> {
     config.keepalives(true).keepalives_idle(CONNECT_LIMIT).keepalives_interval(CONNECT_LIMIT);
     config.keepalives_retries(3).tcp_user_timeout(3 * CONNECT_LIMIT);
     config.connect_timeout(CONNECT_LIMIT).connect(NoTls)
+}
+
+/// Whether the server of node 1 or 2 takes a client and answers it, in reasonable time.
+///
+/// # Errors
+/// Why not, in words.
+pub fn takes_clients(client: &File, node: usize) -> Result<(), String> {
+    let (say, said) = channel();
+    let client = client.try_clone().unwrap();
+    // Not waited for: a server that hangs takes the connection and says nothing, until it ends.
+    spawn(move || {
+        Lan::enter_as_client(&client);
+        let asked = connect(node, "postgres").and_then(|mut it| it.batch_execute("SELECT 1"));
+        say.send(asked.map_err(|error| with_cause(&error))).ok();
+    });
+    said.recv_timeout(ANSWER_LIMIT).unwrap_or_else(|_| Err("it does not answer".into()))
 }
 
 /// Runs `what` at the client's place on the network.
@@ -73,16 +93,23 @@ impl Clients {
     pub fn start(client: &File, journal: &Path, count: u32, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let served = Arc::new(Mutex::new(Vec::new()));
+        let errors = Arc::new(Mutex::new(Vec::new()));
         let start = |writer| {
             let (journal, client) = (Journal::open(journal), client.try_clone().unwrap());
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            let errors = Arc::clone(&errors);
             spawn(move || {
                 Lan::enter_as_client(&client);
-                run(&journal, writer, pause, &stop, &served);
+                run(&journal, writer, pause, &stop, &served, &errors);
             })
         };
         let threads = (1..=count).map(start).collect();
-        Self { threads, stop, served }
+        Self { threads, stop, served, errors }
+    }
+
+    /// What transactions failed with since this was asked last, in words.
+    pub fn errors(&self) -> Vec<String> {
+        std::mem::take(&mut *self.errors.lock().unwrap())
     }
 
     /// What was acknowledged so far, in the order in which clients were told.
@@ -137,6 +164,7 @@ fn run(
     pause: Duration,
     stop: &AtomicBool,
     served: &Mutex<Vec<Served>>,
+    errors: &Mutex<Vec<String>>,
 ) {
     let mut number = journal.next_number(writer);
     let mut node = 1;
@@ -158,7 +186,10 @@ fn run(
                     served.lock().unwrap().push(Served { node, begun_us, acknowledged_us });
                 }
                 Ok(false) => {}
-                Err(_) => break,
+                Err(error) => {
+                    errors.lock().unwrap().push(with_cause(&error));
+                    break;
+                }
             }
             std::thread::park_timeout(pause);
         }

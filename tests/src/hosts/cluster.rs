@@ -8,10 +8,9 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::clients::{Clients, at_client, connect};
+use super::clients::{Clients, at_client, connect, takes_clients};
 use super::host::Host;
 use super::lan::{Lan, Segment, Who, address};
 use super::machine::{LIMIT, Machine, On};
@@ -78,11 +77,7 @@ pub struct Cluster {
     client: File,
     journal: Journal,
     scratch: Scratch,
-    _only: MutexGuard<'static, ()>,
 }
-
-/// Timers of the pair run while others compute: one pair at a time in a process.
-static ONLY: Mutex<()> = Mutex::new(());
 
 impl Cluster {
     /// A pair that runs, with the table of the writers in its database.
@@ -101,7 +96,6 @@ impl Cluster {
 
     /// A pair that is configured; nothing runs.
     pub fn new(name: &str, seed: u64, settings: &Settings) -> Self {
-        let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
         let scratch = Scratch::new(name);
         let path = |name: &str| scratch.path().join(name);
         let outside = path("outside");
@@ -112,7 +106,7 @@ impl Cluster {
         make_template(&path("template"));
         let nodes = [1, 2].map(|number| Machine::new(scratch.path(), number, seed));
         let witness = settings.witness.then(|| Witness::new(&path("witness"), seed));
-        let cluster = Self { nodes, witness, lan, client, journal, scratch, _only: only };
+        let cluster = Self { nodes, witness, lan, client, journal, scratch };
         cluster.configure(settings);
         for node in &cluster.nodes {
             user().make_dir(&node.directory());
@@ -247,7 +241,7 @@ impl Cluster {
         self.nodes.each_ref().map(Machine::status)
     }
 
-    /// Both states in one line, for people.
+    /// Both states, and what the server says where one serves; for people.
     pub fn states(&self) -> String {
         let one = |status: Option<Status>| {
             status.map_or_else(
@@ -256,7 +250,12 @@ impl Cluster {
             )
         };
         let [first, second] = self.status().map(one);
-        format!("node1 {first}\nnode2 {second}")
+        let server = match self.serving().map(|serving| takes_clients(&self.client, serving)) {
+            None => String::new(),
+            Some(Ok(())) => "\nthe server takes clients".into(),
+            Some(Err(why)) => format!("\nthe server takes no client: {why}"),
+        };
+        format!("node1 {first}\nnode2 {second}{server}")
     }
 
     /// Which node serves: 1 or 2; `None` when neither or both say so.
@@ -293,7 +292,7 @@ impl Cluster {
             ("SECOND", "PRIM") if uptodate => 2,
             _ => return None,
         };
-        at_client(&self.client, || connect(serving, "postgres").ok().map(|_| serving))
+        takes_clients(&self.client, serving).ok().map(|()| serving)
     }
 
     /// Waits for the same as [`Self::wait_pair`], and does meanwhile what operators do: a node
@@ -343,7 +342,7 @@ impl Cluster {
     pub fn wait_serving(&self) -> usize {
         let found = wait::within(LIMIT, || {
             let serving = self.serving()?;
-            at_client(&self.client, || connect(serving, "postgres").ok().map(|_| serving))
+            takes_clients(&self.client, serving).ok().map(|()| serving)
         });
         found.unwrap_or_else(|| panic!("nobody serves in time:\n{}", self.states()))
     }

@@ -97,6 +97,9 @@ fn port(who: Who, segment: Segment) -> String {
     format!("{}-{}", who.name(), segment.name())
 }
 
+/// Where nodes listen for the log; heartbeats have a port of their own.
+const LOG_PORT: u16 = 7433;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Lan {
@@ -105,6 +108,8 @@ pub struct Lan {
     /// From whom to whom nothing gets through.
     cuts: BTreeSet<(Who, Who)>,
     down: BTreeSet<Segment>,
+    /// The log gets through between nobody.
+    log_cut: bool,
 }
 
 impl Lan {
@@ -113,7 +118,8 @@ impl Lan {
     pub fn new(outside: &Path) -> Self {
         let holder = hold("the network", outside);
         let client = hold("the client's network", outside);
-        let lan = Self { holder, client, cuts: BTreeSet::new(), down: BTreeSet::new() };
+        let (cuts, down) = (BTreeSet::new(), BTreeSet::new());
+        let lan = Self { holder, client, cuts, down, log_cut: false };
         let mut lines = String::from("link set lo up\n");
         for segment in Segment::ALL {
             let name = segment.name();
@@ -176,6 +182,12 @@ impl Lan {
         self.apply();
     }
 
+    /// From here on nodes hear each other's heartbeats, and the log gets through to nobody.
+    pub fn cut_log(&mut self) {
+        self.log_cut = true;
+        self.apply();
+    }
+
     /// One of the networks carries nothing.
     pub fn take_down(&mut self, segment: Segment) {
         self.down.insert(segment);
@@ -192,12 +204,13 @@ impl Lan {
     pub fn heal(&mut self) {
         self.cuts.clear();
         self.down.clear();
+        self.log_cut = false;
         self.apply();
     }
 
     /// Whether anything is cut.
     pub fn is_whole(&self) -> bool {
-        self.cuts.is_empty() && self.down.is_empty()
+        self.cuts.is_empty() && self.down.is_empty() && !self.log_cut
     }
 
     /// Replaces all rules in one step.
@@ -216,6 +229,9 @@ impl Lan {
                 let (from, to) = (port(*from, segment), port(*to, segment));
                 writeln!(rules, "iifname \"{from}\" oifname \"{to}\" drop").unwrap();
             }
+        }
+        if self.log_cut {
+            writeln!(rules, "udp dport {LOG_PORT} drop\nudp sport {LOG_PORT} drop").unwrap();
         }
         rules.push_str("}\n}\n");
         let mut nft = self.command("nft");

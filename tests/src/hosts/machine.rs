@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::power_cut::Disk;
 use crate::process::{Process, run, try_run};
 use crate::wait;
 
+/// What nodes say: also each step of the machine, so that a test can wait for one.
+const SAYS: &str = "info,duolog::pair::effects=debug";
 /// How long a command of `duolog` may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 /// How long a node may need for whatever it was asked to do.
@@ -106,9 +109,21 @@ impl Machine {
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
-    /// How many bytes the node has said.
-    pub fn said_len(&self) -> u64 {
-        fs::metadata(self.home.join("said")).map_or(0, |it| it.len())
+    /// How much the node has said.
+    pub fn said_bytes(&self) -> u64 {
+        fs::metadata(self.home.join("said")).map_or(0, |said| said.len())
+    }
+
+    /// What the node said after the first `from` bytes: the first line that `which` knows.
+    pub fn find_said(&self, from: u64, which: impl Fn(&str) -> bool) -> Option<String> {
+        let mut file = fs::File::open(self.home.join("said")).ok()?;
+        file.seek(SeekFrom::Start(from)).unwrap();
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).unwrap();
+        let text = String::from_utf8_lossy(&text);
+        // The last one may be half a line.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().find(|line| which(line)).map(str::to_owned)
     }
 
     /// What the node said after so many bytes.
@@ -128,7 +143,7 @@ impl Machine {
     pub fn start(&mut self) {
         assert!(self.daemon.is_none(), "node{} was started", self.number);
         let mut command = self.host.command(binary());
-        command.args(["run", "--config"]).arg(self.config());
+        command.args(["run", "--config"]).arg(self.config()).env("DUOLOG_LOG", SAYS);
         let name = format!("node{}", self.number);
         self.daemon = Some(Process::start(&name, command, &self.home.join("said")));
     }

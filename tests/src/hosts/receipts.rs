@@ -21,6 +21,18 @@ pub struct Receipt {
     /// Of a promotion: why.
     #[serde(default)]
     pub why: String,
+    /// Of a promotion: who decided; of what an operator forced: nothing.
+    #[serde(default)]
+    pub decided_by: String,
+    /// Of a promotion: where the log ended that was promoted.
+    #[serde(default)]
+    pub log_end_lsn: u64,
+    /// Of what an operator forced: who.
+    #[serde(default)]
+    pub who: String,
+    /// Of what an operator forced: why, as it was typed.
+    #[serde(default)]
+    pub reason: String,
     /// Of a promotion: how long each step took.
     #[serde(default)]
     pub phases_ms: BTreeMap<String, Option<u64>>,

@@ -239,6 +239,17 @@ impl Machine {
 
     /// The only member was restarted, or names another witness: nobody else can have moved, so
     /// it raises its number by itself.
+    /// Whether an operator forced the other node while this one was in the way: its line goes on
+    /// from there, whatever this node was granted before. A number above the forced one would make
+    /// a second line of this one.
+    pub(super) fn forced_elsewhere(&self) -> bool {
+        let heard = self.peer.beat.as_ref().map(|beat| beat.conf);
+        let forced = |view: View| {
+            view.primary == self.me.peer() && epoch(view.num) > epoch(self.register.conf.num)
+        };
+        heard.into_iter().chain(self.witness.reg).any(forced)
+    }
+
     pub(super) fn raise(&mut self, witness: u128) {
         let base = self.register.conf;
         let view = self.alone_view(self.next_num(), witness);

@@ -64,7 +64,7 @@ impl Machine {
         if !conf.pair {
             let known = conf.witness == 0 || self.witness.here;
             let early = self.settings.join_without_witness || self.join_now;
-            if witness != conf.witness && !self.restarting {
+            if witness != conf.witness && !self.restarting && !self.forced_elsewhere() {
                 self.raise(witness);
             } else if connected
                 && self.peer.caught_up
@@ -107,7 +107,8 @@ impl Machine {
         let conf = self.register.conf;
         let peer_is_behind =
             self.peer.here && self.peer.beat.as_ref().is_some_and(|beat| beat.conf.num <= conf.num);
-        conf.witness != 0 || !self.settings.peer || conf.num.0 <= 1 || self.looked || peer_is_behind
+        let free = conf.witness != 0 || !self.settings.peer || conf.num.0 <= 1 || self.looked;
+        (free || peer_is_behind) && !self.forced_elsewhere()
     }
 
     fn pair_view(&self, witness: u128) -> View {

@@ -184,3 +184,42 @@ fn r26_an_answer_from_before_the_fence_is_no_lease_after_it() {
     n1.peer(Message::Answer { incarnation: 5, sent: at.plus(1) });
     assert!(n1.starts());
 }
+
+/// An operator stops the node that serves alone, forces the other one, and starts this one again,
+/// as a swap without sync does: it knows of the forced view, and makes no line of its own above.
+#[test]
+fn who_knows_that_the_other_was_forced_does_not_go_on_above_it() {
+    let forced = View { forced: true, ..alone(1 << 48, N2) };
+    let theirs = log(&[(1, N1), (1 << 48, N2)]);
+    let stopped = || {
+        let mut n1 = Bench::new(N1, alone(2, N1), None, log(&[(1, N1), (2, N1)]));
+        assert_eq!(n1.conf(), alone(3, N1), "the only member goes on");
+        n1.event(Event::Log(log(&[(1, N1), (2, N1), (3, N1)])));
+        done(&mut n1);
+        n1.event(Event::Operator(Action::Stop));
+        done(&mut n1);
+        n1
+    };
+    let witness = WitnessAnswer {
+        witness: WID,
+        reg: Some(forced),
+        incarnation: 5,
+        sent: Now(0),
+        lease: false,
+    };
+    for by_witness in [true, false] {
+        let mut n1 = stopped();
+        if by_witness {
+            n1.event(Event::Witness(Reply::Beat(witness)));
+        } else {
+            n1.peer(Message::Beat(beat(n1.now, forced, None, false, theirs.clone())));
+        }
+        n1.event(Event::Operator(Action::Start));
+        assert_eq!(n1.conf(), alone(3, N1), "a line of its own");
+        n1.wait(60_000);
+        assert_eq!(n1.conf(), alone(3, N1), "a line of its own");
+        assert!(!n1.machine.serves());
+        n1.peer(Message::Beat(beat(n1.now, forced, None, false, theirs.clone())));
+        assert_eq!(n1.conf(), forced, "it follows");
+    }
+}
