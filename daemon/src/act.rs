@@ -161,6 +161,7 @@ mod tests {
             directories: Vec::new(),
             views: None,
             resync: None,
+            resyncs_given: duolog_engine::resync::Given::default(),
             paths: Vec::new(),
             services: Vec::new(),
         }

@@ -37,6 +37,10 @@ impl resync::Pipe for Wire<'_> {
     fn pace(&mut self, bytes_per_s: Option<u64>) {
         self.0.pace(bytes_per_s);
     }
+
+    fn wire_bytes(&self) -> u64 {
+        self.0.wire_bytes()
+    }
 }
 
 /// The work of the end that has.

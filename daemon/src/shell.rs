@@ -309,6 +309,7 @@ impl Shell {
                 .collect(),
             views: None,
             resync: self.node.get().and_then(|node| node.resync_progress()),
+            resyncs_given: self.node.get().map(|node| node.resyncs_given()).unwrap_or_default(),
             paths: Vec::new(),
             services: Vec::new(),
         }

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 use std::path::PathBuf;
 
-use duolog_engine::resync::Progress;
+use duolog_engine::resync::{Given, Progress};
 use duolog_wal::Lsn;
 use serde::{Deserialize, Serialize};
 
@@ -202,6 +202,9 @@ pub(crate) struct Status {
     /// A resynchronisation that goes on, of this node or from it.
     #[serde(default)]
     pub resync: Option<Progress>,
+    /// What the resynchronisations from this node came to since it was started.
+    #[serde(default)]
+    pub resyncs_given: Given,
     /// Paths of heartbeats.
     #[serde(default)]
     pub paths: Vec<Path>,
@@ -349,6 +352,7 @@ mod tests {
             }],
             views: None,
             resync: None,
+            resyncs_given: Given::default(),
             paths: vec![Path {
                 local: "10.0.0.1:7533".into(),
                 remote: "10.0.0.2:7533".into(),

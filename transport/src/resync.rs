@@ -57,6 +57,7 @@ pub struct Pipe {
     compress: bool,
     compressor: Option<Compressor<'static>>,
     decompressor: Option<Decompressor<'static>>,
+    wire_bytes: u64,
 }
 
 impl std::fmt::Debug for Pipe {
@@ -89,6 +90,7 @@ impl Pipe {
     pub fn send(&mut self, message: &[u8]) -> io::Result<()> {
         assert!((1..=MESSAGE_MAX).contains(&message.len()), "{} bytes", message.len());
         let bytes = self.frame(message)?;
+        self.wire_bytes += bytes.len() as u64;
         self.to.blocking_send(Frame { bytes, bytes_per_s: self.bytes_per_s }).map_err(|_| gone())
     }
 
@@ -121,6 +123,7 @@ impl Pipe {
     /// no message.
     pub fn receive(&mut self, message: &mut Vec<u8>) -> io::Result<()> {
         let frame = self.from.blocking_recv().ok_or_else(gone)?;
+        self.wire_bytes += 4 + frame.len() as u64;
         message.clear();
         match frame.split_first() {
             Some((0, plain)) if !plain.is_empty() => message.extend_from_slice(plain),
@@ -148,6 +151,11 @@ impl Pipe {
     pub fn pace(&mut self, bytes_per_s: Option<u64>) {
         self.bytes_per_s = bytes_per_s;
     }
+
+    /// Bytes of the frames of all messages so far, both ways, before encryption.
+    pub fn wire_bytes(&self) -> u64 {
+        self.wire_bytes
+    }
 }
 
 /// Runs `work` on a thread of its own over the stream until it is done, and all that it sent is on
@@ -163,8 +171,15 @@ pub(crate) async fn run<T: Send + 'static>(
     let (to, outgoing) = mpsc::channel(QUEUE);
     let (incoming, from) = mpsc::channel(QUEUE);
     let (tell, told) = oneshot::channel();
-    let mut pipe =
-        Pipe { to, from, bytes_per_s: None, compress, compressor: None, decompressor: None };
+    let mut pipe = Pipe {
+        to,
+        from,
+        bytes_per_s: None,
+        compress,
+        compressor: None,
+        decompressor: None,
+        wire_bytes: 0,
+    };
     std::thread::Builder::new()
         .name("duolog-resync".into())
         .spawn(move || {

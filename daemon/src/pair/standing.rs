@@ -46,6 +46,9 @@ impl Pair {
         if let Some(trouble) = &trouble {
             sentence = format!("{sentence}; {trouble}");
         }
+        if parts.is_some_and(|parts| parts.node.slows_writers()) {
+            sentence = format!("{sentence}; writers are slowed so that the other node catches up");
+        }
         if let Some(failure) = node.as_ref().and_then(|node| node.failure.as_ref()) {
             sentence = format!("{sentence} (failed: {failure}; restart the node)");
         }
@@ -83,6 +86,7 @@ impl Pair {
                 .collect(),
             views: shown.as_ref().map(|shown| views(&shown.register)),
             resync: parts.and_then(|parts| parts.node.resync_progress()),
+            resyncs_given: parts.map(|parts| parts.node.resyncs_given()).unwrap_or_default(),
             paths: paths(config, self.post()),
             services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
         }

@@ -193,6 +193,9 @@ impl Node {
             // Writers wait until it was looked how much room there is.
             self.folding.room.until.store(0, Ordering::Release);
         }
+        if matches!(rule, CommitRule::Pair(_)) {
+            self.peer_is_member();
+        }
         self.progress.nudge();
     }
 
@@ -209,6 +212,7 @@ impl Node {
     /// Keeps the disk that the log takes within its limit while this node is alone; returns how
     /// many bytes of disk the log may take.
     pub(super) fn retain(&self) -> Result<u64, NodeError> {
+        self.trickle();
         let control = self.control.get();
         if !self.keeps_for_peer(&control) || control.conf.pair || self.progress.is_held() {
             self.folding.room.until.store(u64::MAX, Ordering::Release);
@@ -321,11 +325,12 @@ impl Node {
         if map.as_ref().is_some_and(|map| !goes_on(map)) {
             self.lose_map(&mut map, &MapError::Other { what: "it ends elsewhere" });
         }
+        let begins = if map.is_none() { self.first_to_fold(first, next)? } else { first };
         let mut dirty = Dirty::default();
-        let scanned = dirty.scan(&mut self.log.reader(first), next.lsn);
+        let scanned = dirty.scan(&mut self.log.reader(begins), next.lsn);
         let folded = scanned.map_err(FoldError::Scan).and_then(|()| {
             if map.is_none() {
-                *map = Some(self.folding.place.create(first.lsn)?);
+                *map = Some(self.folding.place.create(begins.lsn)?);
             }
             let open = map.as_mut().expect("just opened or made");
             let count = self.control.get().fold.map_or(0, |fold| fold.count) + 1;
@@ -349,6 +354,16 @@ impl Node {
         // Also without a map: the disk must not fill, and what is lost is time.
         self.folding.floor.fetch_max(next.lsn.0, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Where a new map begins in the segment from `first` to `next`: the peer has what is before,
+    /// and naming it again would be up to a segment that a resynchronisation copies for nothing.
+    fn first_to_fold(&self, first: Cursor, next: Cursor) -> Result<Cursor, NodeError> {
+        let floor = Lsn(self.folding.floor.load(Ordering::Relaxed));
+        if floor <= first.lsn || floor >= next.lsn {
+            return Ok(first);
+        }
+        Ok(self.log.cursor_at(floor)?.unwrap_or(first))
     }
 
     /// Drops the map once both nodes have what it stands for.
@@ -377,9 +392,10 @@ impl Node {
         Ok(())
     }
 
-    /// Whether a writer has to wait for segments to go.
+    /// Whether a writer has to wait for segments to go, or for the other node to catch up.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.log.end_lsn().0 >= self.folding.room.until.load(Ordering::Acquire)
+        let end = self.log.end_lsn();
+        end.0 >= self.folding.room.until.load(Ordering::Acquire) || self.brake.holds(end)
     }
 
     /// Has the thread that folds look when the log comes near its limit.
@@ -412,7 +428,7 @@ impl Node {
     }
 
     /// Lets those go on who waited for room, if there is some.
-    fn admit(&self) {
+    pub(super) fn admit(&self) {
         if self.is_crowded() {
             return;
         }

@@ -16,6 +16,7 @@ impl Node {
         *self.leads.write().expect(POISON) = None;
         self.progress.follow();
         *self.received.lock().expect(POISON) = None;
+        self.release_writers();
         // A record that could be applied a moment ago may be under way.
         drop(self.applying.lock().expect(POISON));
     }

@@ -213,6 +213,9 @@ impl Node {
     /// The peer is connected, or no longer.
     pub fn peer_connected(&self, connected: bool) {
         self.peer_connected.store(connected, Ordering::Relaxed);
+        if !connected {
+            self.peer_is_gone();
+        }
     }
 
     /// The peer, in `view`, has the log on disk up to `durable` and applied up to `applied`, and
@@ -234,6 +237,8 @@ impl Node {
         self.progress.advance_acknowledged(view, durable, applied);
         if let Some(acknowledged) = self.progress.acknowledged() {
             self.folding.peer_has(acknowledged);
+        } else {
+            self.peer_follows(durable);
         }
         if self.progress.committed() > before {
             self.wake();

@@ -14,6 +14,7 @@
 mod adopt;
 mod apply;
 mod base;
+mod brake;
 
 mod census;
 mod checkpoint;
@@ -90,6 +91,9 @@ pub struct NodeConfig {
     /// Most bytes a second that a resynchronisation from this node sends while commits go on;
     /// zero: no limit.
     pub resync_bytes_per_s: u64,
+    /// What a resynchronisation of this node copied is synced and marked after so many bytes; an
+    /// interruption costs no more than that.
+    pub resync_mark_bytes: u64,
     /// Threads that read requests of one mount, 1 or 2.
     pub reader_threads: u8,
     /// Optional features of the kernel's FUSE to do without; for tests.
@@ -118,6 +122,7 @@ impl NodeConfig {
             has_peer: false,
             retention_bytes: 16 << 30,
             resync_bytes_per_s: 16 << 20,
+            resync_mark_bytes: 64 << 20,
             reader_threads: 2,
             masked_fuse_flags: 0,
             suid_and_devices: false,
@@ -152,6 +157,7 @@ pub struct Node {
     pins: Mutex<BTreeMap<u64, base::Pinned>>,
     next_pin: AtomicU64,
     folding: fold::Folding,
+    brake: brake::Brake,
     /// Where the log ended some time ago.
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
@@ -256,6 +262,7 @@ impl Node {
             pins: Mutex::new(BTreeMap::new()),
             next_pin: AtomicU64::new(0),
             folding: fold::Folding::new(Place::new(&config.state_dir)),
+            brake: brake::Brake::new(),
             resync: resync::Seat::new(resync, config.resync_bytes_per_s),
             changed: Mutex::new(changed),
             digests: verify::Digests::new(recovered.end.lsn),

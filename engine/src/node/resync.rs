@@ -12,7 +12,7 @@ use super::{Node, NodeConfig, NodeError, POISON, Pin};
 use crate::disk::DirDisk;
 use crate::log::{ControlFile, Log, lay_down};
 use crate::resync::state::{Phase, State, consistent_from};
-use crate::resync::{Giving, Part, Progress, Standing};
+use crate::resync::{Given, Giving, Part, Progress, Standing};
 use crate::store::manifest::Manifest;
 use crate::store::{Store, base};
 
@@ -159,6 +159,11 @@ impl Node {
                 seconds_left: None,
             }),
         }
+    }
+
+    /// What the resynchronisations from this node came to since it was started.
+    pub fn resyncs_given(&self) -> Given {
+        self.resync.giving.given()
     }
 
     /// The newest view in the log, whoever led it.

@@ -42,26 +42,15 @@ pub fn give(node: &Node, pipe: &mut dyn Pipe) -> Result<(), ResyncError> {
     let giving = node.resync.giving();
     let _until_the_end = giving.begin();
     let (busy, out) = (Busy::new(node), Vec::new());
-    let mut giver = Giver { node, pipe, giving, pin: None, compares: false, out, busy };
-    let mut message = Vec::new();
-    loop {
-        giver.pipe.receive(&mut message).map_err(ResyncError::Pipe)?;
-        match message::decode(&message) {
-            Some(Message::Ask(text)) => giver.answer(text)?,
-            Some(Message::Want { left, wants }) => giver.serve(left, &wants)?,
-            Some(Message::Enough) => {
-                if giver.compares {
-                    node.was_compared()?;
-                }
-                // Whatever was read last may hold what was applied last, here or before this node
-                // was started. All of that is durable in the log.
-                let applied = node.exactly_applied().lsn.max(node.durable());
-                giver.send(&Message::Consistent(applied))?;
-                return Ok(());
-            }
-            _ => return Err(ResyncError::Protocol { what: "a message of the wrong end" }),
-        }
+    let rounds = Rounds::default();
+    let (pin, compares, wire) = (None, false, 0);
+    let mut giver = Giver { node, pipe, giving, pin, compares, out, busy, rounds, wire };
+    let done = giver.run();
+    if done.is_err() {
+        // Otherwise the log follows at once.
+        node.release_writers();
     }
+    done
 }
 
 struct Giver<'a> {
@@ -74,12 +63,79 @@ struct Giver<'a> {
     compares: bool,
     out: Vec<u8>,
     busy: Busy,
+    rounds: Rounds,
+    /// Bytes on the wire that were counted.
+    wire: u64,
+}
+
+/// Whether one plan after the other gets smaller.
+#[derive(Default)]
+struct Rounds {
+    /// A plan was agreed on, and nothing of it was asked for yet.
+    begins: bool,
+    /// Of the present one: bytes to look at, and how many of them were.
+    present: Option<(u64, u64)>,
+    /// The limit of bytes a second does not count any more.
+    hurries: bool,
 }
 
 impl Giver<'_> {
+    fn run(&mut self) -> Result<(), ResyncError> {
+        let node = self.node;
+        let mut message = Vec::new();
+        loop {
+            self.pipe.receive(&mut message).map_err(ResyncError::Pipe)?;
+            self.count(message.len());
+            match message::decode(&message) {
+                Some(Message::Ask(text)) => {
+                    self.answer(text)?;
+                    self.rounds.begins = true;
+                }
+                Some(Message::Want { left, wants }) => self.serve(left, &wants)?,
+                Some(Message::Enough) => {
+                    if self.compares {
+                        node.was_compared()?;
+                    }
+                    // Whatever was read last may hold what was applied last, here or before this
+                    // node was started. All of that is durable in the log.
+                    let applied = node.exactly_applied().lsn.max(node.durable());
+                    self.send(&Message::Consistent(applied))?;
+                    self.giving.finished();
+                    return Ok(());
+                }
+                _ => return Err(ResyncError::Protocol { what: "a message of the wrong end" }),
+            }
+        }
+    }
+
+    /// Of a new plan so many bytes are left. Where too much was added to what was left of the one
+    /// before, the copying hurries, and then writers are slowed.
+    fn begin_round(&mut self, left: u64) {
+        if let Some((all, given)) = self.rounds.present {
+            let added = left.saturating_sub(all.saturating_sub(given));
+            tracing::info!(left, added, given, "another round");
+            if added > given / 2 && std::mem::replace(&mut self.rounds.hurries, true) {
+                self.node.slow_writers();
+            }
+        }
+        if self.node.lagged() {
+            self.rounds.hurries = true;
+            self.node.slow_writers();
+        }
+        self.rounds.present = Some((left, 0));
+    }
+
     fn send(&mut self, message: &Message<'_>) -> Result<(), ResyncError> {
         message.encode(&mut self.out);
-        self.pipe.send(&self.out).map_err(ResyncError::Pipe)
+        self.pipe.send(&self.out).map_err(ResyncError::Pipe)?;
+        self.count(self.out.len());
+        Ok(())
+    }
+
+    fn count(&mut self, message_bytes: usize) {
+        let wire = self.pipe.wire_bytes();
+        self.giving.carried(message_bytes as u64, wire - self.wire);
+        self.wire = wire;
     }
 
     fn answer(&mut self, text: &[u8]) -> Result<(), ResyncError> {
@@ -166,8 +222,12 @@ impl Giver<'_> {
             self.pin = None;
             return self.send(&Message::Again);
         }
+        if std::mem::take(&mut self.rounds.begins) {
+            self.begin_round(left);
+        }
         let limit = self.giving.limit();
-        let limit = (limit > 0 && self.busy.is(self.node)).then_some(limit);
+        let paced = limit > 0 && !self.rounds.hurries && self.busy.is(self.node);
+        let limit = paced.then_some(limit);
         self.pipe.pace(limit);
         let mut chunk = Vec::new();
         let all: u64 = wants.iter().map(|want| u64::from(want.extent.len)).sum();
@@ -186,6 +246,10 @@ impl Giver<'_> {
             }
             left = left.saturating_sub(len);
             self.giving.done(len, left);
+            if let Some((_, given)) = &mut self.rounds.present {
+                *given += len;
+            }
+            self.node.went_over(len);
         }
         Ok(())
     }

@@ -31,6 +31,7 @@
 //! Until K is applied the right end is *not up to date*. That is durable, see `state`: it survives
 //! a kill at any moment on both sides.
 
+mod copy;
 mod fork;
 mod give;
 mod message;
@@ -47,7 +48,7 @@ use duolog_wal::Lsn;
 
 pub use give::{Estimate, give};
 pub use message::CHUNK;
-pub use progress::{Giving, Part, Progress};
+pub use progress::{Given, Giving, Part, Progress};
 pub use state::Standing;
 pub use take::take;
 
@@ -71,6 +72,9 @@ pub trait Pipe {
 
     /// From here on at most so many bytes a second are sent; `None`: as fast as it goes.
     fn pace(&mut self, bytes_per_s: Option<u64>);
+
+    /// Bytes that crossed the wire so far, both ways, as they crossed it.
+    fn wire_bytes(&self) -> u64;
 }
 
 /// Longest message, in bytes.

@@ -35,6 +35,22 @@ pub struct Progress {
     pub seconds_left: Option<u64>,
 }
 
+/// What the resynchronisations from a node came to since it was started. Those that were broken off
+/// count too, so the difference of two looks is what happened in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// How many were begun; one that goes on after an interruption is begun once more.
+    pub begun: u64,
+    /// How many came to their end.
+    pub finished: u64,
+    /// Bytes of content that were sent.
+    pub content_bytes: u64,
+    /// Bytes of all messages, both ways, before compression: contents, plans and questions.
+    pub message_bytes: u64,
+    /// The same as they crossed the wire.
+    pub wire_bytes: u64,
+}
+
 /// What the end that has tells of its work, and how fast it may be.
 #[derive(Debug, Default)]
 pub struct Giving {
@@ -51,6 +67,7 @@ struct Work {
     sent_bytes: u64,
     /// Of the last one that was finished or broken off.
     last_bytes_per_s: Option<u64>,
+    given: Given,
 }
 
 impl Giving {
@@ -72,6 +89,7 @@ impl Giving {
         *work = Work {
             since: Some(Instant::now()),
             last_bytes_per_s: work.last_bytes_per_s,
+            given: Given { begun: work.given.begun + 1, ..work.given },
             ..Work::default()
         };
         Ends(self)
@@ -88,7 +106,24 @@ impl Giving {
     }
 
     pub(super) fn sent(&self, bytes: u64) {
-        self.work().sent_bytes += bytes;
+        let mut work = self.work();
+        work.sent_bytes += bytes;
+        work.given.content_bytes += bytes;
+    }
+
+    /// A message went over, one way or the other, and so much over the wire.
+    pub(super) fn carried(&self, message_bytes: u64, wire_bytes: u64) {
+        let mut work = self.work();
+        work.given.message_bytes += message_bytes;
+        work.given.wire_bytes += wire_bytes;
+    }
+
+    pub(super) fn finished(&self) {
+        self.work().given.finished += 1;
+    }
+
+    pub(crate) fn given(&self) -> Given {
+        self.work().given
     }
 
     pub(super) fn likely_bytes_per_s(&self) -> u64 {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use duolog_engine::dirty::DirtyLost;
 use duolog_engine::node::{self, Node, NodeConfig};
-use duolog_wal::{Lsn, NodeId};
+use duolog_wal::{FileId, Lsn, NodeId};
 
 use crate::site::{Alone, BOUND, Random, assert_covers, config, files, operate};
 
@@ -316,6 +316,43 @@ fn ship(from: &Node, to: &Node) {
     }
     to.sync_received().unwrap();
     to.announce_committed(from.committed());
+}
+
+/// What the peer acknowledged before it went away is not named, though it stands in a segment that
+/// is folded; to a peer that lacks it, it is said that this is not known.
+#[test]
+fn what_the_peer_has_is_not_folded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let second = || NodeConfig { node: NodeId::Node2, ..tight(&two) };
+    for root in [&one, &two] {
+        fs::create_dir(root).unwrap();
+    }
+    node::adopt(&tight(&one)).unwrap();
+    node::adopt(&second()).unwrap();
+    let second = Node::open(second()).unwrap();
+    second.follow();
+    let alone = Alone::open(tight(&one));
+    let view = alone.node.lead(true).unwrap().num;
+    let before = alone.mount.join("before");
+    // Without an fsync, which would wait for the acknowledgement.
+    fs::write(&before, vec![7; 200_000]).unwrap();
+    let lacks = alone.node.end().lsn;
+    fs::write(&before, vec![8; 200_000]).unwrap();
+    alone.node.sync_log().unwrap();
+    ship(&alone.node, &second);
+    let room = node::Room::ENDLESS;
+    alone.node.peer_durable(view, second.durable(), second.applied(), room).unwrap();
+    let has = second.end().lsn;
+    assert!(lacks < has && has.0 < SEGMENT, "all in the first segment");
+    alone.node.lead(false).unwrap();
+    scatter(&alone.mount, &mut Random(13), || alone.node.first().0 > SEGMENT);
+    let id = FileId(fs::metadata(&before).unwrap().ino());
+    let dirty = alone.node.changed_since(has).unwrap();
+    assert!(dirty.get(id).is_none_or(|change| change.ranges.is_empty()), "the peer has it");
+    let lost = alone.node.changed_since(lacks);
+    assert!(matches!(lost, Err(DirtyLost::Gone { .. })), "{:?}", lost.map(|dirty| dirty.len()));
+    second.stop(BOUND).unwrap();
 }
 
 #[test]

@@ -6,4 +6,5 @@
 mod fold;
 mod log;
 mod site;
+mod slowed;
 mod verify;

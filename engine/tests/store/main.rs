@@ -9,5 +9,7 @@ mod directory;
 mod local;
 mod random;
 mod replay;
+mod resuming;
 mod resync;
+mod sides;
 mod site;

@@ -2,212 +2,18 @@
 //! one side goes on, interrupted at any moment on either side, with the process of the one that
 //! is resynchronised started anew.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
 
 use duolog_engine::disk::DirDisk;
-use duolog_engine::log::{LogOptions, branches};
-use duolog_engine::node::{self, Node, NodeConfig};
-use duolog_engine::resync::{self, Pipe, ResyncError};
-use duolog_engine::store::compare::{self, Except};
-use duolog_engine::store::{Directory, LocalRules, Preset};
-use duolog_wal::{ClusterId, Cursor, FileId, Lsn, NodeId, Operation, View, ViewNum, record};
+use duolog_engine::log::branches;
+use duolog_engine::node;
+use duolog_engine::resync::ResyncError;
+use duolog_wal::{FileId, NodeId, View};
 
 use super::random::{Log, Random};
+use super::sides::{BOUND, Side, Writer, assert_equal, attempt, page, scatter, wait, with_file};
 use super::site::folder;
-
-const BOUND: Duration = Duration::from_mins(1);
-
-fn config(root: &Path, id: NodeId) -> NodeConfig {
-    let rules = LocalRules::new(Preset::Sqlite, &[]).unwrap();
-    let directory = Directory::of(&root.join("data"), rules).unwrap();
-    let mut config = NodeConfig::new(ClusterId(7), id, root.join("state"), vec![directory]);
-    config.log = LogOptions { segment_bytes: 256 << 10, spares: 1 };
-    config
-}
-
-/// A node that gets its log from the test.
-struct Side {
-    config: NodeConfig,
-    node: Option<Arc<Node>>,
-    /// Bytes of its log that it was given.
-    given: usize,
-}
-
-impl Side {
-    fn new(root: &Path, id: NodeId) -> Self {
-        std::fs::create_dir_all(root).unwrap();
-        let config = config(root, id);
-        node::adopt(&config).unwrap();
-        let mut side = Self { config, node: None, given: 0 };
-        side.open();
-        side
-    }
-
-    /// Opens it. A process that another test just started holds the locks of what was closed
-    /// meanwhile until it begins to run its program.
-    fn open(&mut self) {
-        self.node = None;
-        let until = Instant::now() + BOUND;
-        let node = loop {
-            match Node::open(self.config.clone()) {
-                Err(error) if Instant::now() < until && is_taken(&error) => {
-                    std::thread::yield_now();
-                }
-                opened => break opened.unwrap(),
-            }
-        };
-        node.follow();
-        self.node = Some(node);
-    }
-
-    fn node(&self) -> &Arc<Node> {
-        self.node.as_ref().unwrap()
-    }
-
-    /// As after a kill: nothing is synced or told to anybody.
-    fn kill(&mut self) {
-        let node = self.node.take().unwrap();
-        node.kill();
-    }
-
-    /// Gives it its log up to `end`, of which everything up to `committed` is committed.
-    fn feed(&mut self, log: &Log, end: Lsn, committed: Lsn) {
-        let upto = usize::try_from(end.0).unwrap();
-        self.feed_bytes(&log.bytes()[self.given..upto], committed);
-        self.given = upto;
-    }
-
-    fn feed_bytes(&self, bytes: &[u8], committed: Lsn) {
-        let node = self.node();
-        let mut at = node.end().lsn;
-        for part in bytes.chunks(50_000) {
-            node.receive(at, part).unwrap();
-            at = at.plus(part.len() as u64);
-        }
-        node.sync_received().unwrap();
-        node.announce_committed(committed);
-        wait(|| node.applied() >= committed);
-    }
-
-    /// What it lacks comes from the other one.
-    fn stream(&self, from: &Side) {
-        let (to, from) = (self.node(), from.node());
-        to.begin_receiving();
-        let mut at = to.end().lsn;
-        while at < from.end().lsn {
-            let mut bytes = Vec::new();
-            from.read_raw(at, 1 << 20, &mut bytes).unwrap();
-            to.receive(at, &bytes).unwrap();
-            at = at.plus(bytes.len() as u64);
-        }
-        to.sync_received().unwrap();
-        to.announce_committed(from.committed());
-        wait(|| to.applied() >= from.committed());
-    }
-
-    fn data(&self) -> PathBuf {
-        self.config.directories[0].data.clone()
-    }
-}
-
-fn is_taken(error: &node::NodeError) -> bool {
-    let text = format!("{error:?}");
-    text.contains("WouldBlock") || text.contains("InUse")
-}
-
-fn wait(mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + BOUND;
-    while !done() {
-        assert!(Instant::now() < until, "waited too long");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-}
-
-/// One end of a pipe, which breaks after a number of messages.
-struct End<'a> {
-    to: SyncSender<Vec<u8>>,
-    from: Receiver<Vec<u8>>,
-    left: usize,
-    sent_bytes: usize,
-    /// Called before each message is sent.
-    hook: Box<dyn FnMut() + Send + 'a>,
-}
-
-fn pipe<'a>() -> (End<'a>, End<'a>) {
-    let ((one, other), (two, another)) = (sync_channel(64), sync_channel(64));
-    let end = |to, from| End { to, from, left: usize::MAX, sent_bytes: 0, hook: Box::new(|| {}) };
-    (end(one, another), end(two, other))
-}
-
-impl Pipe for End<'_> {
-    fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        assert!(message.len() <= resync::MESSAGE_MAX);
-        (self.hook)();
-        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
-        self.left = self.left.checked_sub(1).ok_or_else(broken)?;
-        self.sent_bytes += message.len();
-        self.to.send(message.to_vec()).map_err(|_| broken())
-    }
-
-    fn receive(&mut self, message: &mut Vec<u8>) -> io::Result<()> {
-        *message = self.from.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
-        Ok(())
-    }
-
-    fn pace(&mut self, _bytes_per_s: Option<u64>) {}
-}
-
-/// What one attempt came to.
-struct Attempt {
-    taken: Result<Cursor, ResyncError>,
-    /// Bytes that the end that has sent.
-    sent_bytes: usize,
-}
-
-fn attempt(from: &Side, to: &Side, breaks: (usize, usize), hook: impl FnMut() + Send) -> Attempt {
-    let (mut giver, mut taker) = pipe();
-    (giver.left, taker.left) = breaks;
-    let node = from.node();
-    std::thread::scope(|scope| {
-        let gives = scope.spawn(move || {
-            giver.hook = Box::new(hook);
-            // It ends with an error when the other end breaks off.
-            resync::give(node, &mut giver).ok();
-            giver.sent_bytes
-        });
-        let taken = resync::take(to.node(), &mut taker);
-        drop(taker);
-        Attempt { taken, sent_bytes: gives.join().unwrap() }
-    })
-}
-
-fn assert_equal(from: &mut Side, to: &mut Side, what: &str) {
-    for side in [&mut *from, &mut *to] {
-        side.node().stop(BOUND).unwrap();
-        side.node = None;
-    }
-    let (one, two) = (from.data(), to.data());
-    let differences = compare::trees(&one, &two, Except::default()).unwrap();
-    let differences: Vec<_> = differences.iter().map(ToString::to_string).collect();
-    assert!(differences.is_empty(), "{what}: {differences:#?}");
-    let hidden = |side: &Side| {
-        let names = std::fs::read_dir(&side.config.directories[0].unlinked).unwrap();
-        let mut names: Vec<_> = names
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !matches!(&name[..], "new" | "new-acl" | "parked"))
-            .collect();
-        names.sort();
-        names
-    };
-    assert_eq!(hidden(from), hidden(to), "{what}: files without a name");
-    to.open();
-    assert!(to.node().standing().is_whole(), "{what}");
-    to.node().stop(BOUND).unwrap();
-}
 
 fn forked(seed: u64, interrupted: bool) {
     let dir = folder();
@@ -323,114 +129,28 @@ fn an_interrupted_resynchronisation_goes_on_wherever_it_was() {
     }
 }
 
-/// A node with a file of so many bytes, no two pages of it equal, and a log that begins with it.
-fn with_file(root: &Path, bytes: u64) -> (Side, Writer) {
-    let mut writer = Writer::new();
-    let mut side = Side::new(root, NodeId::Node1);
-    writer.lead(1, NodeId::Node1);
-    writer.create(FILE);
-    for at in (0..bytes).step_by(1 << 16) {
-        writer.write(at, &page(at, 1 << 16));
-    }
-    writer.feed(&mut side);
-    (side, writer)
-}
-
-const FILE: FileId = FileId(1024);
-
-fn page(seed: u64, len: usize) -> Vec<u8> {
-    let mut random = Random::new(seed + 77);
-    (0..len / 8).flat_map(|_| random.below(1 << 50).to_le_bytes()).collect()
-}
-
-/// A log that is written by hand.
-struct Writer {
-    bytes: Vec<u8>,
-    at: Cursor,
-    view: ViewNum,
-    /// Bytes that a side was given already.
-    given: usize,
-}
-
-impl Writer {
-    fn new() -> Self {
-        Self { bytes: Vec::new(), at: Cursor::default(), view: ViewNum(0), given: 0 }
-    }
-
-    fn push(&mut self, operation: &Operation<'_>) {
-        let mut fields = Vec::new();
-        let data = operation.encode(&mut fields);
-        let kind = operation.kind();
-        let (header, end) = record::encode(self.at, self.view, Lsn::ZERO, kind, &[&fields, data]);
-        self.bytes.extend_from_slice(&header);
-        self.bytes.extend_from_slice(&fields);
-        self.bytes.extend_from_slice(data);
-        self.at = end;
-    }
-
-    fn lead(&mut self, num: u64, node: NodeId) {
-        self.view = ViewNum(num);
-        let (num, primary, origin) = (self.view, node, node);
-        self.push(&Operation::View(View {
-            num,
-            primary,
-            pair: false,
-            witness: 0,
-            origin,
-            forced: false,
-        }));
-    }
-
-    fn create(&mut self, id: FileId) {
-        let name = format!("file-{id}");
-        let (parent, mode, name) = (FileId::root(0), 0o100_644, name.as_bytes());
-        self.push(&Operation::Create { parent, id, mode, uid: 0, gid: 0, device: 0, name });
-    }
-
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        self.push(&Operation::Write { id: FILE, offset, data });
-    }
-
-    /// Goes on from the same place with another log.
-    fn fork(&self) -> Self {
-        let bytes = Vec::new();
-        Self { bytes, at: self.at, view: self.view, given: 0 }
-    }
-
-    fn feed(&mut self, side: &mut Side) {
-        side.feed_bytes(&self.bytes[self.given..], self.at.lsn);
-        self.given = self.bytes.len();
-    }
-}
-
-/// Blocks of 8 KiB that are all over the file, each of another content.
-fn scatter(writer: &mut Writer, count: u64, of: u64, seed: u64) {
-    for block in 0..count {
-        writer.write(block * (of / count) / 8192 * 8192, &page(seed + block, 8192));
-    }
-}
-
 /// The cost of a resynchronisation grows with what changed on either side, not with the size of
 /// the directory.
 #[test]
 fn what_is_sent_grows_with_what_changed() {
     const SIZE: u64 = 48 << 20;
     let dir = folder();
-    let (mut from, mut ours) = with_file(&dir.path().join("from"), SIZE);
+    let mut from = Side::new(&dir.path().join("from"), NodeId::Node1);
+    let mut ours = with_file(&mut from, SIZE);
     let mut to = Side::new(&dir.path().join("to"), NodeId::Node2);
     to.stream(&from);
     // The deposed one wrote, and applied, what the other never got; then the other wrote.
     let mut theirs = ours.fork();
-    scatter(&mut theirs, 100, SIZE, 1 << 20);
+    scatter(&mut theirs, 100, SIZE, 1, 1 << 20);
     theirs.feed(&mut to);
     ours.lead(2, NodeId::Node1);
-    scatter(&mut ours, 300, SIZE, 2 << 20);
+    scatter(&mut ours, 300, SIZE, 0, 2 << 20);
     ours.feed(&mut from);
     let changed = 400 * 8192;
     let done = attempt(&from, &to, (usize::MAX, usize::MAX), || {});
     done.taken.unwrap();
     assert!(done.sent_bytes < changed + changed / 5, "{} of {changed}", done.sent_bytes);
-    assert!(done.sent_bytes > changed / 2, "{} of {changed}", done.sent_bytes);
+    assert!(done.sent_bytes > changed, "{} of {changed}", done.sent_bytes);
     to.stream(&from);
     wait(|| to.node().standing().is_whole());
     assert_equal(&mut from, &mut to, "after the fork");
@@ -442,11 +162,12 @@ fn what_is_sent_grows_with_what_changed() {
 fn what_is_equal_is_not_sent_though_nobody_knows_what_changed() {
     const SIZE: u64 = 24 << 20;
     let dir = folder();
-    let (mut from, mut ours) = with_file(&dir.path().join("from"), SIZE);
+    let mut from = Side::new(&dir.path().join("from"), NodeId::Node1);
+    let mut ours = with_file(&mut from, SIZE);
     let mut to = Side::new(&dir.path().join("to"), NodeId::Node2);
     to.stream(&from);
     ours.lead(2, NodeId::Node1);
-    scatter(&mut ours, 20, SIZE, 2 << 20);
+    scatter(&mut ours, 20, SIZE, 0, 2 << 20);
     ours.feed(&mut from);
     from.node().checkpoint().unwrap();
     let lacks = to.node().end().lsn;
@@ -481,7 +202,8 @@ fn what_is_equal_is_not_sent_though_nobody_knows_what_changed() {
 #[test]
 fn a_node_that_is_being_resynchronised_does_not_serve() {
     let dir = folder();
-    let (mut from, mut ours) = with_file(&dir.path().join("from"), 1 << 20);
+    let mut from = Side::new(&dir.path().join("from"), NodeId::Node1);
+    let mut ours = with_file(&mut from, 1 << 20);
     let mut to = Side::new(&dir.path().join("to"), NodeId::Node2);
     assert!(to.node().may_be_member());
     // The plan comes, and a piece or two.

@@ -13,6 +13,7 @@
 //! a power cut does. Namespaces have no names: they end with their last process, also when the
 //! test itself was killed.
 
+pub mod bare;
 pub mod clients;
 pub mod cluster;
 pub mod faults;
