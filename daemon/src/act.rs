@@ -163,6 +163,8 @@ mod tests {
             resync: None,
             paths: Vec::new(),
             services: Vec::new(),
+            verifications: Default::default(),
+            changed_by_others: Vec::new(),
         }
     }
 

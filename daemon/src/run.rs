@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
+use crate::branches;
 use crate::cli::Run;
 use crate::config::Config;
 use crate::control::{Answer, Listener, Question, Reply};
@@ -97,8 +98,10 @@ async fn supervise(
         Question::Estimate => resync::answer_estimate(asked.origin().node),
         Question::Base { dest } => asked.origin().take_base(dest),
         Question::Verify { repair, bytes_per_s } => {
-            verify::begin(asked.origin().node, Verifying { bytes_per_s, repair })
+            let how = Verifying { bytes_per_s, repair };
+            verify::begin(asked.verifier(), asked.origin().node, how)
         }
+        Question::DropBranch { name } => branches::answer_drop(asked.origin().node, &name),
         Question::Act { wish, node, who, wait_ms } => {
             asked.act(wish, node, who, Duration::from_millis(wait_ms))
         }

@@ -85,6 +85,10 @@ impl Pair {
             resync: parts.and_then(|parts| parts.node.resync_progress()),
             paths: paths(config, self.post()),
             services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
+            verifications: self.verifier.verifications(),
+            changed_by_others: parts
+                .map(|parts| parts.node.changed_by_others())
+                .unwrap_or_default(),
         }
     }
 }

@@ -33,6 +33,7 @@
 
 pub mod adopt;
 mod apply;
+mod aside;
 mod backing;
 pub mod base;
 mod busy;
@@ -48,6 +49,7 @@ pub mod leave;
 mod local;
 mod lookup;
 pub mod manifest;
+mod mend;
 mod names;
 mod open;
 mod reconcile;
@@ -76,6 +78,8 @@ pub use open::OpenError;
 pub use reconcile::{ReconcileError, Surplus};
 
 pub(crate) use census::Looks;
+pub(crate) use digest::Look;
+pub(crate) use mend::Touched;
 
 use backing::Kept;
 use index::{Index, Place};
