@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use duolog_engine::fuse::remove_dead;
 use duolog_engine::node::Verifying;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -65,6 +66,13 @@ async fn supervise(
     // Nobody else may connect in the moment before the socket has its mode.
     rustix::process::umask(Mode::from_raw_mode(0o117));
     let control = Listener::open(&config.control_socket)?;
+    for directory in &config.directories {
+        // Of a node whose processes were all killed at once. Whoever looks into it gets an error,
+        // also where this node does not serve.
+        if let Err(error) = remove_dead(&directory.path) {
+            tracing::error!(%error, "the mount of a node that is gone stays; unmount it by hand");
+        }
+    }
     // Files that the SQL server makes get the mode that it asks for: its own umask is applied by
     // the kernel before the request comes here.
     rustix::process::umask(Mode::empty());

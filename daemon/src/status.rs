@@ -96,8 +96,11 @@ pub(crate) struct Peer {
     pub connected: bool,
     /// Connections after the first.
     pub reconnects: u64,
-    /// Log bytes shipped (on a SECOND: received) since this node was started.
+    /// Log bytes shipped (on a SECOND: received) since this node was started, in whatever part.
     pub shipped_bytes: u64,
+    /// Bytes of messages that resynchronisations took since then, before compression.
+    #[serde(default)]
+    pub resync_bytes: u64,
     /// The same as they crossed the wire, frames and compression included.
     pub wire_bytes: u64,
     /// How many log bytes went into one byte on the wire; nothing before the first.
@@ -241,6 +244,9 @@ impl Status {
             let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
             let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
             row("Shipped", line);
+            if peer.resync_bytes > 0 {
+                row("Resynchronised with", bytes(peer.resync_bytes));
+            }
         }
         if let Some(progress) = &self.resync {
             let node = duolog_wal::NodeId::from_number(self.node);
@@ -389,6 +395,7 @@ mod tests {
                 connected: true,
                 reconnects: 0,
                 shipped_bytes: 123_456_789,
+                resync_bytes: 20_000,
                 wire_bytes: 12_345_678,
                 compression_ratio: ratio(123_456_789, 12_345_678),
                 round_trip_us: 73,
@@ -437,14 +444,15 @@ mod tests {
             "Data synchronisation   uptodate",
             "Peer                   10.0.0.2:7433, connected, round trip 73 us",
             "Shipped                117 MiB as 11.7 MiB on the wire (1 : 10.0)",
+            "Resynchronised with    19.5 KiB",
             "Lag                    16 B",
             "Log end                1/00000010",
             "  acknowledged         1/00000000",
             "Directory              /var/lib/postgresql/15/main (postgresql), mounted",
             "Service                sql, runs",
-            "Verified               2026-11-28T12:25:31Z: 12 files, 1024 KiB, 3 differences, 1 repaired",
+            "Verified               2026-11-28T15:45:31Z: 12 files, 1024 KiB, 3 differences, 1 repaired",
             "                       evidence in evidence/verify-00 below state_dir of both nodes",
-            "Verifies next          2026-12-05T12:25:31Z",
+            "Verifies next          2026-12-05T15:45:31Z",
             "Changed by others      /data/0",
             "                       and 2 more (duolog status --json)",
             "Path                   10.0.0.1:7533 to 10.0.0.2:7533, up, round trip 1 ms",

@@ -13,7 +13,10 @@ use duolog_engine::node::{Node, Verified, Verifying};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
-pub(crate) use self::verifier::{By, Last, Verifications, Verifier};
+pub(crate) use self::verifier::By;
+#[cfg(test)]
+pub(crate) use self::verifier::Last;
+pub(crate) use self::verifier::{Verifications, Verifier};
 use crate::cli::VerifyCopies;
 use crate::control::{self, Answer, Question, Reply};
 use crate::status::bytes;
@@ -102,7 +105,5 @@ pub(crate) fn run(options: &VerifyCopies) -> anyhow::Result<ExitCode> {
             println!("what each node had is kept in {evidence} below its state directory");
         }
     }
-    let repaired = report.differences.iter().filter(|found| found.repaired).count() as u64;
-    let equal = verified.differences == repaired && verified.unanswered == 0 && !report.broken_off;
-    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,6 +4,9 @@
 //! ```text
 //! state_dir/verify/last.json   the last one that was not broken off, and when the next is due
 //! ```
+//! A node that serves although others changed its directories while it was stopped compares them
+//! with the other node's as soon as that one is up to date, schedule or not.
+//!
 //! The schedule is the primary's: it counts while this node is PRIM and the other one up to date,
 //! and a pass that is broken off by a change of that begins anew afterwards. Times are those of the
 //! wall clock, because weeks outlive a process; a clock that jumps makes one pass early or late.
@@ -213,6 +216,9 @@ impl Verifier {
     /// Whether the schedule wants one now. The first one of a node is due an interval after it was
     /// set up.
     fn is_due(&self) -> bool {
+        if self.every.is_zero() {
+            return false;
+        }
         let every_ms = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
         let now = wall_ms();
         let mut standing = self.standing();
@@ -234,36 +240,38 @@ impl Verifier {
         node: &Arc<Node>,
         may: impl Fn() -> bool + Send + 'static,
     ) -> std::io::Result<()> {
-        if self.every.is_zero() {
-            return Ok(());
-        }
         let (verifier, node) = (self.clone(), Arc::downgrade(node));
         std::thread::Builder::new().name("duolog-verify".into()).spawn(move || {
+            let mut looked = false;
             loop {
                 let Some(node) = node.upgrade() else { return };
                 if node.wait_failure(LOOK_EVERY).is_some() {
                     return;
                 }
-                if may() && verifier.is_due() {
-                    verifier.pass(&node, &may);
+                // Once, whatever the schedule says: what is found then is an operator's affair.
+                let suspect = !looked && node.is_suspect();
+                if may() && (suspect || verifier.is_due()) {
+                    looked |= verifier.pass(&node, &may) && suspect;
                 }
             }
         })?;
         Ok(())
     }
 
-    fn pass(&self, node: &Node, may: &dyn Fn() -> bool) {
+    /// Whether it was ended.
+    fn pass(&self, node: &Node, may: &dyn Fn() -> bool) -> bool {
         let how = Verifying { bytes_per_s: self.bytes_per_s, repair: false };
         match self.verify(node, &how, By::Schedule, &mut |_| may()) {
             Ok(report) if report.broken_off => {
                 tracing::info!("the scheduled verification was broken off: it is begun again");
             }
-            Ok(_) => return,
+            Ok(_) => return true,
             // An operator's counts as well.
             Err(VerifyError::Busy) => {}
             Err(error) => tracing::warn!(%error, "the scheduled verification ended early"),
         }
         self.standing().due_ms = Some(wall_ms().saturating_add(AGAIN_MS));
+        false
     }
 }
 

@@ -11,9 +11,11 @@
 //! primary looked is left as it is, and where everything is right nothing happens, so that a record
 //! of it can be applied on both nodes, and again after a crash.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, PoisonError};
 
 use duolog_wal::{Cursor, Facts, FileId, FileTime};
 use rustix::fs::AtFlags;
@@ -74,6 +76,10 @@ impl Store {
                 for name in self.strangers_in(&index, id, &at)? {
                     let dir = self.dir(&index, id)?;
                     self.put_aside(root, dir.as_fd(), &name)?;
+                    let path = self.path_in(&index, id).join(OsStr::from_bytes(&name));
+                    let mut strangers =
+                        self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+                    strangers.retain(|stranger| !stranger.starts_with(&path));
                 }
                 times.restore()?;
             }

@@ -155,6 +155,12 @@ impl<'a> Goal<'a> {
     }
 }
 
+/// Whether a manifest could be used where as many directories are.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) fn check_manifest(manifest: &Manifest) -> bool {
+    Goal::new(manifest, manifest.directories.len()).is_ok()
+}
+
 fn bad(what: &'static str, name: &str) -> ReconcileError {
     ReconcileError::Manifest { what, name: name.to_owned() }
 }

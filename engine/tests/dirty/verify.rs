@@ -351,10 +351,11 @@ fn a_byte_that_differs_is_kept_as_both_nodes_had_it_and_becomes_what_the_primary
         let found = pair.verify(true);
         let range = u64::from(node::RANGE_BYTES);
         let offset = 700_000 / range * range;
-        let named: Vec<_> =
-            found.differences.iter().map(|found| (&found.path[..], found.offset)).collect();
+        // Its time may differ as well.
+        let of_bytes = found.differences.iter().filter(|found| found.bytes > 0);
+        let named: Vec<_> = of_bytes.map(|found| (&found.path[..], found.offset)).collect();
         assert_eq!(named, [(pair.mount.join("big").to_str().unwrap(), offset)], "on {node}");
-        assert!(found.differences[0].repaired);
+        assert!(found.differences.iter().all(|found| found.repaired), "{found:#?}");
 
         let folder = found.evidence.clone().unwrap();
         let kept = fs::read(pair.state("one").join(&folder).join("report.json")).unwrap();

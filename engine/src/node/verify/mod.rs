@@ -100,6 +100,15 @@ pub struct VerifyReport {
     pub evidence: Option<String>,
 }
 
+impl VerifyReport {
+    /// Whether everything was compared, and both copies are equal now.
+    pub fn is_equal(&self) -> bool {
+        let Verified { differences, unanswered, .. } = self.verified;
+        let repaired = self.differences.iter().filter(|found| found.repaired).count() as u64;
+        !self.broken_off && unanswered == 0 && differences == repaired
+    }
+}
+
 /// A range that was marked.
 #[derive(Clone, Copy, Debug)]
 struct Marked {
@@ -159,7 +168,11 @@ impl Node {
             }
         }
         on_progress(&pass.report.verified);
-        Ok(pass.end())
+        let report = pass.end();
+        if report.is_equal() {
+            self.was_compared()?;
+        }
+        Ok(report)
     }
 
     fn mark(&self, id: FileId, offset: u64, len: u32) -> Result<Marked, NodeError> {
