@@ -164,6 +164,8 @@ mod tests {
             resyncs_given: duolog_engine::resync::Given::default(),
             paths: Vec::new(),
             services: Vec::new(),
+            verifications: Default::default(),
+            changed_by_others: Vec::new(),
         }
     }
 

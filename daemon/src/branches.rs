@@ -1,16 +1,19 @@
-//! `duolog branches`: the tails that were cut off this node's log and kept. Reads the state
-//! directory, beside a node that runs or without one.
+//! `duolog branches`: the tails that were cut off this node's log and kept. Lists them from the
+//! state directory, beside a node that runs or without one; a node that runs drops one itself.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use duolog_engine::disk::DirDisk;
 use duolog_engine::log::branches;
+use duolog_engine::node::{Node, drop_branch_of};
 use duolog_wal::Lsn;
 use serde::Serialize;
 
-use crate::cli::Listing;
+use crate::cli::{Branches, BranchesVerb, DropBranch, Listing};
 use crate::config::Config;
+use crate::control::{self, Answer, AskError, Question, Reply};
 use crate::status::bytes;
 
 /// One branch, as scripts read it.
@@ -28,8 +31,55 @@ struct Row {
     segments: Vec<PathBuf>,
 }
 
-/// Lists them.
-pub(crate) fn run(options: &Listing) -> anyhow::Result<()> {
+/// Lists them, or does what is wanted.
+pub(crate) fn run(options: &Branches) -> anyhow::Result<()> {
+    match (&options.verb, &options.listing) {
+        (Some(BranchesVerb::Drop(options)), _) => drop_one(options),
+        (None, Some(listing)) => list(listing),
+        (None, None) => bail!("name the node's configuration: --config FILE"),
+    }
+}
+
+/// Drops one, through the node where it runs.
+fn drop_one(options: &DropBranch) -> anyhow::Result<()> {
+    let config = Config::load(&options.node.config)?;
+    let name = &options.name;
+    if !options.yes {
+        bail!(
+            "branch {name} was not dropped: what it holds would be gone for good; add --yes if \
+             that is meant"
+        );
+    }
+    let question = Question::DropBranch { name: name.clone() };
+    let dropped = match control::ask(&config.control_socket, &question, &mut |_| {}) {
+        Ok(Answer::Dropped { bytes }) => bytes,
+        Ok(_) => bail!("the node answered another question; use the duolog that it runs with"),
+        Err(AskError::NotRunning { .. }) => {
+            let branch = drop_branch_of(&config.state_dir, name)
+                .with_context(|| format!("branch {name} was not dropped"))?;
+            branch.note.end.lsn.since(branch.note.fork.lsn)
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("branch {name} was not dropped"));
+        }
+    };
+    println!("{name} is dropped: {} of log that nobody has any more", bytes(dropped));
+    Ok(())
+}
+
+/// The node's side of it.
+pub(crate) fn answer_drop(node: Option<Arc<Node>>, name: &str) -> Reply {
+    let Some(node) = node else {
+        let why = "the node still recovers its log; ask again when it is ready";
+        return Reply::At(Answer::Refused(why.into()));
+    };
+    Reply::At(match node.drop_branch(name) {
+        Ok(branch) => Answer::Dropped { bytes: branch.note.end.lsn.since(branch.note.fork.lsn) },
+        Err(error) => Answer::Refused(format!("{:#}", anyhow::Error::new(error))),
+    })
+}
+
+fn list(options: &Listing) -> anyhow::Result<()> {
     let config = Config::load(&options.config)?;
     let place = config.state_dir.display().to_string();
     let disk = DirDisk::open_to_read(&config.state_dir);
@@ -58,14 +108,13 @@ pub(crate) fn run(options: &Listing) -> anyhow::Result<()> {
         println!("nothing was ever cut off this node's log");
     }
     for row in rows {
-        let files: Vec<_> = row.segments.iter().map(|file| file.display().to_string()).collect();
         println!(
-            "{}: {} from {} to {}; read it with duolog log print {}",
+            "{}: {} from {} to {}; read it with duolog log print --branch {} {place}",
             row.name,
             bytes(row.bytes),
             Lsn(row.fork),
             Lsn(row.end),
-            files.join(" ")
+            row.name
         );
     }
     Ok(())

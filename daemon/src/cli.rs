@@ -64,8 +64,8 @@ pub(crate) enum Command {
     Maintenance(Maintenance),
     /// Compare both copies while the pair serves: asked of the primary. Exit code 0: they are equal.
     Verify(VerifyCopies),
-    /// List the writes that were cut off this node's log and kept.
-    Branches(Listing),
+    /// List the writes that were cut off this node's log and kept, or drop some of them for good.
+    Branches(Branches),
     /// What a resynchronisation of the other node would come to now: bytes and seconds. Asks the
     /// node that serves.
     Estimate(Listing),
@@ -103,6 +103,38 @@ pub(crate) struct OfWitness {
     /// The witness's configuration (TOML).
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// `duolog branches`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Branches {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub verb: Option<BranchesVerb>,
+    /// Which node; it need not run.
+    #[command(flatten)]
+    pub listing: Option<Listing>,
+}
+
+/// What can be done with branches.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BranchesVerb {
+    /// Throw away what a branch holds; refused while it is needed. The node may run or not.
+    Drop(DropBranch),
+}
+
+/// `duolog branches drop`.
+#[derive(Args, Debug)]
+pub(crate) struct DropBranch {
+    /// Its name, as `duolog branches` shows it.
+    pub name: String,
+    /// Which node.
+    #[command(flatten)]
+    pub node: OfConfig,
+    /// It is meant: what the branch holds is gone afterwards.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `duolog run`.

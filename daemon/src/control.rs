@@ -56,6 +56,11 @@ pub(crate) enum Question {
         /// Bytes to hash each second; zero: as fast as it goes.
         bytes_per_s: u64,
     },
+    /// Drop a branch of this node.
+    DropBranch {
+        /// Its name.
+        name: String,
+    },
     /// Do what an operator wants, and tell what comes of it.
     Act {
         /// What.
@@ -90,6 +95,11 @@ pub(crate) enum Answer {
     Verified(Box<VerifyReport>),
     /// The base copy is whole.
     Base(BaseTaken),
+    /// A branch was dropped.
+    Dropped {
+        /// Bytes of log that it held.
+        bytes: u64,
+    },
     /// A node stands differently; another answer follows.
     Step(Step),
     /// What came of an action.

@@ -93,13 +93,31 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
 
 fn show_status(options: &cli::Status) -> anyhow::Result<()> {
     let socket = socket(options.socket.as_deref(), options.config.as_deref())?;
-    let status = control::status(&socket)?;
+    let status = control::status(&socket).map_err(|error| name_dead_mounts(options, error))?;
     if options.json {
         println!("{}", serde_json::to_string(&status)?);
     } else {
         print!("{}", status.table());
     }
     Ok(())
+}
+
+/// Where no node runs, what one left behind when all of its processes were killed at once.
+fn name_dead_mounts(options: &cli::Status, error: control::AskError) -> anyhow::Error {
+    let dead = match (&error, &options.config) {
+        (control::AskError::NotRunning { .. }, Some(file)) => {
+            Config::load(file).map(|config| mounts::dead(&config)).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    };
+    let error = anyhow::Error::new(error);
+    match dead.join(", ") {
+        paths if paths.is_empty() => error,
+        paths => anyhow::anyhow!(
+            "{error:#}; a node that was killed left {paths} mounted, where everything fails now: \
+             the start of the node takes that away, or umount -l does"
+        ),
+    }
 }
 
 /// Where the node that is meant listens.

@@ -16,6 +16,7 @@ use crate::guardian::Tether;
 use crate::pair::{Guard, Pair, Unguarded};
 use crate::shell::{Event, Shell};
 use crate::status::Status;
+use crate::verify::Verifier;
 
 /// A node, as the process around it sees it.
 #[derive(Debug)]
@@ -87,6 +88,14 @@ impl Member {
                 Reply::At(Answer::Refused(format!("node{node} refuses: {why}")))
             }
             Self::Pair(pair) => pair.act(wish, target, who, wait),
+        }
+    }
+
+    /// Verifications of it.
+    pub(crate) fn verifier(&self) -> Arc<Verifier> {
+        match self {
+            Self::Fixed { shell, .. } => shell.verifier.clone(),
+            Self::Pair(pair) => pair.verifier.clone(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! The kernel's list of mounts, and a way to end those of nodes that no longer answer. Never
-//! asks the file system behind a mount, which may be dead.
+//! The kernel's list of mounts, and a way to end those of nodes that no longer answer. Nothing here
+//! waits for the file system behind a mount, which may be dead.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::mount::{UnmountFlags, unmount};
+
+use crate::config::Config;
 
 /// Ends all mounts at or below `directory`: whoever waits in one gets an error at once.
 pub(crate) fn abort_below(directory: &Path) {
@@ -29,6 +31,13 @@ pub(crate) fn abort_below(directory: &Path) {
 /// Whether nothing is mounted at or below `directory`.
 pub(crate) fn none_below(directory: &Path) -> bool {
     mounts(directory).is_empty()
+}
+
+/// The directories of a node at which a mount stands that nobody serves any more.
+pub(crate) fn dead(config: &Config) -> Vec<String> {
+    let paths = config.directories.iter().map(|directory| &directory.path);
+    let dead = paths.filter(|path| duolog_engine::fuse::is_dead_mount(path));
+    dead.map(|path| path.display().to_string()).collect()
 }
 
 #[derive(Debug, PartialEq, Eq)]

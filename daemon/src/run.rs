@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use duolog_engine::fuse::remove_dead;
 use duolog_engine::node::Verifying;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
+use crate::branches;
 use crate::cli::Run;
 use crate::config::Config;
 use crate::control::{Answer, Listener, Question, Reply};
@@ -64,6 +66,13 @@ async fn supervise(
     // Nobody else may connect in the moment before the socket has its mode.
     rustix::process::umask(Mode::from_raw_mode(0o117));
     let control = Listener::open(&config.control_socket)?;
+    for directory in &config.directories {
+        // Of a node whose processes were all killed at once. Whoever looks into it gets an error,
+        // also where this node does not serve.
+        if let Err(error) = remove_dead(&directory.path) {
+            tracing::error!(%error, "the mount of a node that is gone stays; unmount it by hand");
+        }
+    }
     // Files that the SQL server makes get the mode that it asks for: its own umask is applied by
     // the kernel before the request comes here.
     rustix::process::umask(Mode::empty());
@@ -97,8 +106,10 @@ async fn supervise(
         Question::Estimate => resync::answer_estimate(asked.origin().node),
         Question::Base { dest } => asked.origin().take_base(dest),
         Question::Verify { repair, bytes_per_s } => {
-            verify::begin(asked.origin().node, Verifying { bytes_per_s, repair })
+            let how = Verifying { bytes_per_s, repair };
+            verify::begin(asked.verifier(), asked.origin().node, how)
         }
+        Question::DropBranch { name } => branches::answer_drop(asked.origin().node, &name),
         Question::Act { wish, node, who, wait_ms } => {
             asked.act(wish, node, who, Duration::from_millis(wait_ms))
         }

@@ -28,6 +28,7 @@ use crate::notify;
 use crate::services::{KILL_LIMIT, Services};
 use crate::standing::{Facts, Phase, standing};
 use crate::status::{self, Directory, Positions, Status, ratio};
+use crate::verify::Verifier;
 
 /// How often a wait for the peer looks whether it was told to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -63,6 +64,7 @@ pub(crate) struct Shell {
     service_ended: Arc<Mutex<Option<String>>>,
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
+    pub(crate) verifier: Arc<Verifier>,
 }
 
 /// What was begun and has to be ended.
@@ -90,6 +92,7 @@ impl Shell {
             }),
         )?;
         Ok(Self {
+            verifier: Arc::new(Verifier::load(&config)),
             config,
             role,
             phase: Mutex::new(Phase::Opening),
@@ -293,6 +296,7 @@ impl Shell {
                 connected: facts.connected,
                 reconnects: link.reconnects,
                 shipped_bytes: link.raw_bytes,
+                resync_bytes: 0,
                 wire_bytes: link.wire_bytes,
                 compression_ratio: ratio(link.raw_bytes, link.wire_bytes),
                 round_trip_us: link.round_trip_us,
@@ -312,6 +316,12 @@ impl Shell {
             resyncs_given: self.node.get().map(|node| node.resyncs_given()).unwrap_or_default(),
             paths: Vec::new(),
             services: Vec::new(),
+            verifications: self.verifier.verifications(),
+            changed_by_others: self
+                .node
+                .get()
+                .map(|node| node.changed_by_others())
+                .unwrap_or_default(),
         }
     }
 }

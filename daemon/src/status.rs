@@ -7,8 +7,10 @@ use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 use duolog_engine::resync::{Given, Progress};
-use duolog_wal::Lsn;
+use duolog_wal::{Lsn, Time};
 use serde::{Deserialize, Serialize};
+
+use crate::verify::Verifications;
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +96,11 @@ pub(crate) struct Peer {
     pub connected: bool,
     /// Connections after the first.
     pub reconnects: u64,
-    /// Log bytes shipped (on a SECOND: received) since this node was started.
+    /// Log bytes shipped (on a SECOND: received) since this node was started, in whatever part.
     pub shipped_bytes: u64,
+    /// Bytes of messages that resynchronisations took since then, before compression.
+    #[serde(default)]
+    pub resync_bytes: u64,
     /// The same as they crossed the wire, frames and compression included.
     pub wire_bytes: u64,
     /// How many log bytes went into one byte on the wire; nothing before the first.
@@ -211,6 +216,12 @@ pub(crate) struct Status {
     /// What runs where the node serves, in the order of its start.
     #[serde(default)]
     pub services: Vec<Service>,
+    /// Comparisons of both copies.
+    #[serde(default)]
+    pub verifications: Verifications,
+    /// What others changed in the directories behind Duolog's back.
+    #[serde(default)]
+    pub changed_by_others: Vec<String>,
 }
 
 impl Status {
@@ -236,6 +247,9 @@ impl Status {
             let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
             let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
             row("Shipped", line);
+            if peer.resync_bytes > 0 {
+                row("Resynchronised with", bytes(peer.resync_bytes));
+            }
         }
         if let Some(progress) = &self.resync {
             let node = duolog_wal::NodeId::from_number(self.node);
@@ -258,6 +272,7 @@ impl Status {
             let line = format!("{} ({}), {mounted}", directory.path.display(), directory.preset);
             row("Directory", line);
         }
+        self.show_changes(&mut row);
         for service in &self.services {
             let ended = service.ended.as_deref().unwrap_or("does not run");
             let stands = if service.running { "runs" } else { ended };
@@ -280,6 +295,48 @@ impl Status {
         row("Version", self.version.clone());
         out
     }
+}
+
+/// Files that are named in the table; the rest is counted.
+const NAMED: usize = 5;
+
+impl Status {
+    /// What others changed, and what came of comparing both copies.
+    fn show_changes(&self, row: &mut impl FnMut(&str, String)) {
+        let changed = &self.changed_by_others;
+        for (number, path) in changed.iter().take(NAMED).enumerate() {
+            row(if number == 0 { "Changed by others" } else { "" }, path.clone());
+        }
+        if changed.len() > NAMED {
+            row("", format!("and {} more (duolog status --json)", changed.len() - NAMED));
+        }
+        let Verifications { running, last, due_ms } = &self.verifications;
+        if let Some(last) = last {
+            let found = match (last.differences, last.repaired) {
+                (0, _) => "no difference".to_owned(),
+                (found, 0) => format!("{found} differences"),
+                (found, repaired) => format!("{found} differences, {repaired} repaired"),
+            };
+            let (at, bytes) = (moment_ms(last.at_ms), bytes(last.bytes));
+            row("Verified", format!("{at}: {} files, {bytes}, {found}", last.files));
+            if let Some(evidence) = &last.evidence {
+                row("", format!("evidence in {evidence} below state_dir of both nodes"));
+            }
+            if last.unanswered > 0 {
+                row("", format!("{} ranges without an answer", last.unanswered));
+            }
+        }
+        if let Some(verified) = running {
+            let (done, all) = (verified.files, verified.files_total);
+            row("Verifies now", format!("{done} of {all} files, {}", bytes(verified.bytes)));
+        } else if let (Some(due), State::Prim) = (due_ms, self.state) {
+            row("Verifies next", moment_ms(*due));
+        }
+    }
+}
+
+fn moment_ms(ms: u64) -> String {
+    crate::log::place::moment(Time(ms.saturating_mul(1_000_000)))
 }
 
 /// A number of bytes for people: at most four digits and a unit.
@@ -314,6 +371,7 @@ pub(crate) fn ratio(whole: u64, part: u64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::{By, Last};
 
     fn prim() -> Status {
         Status {
@@ -340,6 +398,7 @@ mod tests {
                 connected: true,
                 reconnects: 0,
                 shipped_bytes: 123_456_789,
+                resync_bytes: 20_000,
                 wire_bytes: 12_345_678,
                 compression_ratio: ratio(123_456_789, 12_345_678),
                 round_trip_us: 73,
@@ -362,6 +421,22 @@ mod tests {
                 trouble: None,
             }],
             services: vec![Service { name: "sql".into(), running: true, ended: None }],
+            verifications: Verifications {
+                running: None,
+                last: Some(Last {
+                    at_ms: 1_795_880_731_000,
+                    by: By::Schedule,
+                    took_ms: 1000,
+                    files: 12,
+                    bytes: 1 << 20,
+                    differences: 3,
+                    repaired: 1,
+                    unanswered: 0,
+                    evidence: Some("evidence/verify-00".into()),
+                }),
+                due_ms: Some(1_796_485_531_000),
+            },
+            changed_by_others: (0..7).map(|number| format!("/data/{number}")).collect(),
         }
     }
 
@@ -373,11 +448,17 @@ mod tests {
             "Data synchronisation   uptodate",
             "Peer                   10.0.0.2:7433, connected, round trip 73 us",
             "Shipped                117 MiB as 11.7 MiB on the wire (1 : 10.0)",
+            "Resynchronised with    19.5 KiB",
             "Lag                    16 B",
             "Log end                1/00000010",
             "  acknowledged         1/00000000",
             "Directory              /var/lib/postgresql/15/main (postgresql), mounted",
             "Service                sql, runs",
+            "Verified               2026-11-28T15:45:31Z: 12 files, 1024 KiB, 3 differences, 1 repaired",
+            "                       evidence in evidence/verify-00 below state_dir of both nodes",
+            "Verifies next          2026-12-05T15:45:31Z",
+            "Changed by others      /data/0",
+            "                       and 2 more (duolog status --json)",
             "Path                   10.0.0.1:7533 to 10.0.0.2:7533, up, round trip 1 ms",
         ] {
             assert!(table.lines().any(|have| have == line), "{line:?} is not in\n{table}");

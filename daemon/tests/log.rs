@@ -260,6 +260,67 @@ fn a_cut_that_was_begun_is_no_damage() {
 }
 
 #[test]
+fn a_branch_is_read_by_its_name_and_dropped_only_when_nobody_needs_it() {
+    let history = History::new();
+    let all = print(log("print").arg(history.dir()));
+    let number = history.cursors.len() / 2;
+    history.cut(history.cursors[number], "old");
+    assert_eq!(print(log("print").arg(history.dir())), all[..number]);
+    let tail = print(log("print").arg(history.dir()).args(["--branch", "old"]));
+    assert_eq!(tail, all[number..], "from where it leaves the log");
+    // From the first moment on, as far as its segments hold it.
+    let more = print(log("print").arg(history.dir()).args(["--branch", "old", "--from", "@1"]));
+    assert!(more.len() > tail.len() && all.ends_with(&more), "with what its segments hold before");
+    let out = tempfile::tempdir().unwrap();
+    let part = out.path().join("part");
+    let whole = ["--branch", "old", "--out", part.to_str().unwrap()];
+    json(log("export").arg(history.dir()).args(whole), 0);
+    assert_eq!(print(log("print").arg(&part)), more);
+    refused(log("print").arg(history.dir()).args(["--branch", "new"]), &["no branch new"]);
+
+    // A node that does not run, as far as its configuration says.
+    let config = out.path().join("node.toml");
+    let text = format!(
+        "[cluster]\nid = \"{:032x}\"\n[node]\nnumber = 1\nstate_dir = \"{1}\"\n\
+         control_socket = \"{1}/sock\"\n[[directory]]\npath = \"{2}/data\"\n",
+        CLUSTER.0,
+        history.dir().display(),
+        out.path().display(),
+    );
+    fs::write(&config, text).unwrap();
+    let branches = |verb: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duolog"));
+        command.arg("branches").args(verb).arg("--config").arg(&config).stdin(Stdio::null());
+        command
+    };
+    let names = || {
+        let listed = json(&mut branches(&[]), 0);
+        listed.as_array().unwrap().iter().map(|row| row["name"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["\"old\""]);
+    refused(&mut branches(&["drop", "old"]), &["gone for good", "--yes"]);
+    refused(&mut branches(&["drop", "new", "--yes"]), &["no branch new"]);
+    // Somebody reads it.
+    let file = |name: &str| name.starts_with("branch-old.") && name.ends_with(".seg");
+    let mut entries = fs::read_dir(history.dir()).unwrap().map(|entry| entry.unwrap());
+    let segment = entries.find(|entry| file(entry.file_name().to_str().unwrap())).unwrap().path();
+    let reader = fs::File::open(&segment).unwrap();
+    rustix::fs::flock(&reader, rustix::fs::FlockOperation::LockShared).unwrap();
+    refused(&mut branches(&["drop", "old", "--yes"]), &["is being read"]);
+    drop(reader);
+    // The node is being resynchronised.
+    let resync = history.dir().join("resync");
+    fs::write(&resync, r#"{"version":1,"number":0,"phase":"suspect"}"#).unwrap();
+    refused(&mut branches(&["drop", "old", "--yes"]), &["is needed", "resynchronised"]);
+    fs::remove_file(resync).unwrap();
+    assert_eq!(names(), ["\"old\""], "a refusal drops nothing");
+    let output = branches(&["drop", "old", "--yes"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(names().is_empty() && !segment.exists());
+    json(log("verify").arg(history.dir()), 0);
+}
+
+#[test]
 fn an_export_reads_alone_and_holds_what_was_asked_for() {
     let history = History::new();
     let all = print(log("print").arg(history.dir()));

@@ -7,11 +7,11 @@ use duolog_beat::{Kind, Packet, Party, Secret, TAG_LEN, Wire};
 use duolog_failover::message::{Ask, Beat, Gone, Prop, WitnessAnswer, WitnessBeat};
 use duolog_failover::{Message, Now, Question, Reply, State};
 use duolog_transport::pack::Packer;
-use duolog_transport::{Ack, Hello, Refusal, control};
+use duolog_transport::{Ack, Hashed, Hello, Refusal, control};
 use duolog_wal::control::CONTROL_LEN;
 use duolog_wal::{
-    Attributes, Chain, ClusterId, Control, Cursor, FileId, HistoryEntry, Lsn, NodeId, Operation,
-    SegmentHeader, Time, View, ViewNum, record,
+    Attributes, Chain, ClusterId, Control, Cursor, Facts, FileId, HistoryEntry, Lsn, NodeId,
+    Operation, SegmentHeader, Time, View, ViewNum, record,
 };
 
 const AT: Cursor = Cursor { lsn: Lsn(0x1000), chain: Chain(5), time: Time(9) };
@@ -87,11 +87,58 @@ fn main() {
     for (name, bytes) in datagrams() {
         seeds.push(("datagram", name.to_owned(), bytes));
     }
+    for (number, operation) in later().iter().enumerate() {
+        let bytes = records(std::slice::from_ref(operation), Cursor::default()).0;
+        seeds.push(("record", format!("later-{number}-{}", operation.kind()), bytes));
+    }
+    let hashed = Hashed { at: Lsn(7), hash: 1 << 100 };
+    seeds.push(("frame", "hashed".to_owned(), hashed.encode().to_vec()));
+    for (name, bytes) in dialogue() {
+        seeds.push(("resync_message", name.to_owned(), bytes));
+    }
     for (target, name, bytes) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         std::fs::create_dir_all(&folder).expect("the folder can be made");
         std::fs::write(folder.join(format!("seed-{name}")), bytes).expect("a seed can be written");
     }
+}
+
+/// What a verification logs.
+fn later() -> Vec<Operation<'static>> {
+    let id = FileId::assigned(NodeId::Node1, 0);
+    let facts = Facts {
+        mode: 0o100_600,
+        links: vec![(FileId::root(0), b"a".to_vec())],
+        xattrs: vec![(b"user.x".to_vec(), b"v".to_vec())],
+        ..Facts::default()
+    };
+    vec![
+        Operation::Verify { id, offset: 0, len: 4096 },
+        Operation::Keep { pass: Lsn(64), id, offset: 0, len: 4096 },
+        Operation::Mend { id, at: Lsn(64), facts: facts.encode().leak() },
+    ]
+}
+
+/// A message of each kind, as the head of `engine/src/resync/message.rs` draws them.
+fn dialogue() -> Vec<(&'static str, Vec<u8>)> {
+    let lsn = 77_u64.to_le_bytes();
+    let want = [&[4][..], &lsn, &1024_u64.to_le_bytes(), &0_u64.to_le_bytes(), &[0, 0, 1, 0, 0]];
+    let hashed = [&want.concat()[..29], &[1], &[7; 16]].concat();
+    let runs = [&[6, 2, 0, 0, 0][..], &[3, 0, 0, 0, 1], &[2, 0, 0, 0, 0], b"ab"].concat();
+    let ask = br#"{"version":1,"at":{"lsn":0,"chain":0,"time_ns":0},"history":[],"resumes":false}"#;
+    let plan = br#"{"version":1,"manifest":{"version":1,"cluster":"00000000000000000000000000000007","cursor":{"lsn":0,"chain":0,"time_ns":0},"consistent_from":0,"directories":[{"mount_point":"/d","files":[{"id":1,"paths":[""],"kind":"directory","mode":493,"uid":0,"gid":0,"size":0,"atime":[0,0],"mtime":[0,0]},{"id":1024,"paths":["a","b"],"kind":"file","mode":420,"uid":0,"gid":0,"size":5,"atime":[0,0],"mtime":[0,0]}]}]},"view":1,"history":[],"fork":null,"changed":null}"#;
+    vec![
+        ("ask", [&[1][..], ask].concat()),
+        ("stands", vec![2]),
+        ("plan", [&[3, 1][..], plan].concat()),
+        ("want", want.concat()),
+        ("want-hashed", hashed),
+        ("same", vec![5]),
+        ("bytes", runs),
+        ("again", vec![7]),
+        ("enough", vec![8]),
+        ("consistent", [&[9][..], &lsn].concat()),
+    ]
 }
 
 fn view(num: u64) -> View {

@@ -12,7 +12,7 @@ mod recovery;
 pub use recovery::recovery;
 
 /// Each target by its name, which is also that of its corpus.
-pub const CHECKS: [(&str, fn(&[u8])); 7] = [
+pub const CHECKS: [(&str, fn(&[u8])); 8] = [
     ("record", record),
     ("segment", segment),
     ("recovery", recovery),
@@ -20,6 +20,7 @@ pub const CHECKS: [(&str, fn(&[u8])); 7] = [
     ("control_block", control_block),
     ("control_message", control_message),
     ("datagram", datagram),
+    ("resync_message", resync_message),
 ];
 
 /// A record at the place that its own header names, its operation, and the same bytes as a
@@ -97,11 +98,11 @@ pub fn control_block(data: &[u8]) {
     }
 }
 
-/// A frame of the log stream, the same bytes as a connection brings them in small pieces, and an
-/// acknowledgement.
+/// A frame of the log stream, the same bytes as a connection brings them in small pieces, and what
+/// comes back: an acknowledgement, or the hash of a verification.
 pub fn frame(data: &[u8]) {
     use duolog_transport::pack::Unpacker;
-    use duolog_transport::{Ack, ack::ACK_LEN, frame};
+    use duolog_transport::{Ack, Hashed, ack::ACK_LEN, frame};
     let mut first = Lsn(0);
     if let Ok(Some((frame, used))) = frame::decode(data) {
         assert!(used <= data.len());
@@ -128,10 +129,20 @@ pub fn frame(data: &[u8]) {
     };
     // However the bytes come in.
     assert_eq!(unpack(usize::MAX), unpack(13));
-    if let Some(bytes) = data.first_chunk::<ACK_LEN>()
-        && let Ok(ack) = Ack::decode(bytes)
-    {
-        assert_eq!(ack.encode(), *bytes);
+    if let Some(bytes) = data.first_chunk::<ACK_LEN>() {
+        if let Ok(ack) = Ack::decode(bytes) {
+            assert_eq!(ack.encode(), *bytes);
+        }
+        if let Ok(Some(hashed)) = Hashed::decode(bytes) {
+            assert_eq!(hashed.encode(), *bytes);
+        }
+    }
+}
+
+/// A message of the resynchronisation's dialogue, and the plan or question in it.
+pub fn resync_message(data: &[u8]) {
+    if let Some(again) = duolog_engine::resync::read_and_written(data) {
+        assert_eq!(again, data);
     }
 }
 

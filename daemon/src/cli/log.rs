@@ -60,12 +60,16 @@ pub(crate) struct Verify {
 }
 
 /// `duolog log print`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Print {
     /// Directories with segments (such as a node's `state_dir`), or segments.
     #[arg(required = true, value_name = "DIR|FILE")]
     pub paths: Vec<PathBuf>,
-    /// The first record at or behind this position, or of this moment.
+    /// Of this branch, as `duolog branches` shows it, in the place of the log itself.
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// The first record at or behind this position, or of this moment [default for a branch: where
+    /// it leaves the log].
     #[arg(long, value_name = "LSN|TIME", value_parser = place::mark)]
     pub from: Option<Mark>,
     /// Up to this position, or to the end of this moment.
@@ -85,6 +89,9 @@ pub(crate) struct Export {
     /// Directories with segments (such as a node's `state_dir`), or segments.
     #[arg(required = true, value_name = "DIR|FILE")]
     pub paths: Vec<PathBuf>,
+    /// Of this branch, as `duolog branches` shows it, in the place of the log itself.
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
     /// Where the copy goes: a directory that is empty or not there yet.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

@@ -59,6 +59,10 @@ pub(crate) struct Pair {
     pub retention_bytes: u64,
     /// How fast a resynchronisation may go while commits go on; zero: as fast as it can.
     pub resync_bytes_per_s: u64,
+    /// How often the primary compares both copies by itself; zero: never.
+    pub verify_every_s: u64,
+    /// How fast it does so, on each node; zero: as fast as it can.
+    pub verify_bytes_per_s: u64,
     /// A command that takes the address of the clients away from this node, run first when it is
     /// fenced; empty: none.
     pub drop_address: Vec<String>,
@@ -126,6 +130,11 @@ pub(super) fn read_pair(
     }
     let key = "resync_bytes_per_s";
     let resync_bytes_per_s = number(faults, &mut section, key, 16 << 20, 0..=1 << 40);
+    let week = 7 * 24 * 3600;
+    let key = "verify_every_s";
+    let verify_every_s = number(faults, &mut section, key, week, 0..=10 * 365 * 24 * 3600);
+    let key = "verify_bytes_per_s";
+    let verify_bytes_per_s = number(faults, &mut section, key, 4 << 20, 0..=1 << 40);
     let drop_address = command(faults, &mut section, "drop_address");
     section.finish(faults);
     Some(Pair {
@@ -141,6 +150,8 @@ pub(super) fn read_pair(
         split_brain: split_brain?,
         retention_bytes: retention_bytes?,
         resync_bytes_per_s: resync_bytes_per_s?,
+        verify_every_s: verify_every_s?,
+        verify_bytes_per_s: verify_bytes_per_s?,
         drop_address: drop_address?,
     })
 }

@@ -41,8 +41,8 @@ fn the_sample_shows_the_defaults() {
         .chain(["checkpoint_bytes", "unacknowledged_max_bytes", "recovery_window_bytes"])
         .chain(["profile", "heartbeat_ms", "peer_lost_ms", "stall_ms", "fence_ms", "failover_ms"])
         .chain(["stop_services_ms", "auto_rejoin", "start_at_boot", "split_brain"])
-        .chain(["retention_bytes", "resync_bytes_per_s", "foreground", "stop_signal"])
-        .chain(["start_seconds", "stop_seconds"]);
+        .chain(["retention_bytes", "resync_bytes_per_s", "verify_every_s", "verify_bytes_per_s"])
+        .chain(["foreground", "stop_signal", "start_seconds", "stop_seconds"]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
         let line = short.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();

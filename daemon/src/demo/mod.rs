@@ -210,9 +210,13 @@ impl Story<'_> {
         node1.reaches(State::Second)?;
         let caught_up = node2.reaches(State::Prim)?;
         let resync_ms = millis(back.elapsed());
-        let resync_bytes = caught_up.peer.as_ref().map_or(0, |peer| peer.shipped_bytes);
+        // Log and contents, both before compression.
+        let crossed = |status: &Status| {
+            status.peer.as_ref().map_or(0, |peer| peer.shipped_bytes + peer.resync_bytes)
+        };
+        let resync_bytes = crossed(&caught_up).saturating_sub(crossed(&taken));
         self.narrator.say(format!(
-            "node1 came back and is SECOND after {resync_ms} ms, with {} of log from node2",
+            "node1 came back and is SECOND after {resync_ms} ms, with {} from node2",
             bytes(resync_bytes)
         ));
 

@@ -32,7 +32,7 @@ struct Report {
 
 /// Exports.
 pub(super) fn run(options: &Export) -> anyhow::Result<()> {
-    let segments = Segments::find(&options.paths)?;
+    let segments = Segments::find_of(&options.paths, options.branch.as_deref())?;
     let mut chain = match options.from {
         Some(lsn) => Chain::reach(&segments, lsn)?,
         None => Chain::begin(&segments, 0, true)?,

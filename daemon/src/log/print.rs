@@ -12,7 +12,10 @@ use crate::cli::Print;
 
 /// Prints.
 pub(super) fn run(options: &Print) -> anyhow::Result<()> {
-    let segments = Segments::find(&options.paths)?;
+    let segments = Segments::find_of(&options.paths, options.branch.as_deref())?;
+    // Before that it is the log's own history.
+    let fork = segments.fork.map(|fork| Mark::At(fork.lsn));
+    let options = &Print { from: options.from.or(fork), ..options.clone() };
     let mut chain = match options.from {
         Some(Mark::At(lsn)) => Chain::reach(&segments, lsn)?,
         Some(Mark::Moment(time)) => {

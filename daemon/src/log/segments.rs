@@ -13,7 +13,7 @@ use std::rc::Rc;
 use duolog_engine::disk::{DirDisk, Disk, DiskFile};
 use duolog_engine::log::{branches, parse_segment_name, segment_files, unfinished_cut};
 use duolog_wal::segment::{SEGMENT_HEADER_LEN, SegmentError};
-use duolog_wal::{Branch, ClusterId, Control, Lsn, SegmentHeader};
+use duolog_wal::{Branch, ClusterId, Control, Cursor, Lsn, SegmentHeader};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// Why segments cannot be read.
@@ -24,6 +24,14 @@ pub(crate) enum SegmentsError {
     None {
         /// Where.
         path: PathBuf,
+    },
+    /// No branch of that name.
+    #[error("there is no branch {name} in {}: duolog log ls lists those that there are", .path.display())]
+    NoBranch {
+        /// Where.
+        path: PathBuf,
+        /// What was asked for.
+        name: String,
     },
     /// A file without a place in any log.
     #[error("{} is no segment that can be read", .path.display())]
@@ -91,6 +99,8 @@ pub(crate) struct Segments {
     pub(crate) promised: Option<Lsn>,
     /// Where the log is to end by a cut that was begun: nothing behind it is promised any more.
     pub(crate) cut: Option<Lsn>,
+    /// Where the branch that was asked for leaves the log.
+    pub(crate) fork: Option<Cursor>,
 }
 
 impl Segments {
@@ -102,6 +112,7 @@ impl Segments {
             cluster: None,
             promised: None,
             cut: None,
+            fork: None,
         };
         for path in paths {
             if path.metadata().map_err(at(path))?.is_dir() {
@@ -123,6 +134,22 @@ impl Segments {
             (true, Some(path)) => Err(SegmentsError::None { path: path.clone() }),
             _ => Ok(found),
         }
+    }
+
+    /// The same, or where a branch is named, the segments of that branch in the first directory that
+    /// has one.
+    pub(crate) fn find_of(paths: &[PathBuf], branch: Option<&str>) -> Result<Self, SegmentsError> {
+        let Some(name) = branch else { return Self::find(paths) };
+        for path in paths {
+            let disk = DirDisk::open_to_read(path).map_err(at(path))?;
+            let kept = branches(&disk).map_err(at(path))?;
+            if let Some(kept) = kept.into_iter().find(|kept| kept.note.name == name) {
+                let files: Vec<_> = kept.segments.iter().map(|file| path.join(file)).collect();
+                return Ok(Self { fork: Some(kept.note.fork), ..Self::find(&files)? });
+            }
+        }
+        let path = paths.first().cloned().unwrap_or_default();
+        Err(SegmentsError::NoBranch { path, name: name.to_owned() })
     }
 
     fn directory(&mut self, path: &Path) -> Result<(), SegmentsError> {

@@ -69,6 +69,19 @@ fn words(record: &Record<'_>, data: bool) -> (&'static str, Fields) {
         Operation::Verify { id, offset, len } => {
             ("verify", vec![("id", json!(id.0)), ("offset", json!(offset)), ("bytes", json!(len))])
         }
+        Operation::Keep { pass, id, offset, len } => (
+            "keep",
+            vec![
+                ("id", json!(id.0)),
+                ("offset", json!(offset)),
+                ("bytes", json!(len)),
+                ("pass", json!(pass.to_string())),
+            ],
+        ),
+        Operation::Mend { id, at, facts } => {
+            payload(&mut more, "facts", facts, data);
+            ("mend", vec![("id", json!(id.0)), ("as_at", json!(at.to_string()))])
+        }
         Operation::Write { id, offset, data: bytes } => {
             payload(&mut more, "data", bytes, data);
             let len = json!(bytes.len());

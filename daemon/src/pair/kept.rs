@@ -72,7 +72,7 @@ impl Kept {
 
 /// Opens a directory for small files of the node, made if it is not there. One that is in use is
 /// waited for a little: a process that is being started holds every lock of this one for a moment.
-pub(super) fn small_files(dir: &Path) -> io::Result<DirDisk> {
+pub(crate) fn small_files(dir: &Path) -> io::Result<DirDisk> {
     std::fs::create_dir_all(dir)?;
     let begun = Instant::now();
     loop {
@@ -93,7 +93,7 @@ fn place(state_dir: &Path) -> PathBuf {
 }
 
 /// The wall clock.
-pub(super) fn wall_ms() -> u64 {
+pub(crate) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use duolog_beat::now;
 use duolog_engine::node::{self, Node};
-use duolog_failover::{Event, Machine, Register};
+use duolog_failover::{DataSync, Event, Machine, Register, State};
 use duolog_wal::{View, ViewNum};
 
 use super::Input;
@@ -30,6 +30,7 @@ use crate::control::Reply;
 use crate::notify;
 use crate::services::{Ended, Services};
 use crate::shell::node_config;
+use crate::verify::Verifier;
 
 /// How long the log may take to be applied and synced at the end.
 const STOP: Duration = Duration::from_secs(10);
@@ -53,6 +54,7 @@ pub(crate) struct Pair {
     parts: OnceLock<Parts>,
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
+    pub(crate) verifier: Arc<Verifier>,
 }
 
 /// What there is once the node is open.
@@ -76,6 +78,7 @@ impl Pair {
         let says = Arc::clone(&post);
         let words = Arc::new(Words::new(Box::new(move |word| says.word(word))));
         let other = OtherNode::new(config.node.peer(), words.clone());
+        let verifier = Arc::new(Verifier::load(&config));
         let actions = Actions::new(here.clone(), Some(Arc::new(other)));
         Self {
             here,
@@ -91,6 +94,7 @@ impl Pair {
             bond: Arc::default(),
             parts: OnceLock::new(),
             copying: Arc::default(),
+            verifier,
         }
     }
 
@@ -146,6 +150,11 @@ impl Pair {
             unreachable!("a node lives once");
         }
         let driver = self.driver(&node, served.clone(), heard)?;
+        let shown = self.shown.clone();
+        let may = move || {
+            shown.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(is_whole)
+        };
+        self.verifier.schedule(&node, may).context("cannot start a thread")?;
         let ended = driver.run();
         // Whatever came: nothing is served by a process that is about to end.
         let ending = served.ending(u64::MAX, true);
@@ -206,6 +215,12 @@ impl Pair {
         let (shown, heartbeat_ms) = (self.shown.clone(), config.pair.heartbeat_ms);
         Ok(Driver::new(machine, node, hands, heard, moved, shown, heartbeat_ms))
     }
+}
+
+/// Whether this node is the primary of two copies that are up to date.
+fn is_whole(shown: &Shown) -> bool {
+    let standing = &shown.standing;
+    standing.state == State::Prim && standing.sync == DataSync::Uptodate
 }
 
 /// A node whose configuration names no other is ALONE, whatever it was before.

@@ -37,6 +37,7 @@ use std::sync::mpsc::SyncSender;
 use duolog_failover::{Action, Event, Refused};
 
 pub(crate) use farewell::LastWord;
+pub(crate) use kept::{small_files, wall_ms};
 pub(crate) use life::Pair;
 pub(crate) use receipts::split_brains;
 pub(crate) use served::{Guard, Unguarded};

@@ -25,6 +25,7 @@ use super::gate::Gate;
 use super::shipper::Shipper;
 use crate::config::{Config, Peer};
 use crate::link;
+use crate::resync::Counter;
 
 /// How soon an address that was taken is tried again.
 const BIND_AGAIN: Duration = Duration::from_millis(100);
@@ -40,15 +41,36 @@ const REFUSED_MS: u64 = 500;
 pub(super) struct Bond {
     /// Incarnation of the peer on the connection that stands; zero for none.
     connected: AtomicU64,
+    /// How many there were.
+    connections: AtomicU64,
     peer_whole: AtomicBool,
+    resynced: Counter,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     stats: Option<Arc<Stats>>,
+    /// What the links before it came to.
+    before: Snapshot,
     /// Why the link could not be begun.
     trouble: Option<String>,
+}
+
+impl State {
+    /// The counters of the link as it is now, on top of those of the links before.
+    fn snapshot(&self) -> Snapshot {
+        let Some(stats) = &self.stats else { return self.before.clone() };
+        let (now, before) = (stats.snapshot(), &self.before);
+        Snapshot {
+            raw_bytes: before.raw_bytes + now.raw_bytes,
+            wire_bytes: before.wire_bytes + now.wire_bytes,
+            frames: before.frames + now.frames,
+            compressed_frames: before.compressed_frames + now.compressed_frames,
+            acks: before.acks + now.acks,
+            ..now
+        }
+    }
 }
 
 impl Bond {
@@ -68,6 +90,7 @@ impl Bond {
     }
 
     pub(super) fn connect(&self, incarnation: u64) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
         self.connected.store(incarnation, Ordering::Release);
     }
 
@@ -75,16 +98,22 @@ impl Bond {
         self.connected.store(0, Ordering::Release);
     }
 
-    /// Counters of the link as it is now, and why there is none.
+    /// Counters of all links of this process, and why there is none now.
     pub(super) fn link(&self) -> (Snapshot, Option<String>) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = state.stats.as_ref().map(|stats| stats.snapshot()).unwrap_or_default();
-        (snapshot, state.trouble.clone())
+        let reconnects = self.connections.load(Ordering::Relaxed).saturating_sub(1);
+        (Snapshot { reconnects, ..state.snapshot() }, state.trouble.clone())
+    }
+
+    /// What resynchronisations took.
+    pub(super) fn resynced(&self) -> Counter {
+        self.resynced.clone()
     }
 
     fn begun(&self, stats: Arc<Stats>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { stats: Some(stats), trouble: None };
+        let before = state.snapshot();
+        *state = State { stats: Some(stats), before, trouble: None };
     }
 
     fn in_trouble(&self, trouble: String) {

@@ -1,6 +1,7 @@
 //! How a node of a pair stands, for those who ask.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use duolog_beat::PathStatus;
 use duolog_failover::{DataSync as MachineSync, Register, State as MachineState};
@@ -70,6 +71,7 @@ impl Pair {
                 connected: self.bond.connected(),
                 reconnects: link.reconnects,
                 shipped_bytes: link.raw_bytes,
+                resync_bytes: self.bond.resynced().load(Ordering::Relaxed),
                 wire_bytes: link.wire_bytes,
                 compression_ratio: ratio(link.raw_bytes, link.wire_bytes),
                 round_trip_us: link.round_trip_us,
@@ -89,6 +91,10 @@ impl Pair {
             resyncs_given: parts.map(|parts| parts.node.resyncs_given()).unwrap_or_default(),
             paths: paths(config, self.post()),
             services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
+            verifications: self.verifier.verifications(),
+            changed_by_others: parts
+                .map(|parts| parts.node.changed_by_others())
+                .unwrap_or_default(),
         }
     }
 }

@@ -2,16 +2,21 @@
 //! the thread that it does so on, and the command that asks for it. Hashing, marks and repair are
 //! the engine's.
 
+mod verifier;
+
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use duolog_engine::node::{Node, NodeError, Verified, Verifying};
+use duolog_engine::node::{Node, Verified, Verifying};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
+pub(crate) use self::verifier::By;
+#[cfg(test)]
+pub(crate) use self::verifier::Last;
+pub(crate) use self::verifier::{Verifications, Verifier};
 use crate::cli::VerifyCopies;
 use crate::control::{self, Answer, Question, Reply};
 use crate::status::bytes;
@@ -21,32 +26,15 @@ const WAITING: usize = 4;
 /// How often it is told how far it came.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// One verification at a time in a process.
-static BUSY: AtomicBool = AtomicBool::new(false);
-
-struct Turn;
-
-impl Turn {
-    fn take() -> Option<Self> {
-        (!BUSY.swap(true, Ordering::AcqRel)).then_some(Self)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        BUSY.store(false, Ordering::Release);
-    }
-}
-
-/// Begins a verification. It is broken off when who asked goes away.
-pub(crate) fn begin(node: Option<Arc<Node>>, how: Verifying) -> Reply {
+/// Begins a verification that an operator wants. It is broken off when who asked goes away.
+pub(crate) fn begin(verifier: Arc<Verifier>, node: Option<Arc<Node>>, how: Verifying) -> Reply {
     let Some(node) = node else {
         let why = "the node still recovers its log; ask again when it is ready";
         return Reply::At(Answer::Refused(why.into()));
     };
     let (say, answers) = mpsc::channel(WAITING);
     let thread = std::thread::Builder::new().name("duolog-verify".into()).spawn(move || {
-        let last = verify(&node, &how, &say).unwrap_or_else(Answer::Refused);
+        let last = verify(&verifier, &node, &how, &say).unwrap_or_else(Answer::Refused);
         if say.blocking_send(last).is_err() {
             tracing::info!("who asked for the verification went away");
         }
@@ -57,10 +45,12 @@ pub(crate) fn begin(node: Option<Arc<Node>>, how: Verifying) -> Reply {
     }
 }
 
-fn verify(node: &Node, how: &Verifying, say: &mpsc::Sender<Answer>) -> Result<Answer, String> {
-    let Some(_turn) = Turn::take() else {
-        return Err("another verification is under way; wait for it".into());
-    };
+fn verify(
+    verifier: &Verifier,
+    node: &Node,
+    how: &Verifying,
+    say: &mpsc::Sender<Answer>,
+) -> Result<Answer, String> {
     let mut told = Instant::now();
     let mut on_progress = |verified: &Verified| {
         if told.elapsed() >= TELL_EVERY {
@@ -70,24 +60,9 @@ fn verify(node: &Node, how: &Verifying, say: &mpsc::Sender<Answer>) -> Result<An
         }
         !say.is_closed()
     };
-    match node.verify(how, &mut on_progress) {
-        Ok(report) => {
-            tracing::info!(
-                files = report.verified.files,
-                bytes = report.verified.bytes,
-                differences = report.verified.differences,
-                unanswered = report.verified.unanswered,
-                "both copies were compared"
-            );
-            Ok(Answer::Verified(Box::new(report)))
-        }
-        Err(NodeError::NotLeading) => Err(
-            "only the primary of a pair whose second copy is up to date can compare both copies; \
-             ask that node, or wait until both are members"
-                .into(),
-        ),
-        Err(error) => Err(format!("{:#}", anyhow::Error::new(error))),
-    }
+    let report = verifier.verify(node, how, By::Operator, &mut on_progress);
+    let report = report.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+    Ok(Answer::Verified(Box::new(report)))
 }
 
 /// `duolog verify`: exit code 0 when both copies are equal, or were made equal; 1 otherwise.
@@ -127,10 +102,8 @@ pub(crate) fn run(options: &VerifyCopies) -> anyhow::Result<ExitCode> {
             verified.unanswered
         );
         if let Some(evidence) = &report.evidence {
-            println!("kept as {evidence} in the state directory of the node that was asked");
+            println!("what each node had is kept in {evidence} below its state directory");
         }
     }
-    let repaired = report.differences.iter().filter(|found| found.repaired).count() as u64;
-    let equal = verified.differences == repaired && verified.unanswered == 0 && !report.broken_off;
-    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -86,6 +86,17 @@ impl History {
         *self.cursors.last().unwrap()
     }
 
+    /// Cuts the log there and keeps the rest as a branch.
+    pub(crate) fn cut(&self, at: Cursor, name: &str) {
+        let disk = DirDisk::open(&self.dir).unwrap();
+        let options = LogOptions { segment_bytes: 3 * 4096, spares: 1 };
+        let (first, zero) = (self.cursors[0], self.cursors[0].lsn);
+        let (log, _) = Log::open(disk, options, self.cluster, zero, first).unwrap();
+        log.cut(at, name).unwrap().unwrap();
+        drop(log);
+        fs::remove_file(self.dir.join("lock")).unwrap();
+    }
+
     /// The segments in a directory of their own.
     pub(crate) fn copy(&self) -> TempDir {
         let copy = tempfile::tempdir().unwrap();

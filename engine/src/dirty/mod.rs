@@ -95,7 +95,12 @@ impl Dirty {
     /// Adds what one operation changes.
     pub fn note(&mut self, operation: &Operation<'_>) {
         match *operation {
-            Operation::Mark { .. } | Operation::View(_) | Operation::Verify { .. } => {}
+            // What is mended is what everybody should have had before.
+            Operation::Mark { .. }
+            | Operation::View(_)
+            | Operation::Verify { .. }
+            | Operation::Keep { .. }
+            | Operation::Mend { .. } => {}
             Operation::Write { id, offset, data } => {
                 self.bytes(id, offset, offset.saturating_add(data.len() as u64));
             }

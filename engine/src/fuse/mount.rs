@@ -197,15 +197,29 @@ pub(super) fn living(options: &MountOptions) -> Result<Connection, MountError> {
 
 /// Removes mounts of a server that died, which would answer ENOTCONN for ever.
 fn clear_dead(path: &Path) -> Result<(), MountError> {
-    while is_fuse_mount(path) {
-        if !is_dead(path) {
-            return Err(MountError::AlreadyMounted { path: path.into() });
-        }
-        tracing::info!(path = %path.display(), "removing the mount of a server that is gone");
+    remove_dead(path)?;
+    if is_fuse_mount(path) {
+        return Err(MountError::AlreadyMounted { path: path.into() });
+    }
+    Ok(())
+}
+
+/// Removes what is mounted at just this path and has no server any more, and nothing else.
+///
+/// # Errors
+/// The system refused.
+pub fn remove_dead(path: &Path) -> Result<(), MountError> {
+    while is_dead_mount(path) {
+        tracing::warn!(path = %path.display(), "removing the mount of a server that is gone");
         rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
             .map_err(|source| MountError::Mount { path: path.into(), source })?;
     }
     Ok(())
+}
+
+/// Whether a FUSE mount stands at just this path that has no server any more.
+pub fn is_dead_mount(path: &Path) -> bool {
+    is_fuse_mount(path) && is_dead(path)
 }
 
 /// Whether nobody serves the mount at `path`. A server that does not answer is one all the same.

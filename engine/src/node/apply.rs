@@ -84,6 +84,7 @@ impl Node {
         let operation =
             Operation::decode(record).map_err(|source| NodeError::Operation { lsn, source })?;
         let failed = |source| NodeError::Apply { lsn, source };
+        self.digests.touch(&operation);
         match operation {
             Operation::Write { id, .. }
             | Operation::Patch { id, .. }
@@ -101,6 +102,14 @@ impl Node {
             }
             Operation::Verify { id, offset, len } => {
                 self.reach_mark(lsn, id, offset, len);
+                self.store.apply(&operation, record.end).map_err(failed)?;
+            }
+            Operation::Keep { pass, id, offset, len } => {
+                self.reach_keep(lsn, pass, id, offset, len);
+                self.store.apply(&operation, record.end).map_err(failed)?;
+            }
+            Operation::Mend { id, at, facts } => {
+                self.reach_mend(record, id, at, facts);
                 self.store.apply(&operation, record.end).map_err(failed)?;
             }
             _ => self.store.apply(&operation, record.end).map_err(failed)?,

@@ -19,7 +19,8 @@
 //!
 //! A node that follows is then *not up to date*, durably, and everything is compared by hash at its
 //! resynchronisation. The one that has the right to serve does serve, because nobody else has
-//! what it has: the files are named, and a resynchronisation that it gives compares by hash.
+//! what it has: the files are named, and a resynchronisation that it gives compares by hash; where
+//! the other node only lacks log, a verification of everything does (see `verify`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -200,7 +201,8 @@ impl Node {
     /// Paths that others changed while this node was stopped: edited, replaced and removed files
     /// until both copies were compared, and what was added as long as it is there.
     pub fn changed_by_others(&self) -> Vec<String> {
-        let added = self.store.strangers().iter().map(|path| path.display().to_string());
+        let added = self.store.strangers();
+        let added = added.iter().map(|path| path.display().to_string());
         let mut paths = self.changed.lock().expect(super::POISON).paths.clone();
         paths.extend(added);
         paths.sort();
@@ -231,8 +233,9 @@ impl Node {
             .map_err(|source| NodeError::File { path: path(), source })
     }
 
-    /// Whether what this node has was changed otherwise than through its log.
-    pub(super) fn is_suspect(&self) -> bool {
+    /// Whether what this node has was changed otherwise than through its log, and nobody has
+    /// compared it since.
+    pub fn is_suspect(&self) -> bool {
         !self.changed.lock().expect(super::POISON).is_empty()
     }
 }

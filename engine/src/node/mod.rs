@@ -15,7 +15,7 @@ mod adopt;
 mod apply;
 mod base;
 mod brake;
-
+mod branches;
 mod census;
 mod checkpoint;
 mod error;
@@ -47,6 +47,7 @@ use duolog_wal::{
 
 pub use self::adopt::{Adopted, adopt, adopt_base, leave};
 pub use self::base::{BaseReport, Pin};
+pub use self::branches::{DropError, drop_branch_of};
 pub use self::error::NodeError;
 use self::file_ids::FileIds;
 pub(crate) use self::overlay::{Content, Overlay, Pending};
@@ -57,7 +58,10 @@ pub(crate) use self::resync::begin_control;
 pub use self::room::Room;
 use self::room::Rooms;
 pub use self::status::NodeStatus;
-pub use self::verify::{Difference, Digest, RANGE_BYTES, Verified, VerifyReport, Verifying};
+pub use self::verify::{
+    Difference, Digest, EVIDENCE_BYTES_MAX, EVIDENCE_PASSES_MAX, RANGE_BYTES, Verified,
+    VerifyReport, Verifying,
+};
 use crate::dirty::map::Place;
 use crate::disk::DirDisk;
 use crate::fuse::{Connection, Session};
@@ -162,6 +166,8 @@ pub struct Node {
     old: Mutex<(Lsn, Instant)>,
     pub(crate) resync: resync::Seat,
     digests: verify::Digests,
+    /// One branch is dropped at a time.
+    dropping: Mutex<()>,
     /// What others changed while the node was stopped.
     changed: Mutex<census::Changed>,
     mounts: Mutex<Vec<Session>>,
@@ -266,6 +272,7 @@ impl Node {
             resync: resync::Seat::new(resync, config.resync_bytes_per_s),
             changed: Mutex::new(changed),
             digests: verify::Digests::new(recovered.end.lsn),
+            dropping: Mutex::new(()),
             old: Mutex::new((recovered.end.lsn, Instant::now())),
             mounts: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),

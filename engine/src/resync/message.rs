@@ -113,6 +113,31 @@ impl Message<'_> {
     }
 }
 
+/// A message read and written again, and whatever it carries looked at as its reader does; `None`
+/// when it is none. For whoever tries what hostile bytes do.
+#[cfg(any(test, feature = "sim"))]
+pub fn read_and_written(message: &[u8]) -> Option<Vec<u8>> {
+    let read = decode(message)?;
+    match &read {
+        Message::Ask(text) => {
+            if let Ok(ask) = serde_json::from_slice::<super::plan::Ask>(text) {
+                super::plan::history(&ask.history);
+            }
+        }
+        Message::Plan { part, .. } => {
+            if let Ok(plan) = serde_json::from_slice::<super::plan::Plan>(part) {
+                plan.cursor();
+                super::plan::history(&plan.history);
+                crate::store::check_manifest(&plan.manifest);
+            }
+        }
+        _ => {}
+    }
+    let mut out = Vec::new();
+    read.encode(&mut out);
+    Some(out)
+}
+
 fn encode_bytes(runs: &[Run], bytes: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.push(6);

@@ -48,6 +48,8 @@ use duolog_wal::Lsn;
 
 pub use give::{Estimate, give};
 pub use message::CHUNK;
+#[cfg(any(test, feature = "sim"))]
+pub use message::read_and_written;
 pub use progress::{Given, Giving, Part, Progress};
 pub use state::Standing;
 pub use take::take;

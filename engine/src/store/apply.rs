@@ -125,7 +125,12 @@ impl Store {
         }
         match *operation {
             // Times come with every operation; files without a name are dropped one by one.
-            Operation::Mark { .. } | Operation::View(_) | Operation::Verify { .. } => Ok(()),
+            // What is mended needs to be known since when: the node does it.
+            Operation::Mark { .. }
+            | Operation::View(_)
+            | Operation::Verify { .. }
+            | Operation::Keep { .. }
+            | Operation::Mend { .. } => Ok(()),
             Operation::Write { id, offset, data } => {
                 self.change(applying, doing("write"), id, |file| file.write_all_at(data, offset))
             }
@@ -322,7 +327,11 @@ impl Store {
 /// The file that an operation is on.
 const fn subject(operation: &Operation<'_>) -> Option<FileId> {
     match *operation {
-        Operation::Mark { .. } | Operation::View(_) | Operation::Verify { .. } => None,
+        Operation::Mark { .. }
+        | Operation::View(_)
+        | Operation::Verify { .. }
+        | Operation::Keep { .. }
+        | Operation::Mend { .. } => None,
         Operation::Write { id, .. }
         | Operation::Patch { id, .. }
         | Operation::Truncate { id, .. }

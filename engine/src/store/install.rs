@@ -209,21 +209,33 @@ impl Place<'_> {
 /// where it has others; returns how many this user may not set. Its times are left.
 pub(super) fn restore(file: &ManifestFile, object: &Arc<OwnedFd>) -> io::Result<u64> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
-    let mut left_out = 0;
-    let here = backing::Location { dir: Arc::clone(object), name: Vec::new() };
-    let stat = here.stat()?;
-    if (stat.stx_uid, stat.stx_gid) != (file.uid, file.gid) {
-        left_out += where_allowed(here.set_owner(Some(file.uid), Some(file.gid)))?;
-    }
-    let proc_path = ids::proc_path(object.as_fd());
     let mut wanted = Vec::new();
     for (name, value) in &file.xattrs {
         let name = unescape(name).ok_or_else(malformed)?;
-        if ids::is_private(&name) {
-            return Err(malformed());
-        }
         wanted.push((name, unhex(value).ok_or_else(malformed)?));
     }
+    let mode = (file.kind != Kind::Symlink).then_some(file.mode);
+    set_attributes((file.uid, file.gid), mode, wanted, object)
+}
+
+/// Gives a file that owner, these permissions (a link has none) and no other extended attributes
+/// than these; returns how many this user may not set. Its times are left.
+pub(super) fn set_attributes(
+    (uid, gid): (u32, u32),
+    mode: Option<u32>,
+    mut wanted: Vec<(Vec<u8>, Vec<u8>)>,
+    object: &Arc<OwnedFd>,
+) -> io::Result<u64> {
+    if wanted.iter().any(|(name, _)| ids::is_private(name)) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut left_out = 0;
+    let here = backing::Location { dir: Arc::clone(object), name: Vec::new() };
+    let stat = here.stat()?;
+    if (stat.stx_uid, stat.stx_gid) != (uid, gid) {
+        left_out += where_allowed(here.set_owner(Some(uid), Some(gid)))?;
+    }
+    let proc_path = ids::proc_path(object.as_fd());
     for name in lookup::list_xattr(object.as_fd())? {
         match wanted.iter().find(|(wanted, _)| *wanted == name) {
             Some((_, value)) if lookup::get_xattr(object.as_fd(), &name)? == *value => {
@@ -244,10 +256,10 @@ pub(super) fn restore(file: &ManifestFile, object: &Arc<OwnedFd>) -> io::Result<
         });
         left_out += where_allowed(set)?;
     }
-    if file.kind != Kind::Symlink
-        && backing::mode_of(object.as_fd())? & 0o7777 != file.mode & 0o7777
+    if let Some(mode) = mode
+        && backing::mode_of(object.as_fd())? & 0o7777 != mode & 0o7777
     {
-        backing::chmod(object.as_fd(), file.mode)?;
+        backing::chmod(object.as_fd(), mode)?;
     }
     Ok(left_out)
 }

@@ -33,6 +33,7 @@
 
 pub mod adopt;
 mod apply;
+mod aside;
 mod backing;
 pub mod base;
 mod busy;
@@ -48,6 +49,7 @@ pub mod leave;
 mod local;
 mod lookup;
 pub mod manifest;
+mod mend;
 mod names;
 mod open;
 mod reconcile;
@@ -73,9 +75,13 @@ pub use layout::Directory;
 pub use local::{LocalRules, Preset, RuleError};
 pub use lookup::{Entry, Moved, Space, Stat};
 pub use open::OpenError;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use reconcile::check_manifest;
 pub use reconcile::{ReconcileError, Surplus};
 
 pub(crate) use census::Looks;
+pub(crate) use digest::Look;
+pub(crate) use mend::Touched;
 
 use backing::Kept;
 use index::{Index, Place};
@@ -97,7 +103,7 @@ pub struct Store {
     /// Taken before the index's lock, never after it.
     applying: Mutex<Applying>,
     next_local: AtomicU64,
-    strangers: Vec<PathBuf>,
+    strangers: Mutex<Vec<PathBuf>>,
     /// The first failure of a sync, which no later success makes good.
     sync_failed: Mutex<Option<rustix::io::Errno>>,
 }
@@ -143,9 +149,10 @@ impl Store {
     }
 
     /// Paths that stand in the directories and in no record: put there by others. They are not
-    /// shown and not replicated; in their place nothing can be made.
-    pub fn strangers(&self) -> &[PathBuf] {
-        &self.strangers
+    /// shown and not replicated; in their place nothing can be made. Those that came after the
+    /// start are not among them, and those that were moved aside are not any more.
+    pub fn strangers(&self) -> Vec<PathBuf> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many directories are replicated.

@@ -185,6 +185,26 @@ impl Store {
         parent: FileId,
         name: Option<&[u8]>,
     ) -> io::Result<()> {
+        let (kind, root) = self.make_on_disk(index, doing, new, parent, name)?;
+        let Some(name) = name else {
+            index.add(new.id, kind, root, Place::Unnamed);
+            return Ok(());
+        };
+        index.add(new.id, kind, root, Place::Named);
+        index.link(parent, name, new.id);
+        Ok(())
+    }
+
+    /// Makes a file and gives it its name, or leaves it in the hidden folder; what the index knows
+    /// stays as it is. Returns its kind and in which directory it is.
+    pub(super) fn make_on_disk(
+        &self,
+        index: &Index,
+        doing: Doing,
+        new: New<'_>,
+        parent: FileId,
+        name: Option<&[u8]>,
+    ) -> io::Result<(Kind, usize)> {
         let kind = Kind::of_mode(new.mode).ok_or(Errno::INVAL)?;
         let root = index.node(parent).ok_or(Errno::NOENT)?.root;
         let hidden = self.roots[root].unlinked.clone();
@@ -197,8 +217,7 @@ impl Store {
         self.bring_about(root, &at, kind, new, inherits)?;
         let Some(name) = name else {
             move_to(&making, &at.name, &hidden, &at.name)?;
-            index.add(new.id, kind, root, Place::Unnamed);
-            return Ok(());
+            return Ok((kind, root));
         };
         let times = self.times_to_keep(index, doing, &[parent])?;
         let object = at.object()?;
@@ -208,9 +227,7 @@ impl Store {
             rustix::fs::renameat_with(&making, &at.name[..], &parent_dir, name, flags)
         })?;
         times.restore()?;
-        index.add(new.id, kind, root, Place::Named);
-        index.link(parent, name, new.id);
-        Ok(())
+        Ok((kind, root))
     }
 
     /// The folder to make a file in, so that it inherits what it would inherit from `parent`.

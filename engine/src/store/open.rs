@@ -125,7 +125,7 @@ impl Store {
             holds: Mutex::default(),
             applying: Mutex::new(Applying { applied: None, marks }),
             next_local: AtomicU64::new(walk.next_local),
-            strangers: walk.strangers,
+            strangers: Mutex::new(walk.strangers),
             sync_failed: Mutex::default(),
         })
     }

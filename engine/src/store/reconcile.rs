@@ -18,12 +18,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use duolog_wal::{Cursor, FileId, FileTime};
-use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::apply::{Doing, Origin};
@@ -31,7 +31,7 @@ use super::backing::Location;
 use super::index::{Index, Kind, Place};
 use super::manifest::{Manifest, ManifestFile, unescape};
 use super::names::New;
-use super::{Store, backing, ids, install, lookup, open};
+use super::{Store, aside, backing, ids, install, lookup, open};
 
 /// Why the directories could not be brought to what the manifest says.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +153,12 @@ impl<'a> Goal<'a> {
         }
         Ok(Wanted { file, root, links })
     }
+}
+
+/// Whether a manifest could be used where as many directories are.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) fn check_manifest(manifest: &Manifest) -> bool {
+    Goal::new(manifest, manifest.directories.len()).is_ok()
 }
 
 fn bad(what: &'static str, name: &str) -> ReconcileError {
@@ -397,7 +403,7 @@ impl Work<'_> {
         let (to, place) = if nameless {
             (hidden.try_clone()?, Place::Unnamed)
         } else {
-            (folder(hidden.as_fd(), ids::PARKED)?, Place::Parked)
+            (aside::folder(hidden.as_fd(), ids::PARKED)?, Place::Parked)
         };
         let hidden_name = ids::unnamed_name(id);
         let object = self.store.location(self.index, id)?.object()?;
@@ -449,7 +455,7 @@ impl Work<'_> {
         let root = node.root;
         for link in node.links.clone() {
             let dir = self.store.dir(self.index, link.parent)?;
-            self.put_aside(root, dir.as_fd(), &link.name)?;
+            self.store.put_aside(root, dir.as_fd(), &link.name)?;
             self.index.unlink(link.parent, &link.name);
         }
         self.forget_below(id);
@@ -493,41 +499,10 @@ impl Work<'_> {
         let dir = backing::list_at(at.dir.as_fd(), &at.name)?;
         for name in open::names_in(dir.as_fd())? {
             if self.index.find(id, &name).is_none() {
-                self.put_aside(root, dir.as_fd(), &name)?;
+                self.store.put_aside(root, dir.as_fd(), &name)?;
             }
         }
         Ok(())
-    }
-
-    /// Moves what has that name into the folder `aside`, beside the data.
-    fn put_aside(&self, root: usize, dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-        let hidden = backing::list_at(self.store.roots[root].unlinked.as_fd(), b"..")?;
-        let aside = folder(hidden.as_fd(), b"aside")?;
-        for number in 1_u32.. {
-            let mut to = name[..name.len().min(240)].to_vec();
-            if number > 1 {
-                to.extend_from_slice(format!(".{number}").as_bytes());
-            }
-            let object = backing::object_at(dir, name)?;
-            let moved = backing::as_writable(object.as_fd(), || {
-                rustix::fs::renameat_with(dir, name, &aside, &to[..], RenameFlags::NOREPLACE)
-            });
-            match moved {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    tracing::warn!(
-                        name = %String::from_utf8_lossy(name),
-                        now = %self.store.roots[root].place.hidden().join("aside").join(
-                            String::from_utf8_lossy(&to).as_ref()
-                        ).display(),
-                        "this is not in the other node's copy and was moved aside"
-                    );
-                    return Ok(());
-                }
-            }
-        }
-        unreachable!("some number is free")
     }
 
     /// Gives a file of the manifest its names, and makes it first where it is not there.
@@ -555,7 +530,7 @@ impl Work<'_> {
         let dir = self.store.dir(self.index, parent)?;
         match self.try_name(id, parent, name, &dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.put_aside(root, dir.as_fd(), name)?;
+                self.store.put_aside(root, dir.as_fd(), name)?;
                 self.try_name(id, parent, name, &dir)
             }
             done => done,
@@ -601,13 +576,4 @@ impl Work<'_> {
         let doing = Doing { what: "create", origin, time: FileTime::default() };
         self.store.make(self.index, doing, new, parent, name)
     }
-}
-
-/// A folder of Duolog's own, made where it is not there.
-fn folder(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
-    backing::object_at(parent, name)
 }

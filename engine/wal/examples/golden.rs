@@ -10,6 +10,7 @@ fn main() {
     for (name, bytes) in [
         ("segment-v1.seg", things::segment(&things::operations())),
         ("segment-v1-verify.seg", things::segment(&things::later())),
+        ("segment-v1-mend.seg", things::segment(&things::latest())),
         ("control-v1", things::control_file()),
         ("branch-v1.note", things::branch().encode()),
     ] {

@@ -5,6 +5,8 @@
 //!    1  mark          time 8
 //!    2  view          a view, 32 bytes (see `view`)
 //!    3  verify        id 8, offset 8, len u32: both nodes hash these bytes here; len 0: names and attributes
+//!    4  keep          pass 8, then as verify: both nodes also keep what they have there as evidence
+//!    5  mend          id 8, at 8, then the file's facts (see `facts`) as they were at that position
 //!   16  write         id 8, offset 8, then the data
 //!   17  patch         id 8, offset 8, pieces: skip u32, len u32, bytes; skip counts from the piece before
 //!   18  truncate      id 8, size 8
@@ -28,7 +30,7 @@
 use crate::bytes::{Put, Reader};
 use crate::record::{BODY_MAX, KIND_MARK};
 use crate::view::View;
-use crate::{Attributes, FileId, HistoryEntry, Pieces, Record, Time};
+use crate::{Attributes, Facts, FileId, HistoryEntry, Lsn, Pieces, Record, Time};
 
 /// Most bytes of data in one write; also the largest request of the capture.
 pub const WRITE_MAX: usize = 1 << 20;
@@ -47,6 +49,11 @@ pub enum Operation<'a> {
     /// Each node hashes these bytes of the file as they are at this place of the log, or with
     /// `len` zero its names and attributes. It changes nothing.
     Verify { id: FileId, offset: u64, len: u32 },
+    /// The same, and each node keeps what it has there; `pass` says which verification it is of.
+    Keep { pass: Lsn, id: FileId, offset: u64, len: u32 },
+    /// Names and attributes are what the primary had at `at`, but for what was changed since: it
+    /// changes nothing where they are.
+    Mend { id: FileId, at: Lsn, facts: &'a [u8] },
     /// Bytes are written; the file grows as needed.
     Write { id: FileId, offset: u64, data: &'a [u8] },
     /// Of a write, the bytes that differ from what stood there. Whole or absent like a write.
@@ -114,6 +121,8 @@ pub enum OperationError {
 mod kind {
     pub(super) const VIEW: u8 = 2;
     pub(super) const VERIFY: u8 = 3;
+    pub(super) const KEEP: u8 = 4;
+    pub(super) const MEND: u8 = 5;
     pub(super) const WRITE: u8 = 16;
     pub(super) const PATCH: u8 = 17;
     pub(super) const TRUNCATE: u8 = 18;
@@ -142,6 +151,8 @@ impl<'a> Operation<'a> {
             Self::Mark { .. } => KIND_MARK,
             Self::View(_) => kind::VIEW,
             Self::Verify { .. } => kind::VERIFY,
+            Self::Keep { .. } => kind::KEEP,
+            Self::Mend { .. } => kind::MEND,
             Self::Write { .. } => kind::WRITE,
             Self::Patch { .. } => kind::PATCH,
             Self::Truncate { .. } => kind::TRUNCATE,
@@ -169,6 +180,17 @@ impl<'a> Operation<'a> {
                 fields.put_u64(id.0);
                 fields.put_u64(offset);
                 fields.put_u32(len);
+            }
+            Self::Keep { pass, id, offset, len } => {
+                fields.put_u64(pass.0);
+                fields.put_u64(id.0);
+                fields.put_u64(offset);
+                fields.put_u32(len);
+            }
+            Self::Mend { id, at, facts } => {
+                fields.put_u64(id.0);
+                fields.put_u64(at.0);
+                return facts;
             }
             Self::Write { id, offset, data } => {
                 fields.put_u64(id.0);
@@ -269,6 +291,12 @@ impl<'a> Operation<'a> {
                 KIND_MARK => Self::Mark { time: Time(f.u64()?) },
                 kind::VIEW => Self::View(View::read(f)?),
                 kind::VERIFY => Self::Verify { id: id(f)?, offset: f.u64()?, len: f.u32()? },
+                kind::KEEP => {
+                    Self::Keep { pass: Lsn(f.u64()?), id: id(f)?, offset: f.u64()?, len: f.u32()? }
+                }
+                kind::MEND => {
+                    Self::Mend { id: id(f)?, at: Lsn(f.u64()?), facts: Facts::checked(f.rest())? }
+                }
                 kind::WRITE => Self::Write { id: id(f)?, offset: f.u64()?, data: f.rest() },
                 kind::PATCH => {
                     Self::Patch { id: id(f)?, offset: f.u64()?, pieces: Pieces::checked(f.rest())? }
@@ -358,18 +386,18 @@ impl Record<'_> {
     }
 }
 
-fn id(fields: &mut Reader<'_>) -> Option<FileId> {
+pub(crate) fn id(fields: &mut Reader<'_>) -> Option<FileId> {
     let id = FileId(fields.u64()?);
     (id.0 != 0 && !id.is_local()).then_some(id)
 }
 
-fn text<'a>(fields: &mut Reader<'a>) -> Option<&'a [u8]> {
+pub(crate) fn text<'a>(fields: &mut Reader<'a>) -> Option<&'a [u8]> {
     let text = fields.short()?;
     (!text.is_empty() && text.len() <= NAME_MAX && !text.contains(&0)).then_some(text)
 }
 
 /// The name of a directory entry: nothing that leads out of its directory.
-fn name<'a>(fields: &mut Reader<'a>) -> Option<&'a [u8]> {
+pub(crate) fn name<'a>(fields: &mut Reader<'a>) -> Option<&'a [u8]> {
     text(fields).filter(|name| !name.contains(&b'/') && *name != b"." && *name != b"..")
 }
 

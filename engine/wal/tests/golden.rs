@@ -9,19 +9,21 @@ mod things;
 
 use duolog_wal::segment::SEGMENT_HEADER_LEN;
 use duolog_wal::{Branch, Control, Cursor, Operation, SegmentHeader, Time, record};
-use things::{branch, control, control_file, header, later, operations, place, segment};
+use things::{branch, control, control_file, header, later, latest, operations, place, segment};
 
 const SEGMENT: &[u8] = include_bytes!("golden/segment-v1.seg");
 const CONTROL: &[u8] = include_bytes!("golden/control-v1");
 /// The kinds that came after `segment-v1.seg` was written; the version is the same, because a
 /// reader refuses a kind that it does not know.
 const LATER: &[u8] = include_bytes!("golden/segment-v1-verify.seg");
+const LATEST: &[u8] = include_bytes!("golden/segment-v1-mend.seg");
 const BRANCH: &[u8] = include_bytes!("golden/branch-v1.note");
 
 #[test]
 fn the_same_things_give_the_same_bytes() {
     assert!(segment(&operations()) == SEGMENT);
     assert!(segment(&later()) == LATER);
+    assert!(segment(&latest()) == LATEST);
     assert!(control_file() == CONTROL);
     assert!(branch().encode() == BRANCH);
 }
@@ -44,6 +46,7 @@ fn reads(segment: &[u8], operations: &[Operation<'_>]) -> Cursor {
 fn every_record_of_version_1_reads() {
     assert_eq!(reads(SEGMENT, &operations()).time, Time(1_763_769_600_000_000_000));
     assert_eq!(reads(LATER, &later()).time, header().first.time);
+    assert_eq!(reads(LATEST, &latest()).time, header().first.time);
 }
 
 #[test]

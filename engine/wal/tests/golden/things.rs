@@ -78,6 +78,20 @@ pub(crate) fn later() -> Vec<Operation<'static>> {
     ]
 }
 
+/// One operation of each kind that came after those.
+pub(crate) fn latest() -> Vec<Operation<'static>> {
+    let id = FileId::assigned(NodeId::Node1, 0);
+    vec![
+        Operation::Keep { pass: Lsn(1 << 40), id, offset: 1 << 33, len: 262_144 },
+        Operation::Mend { id, at: Lsn(1 << 41), facts: FACTS },
+    ]
+}
+
+/// A file with two names and an extended attribute.
+const FACTS: &[u8] = b"\xa4\x81\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\
+    \x05\0\0\0\0\0\0\0\x06\0\0\0\0\0\x02\0\0\0\x01\0\0\0\0\0\0\0\x01\0a\x01\0\0\0\0\0\0\0\x01\0b\
+    \x01\0\0\0\x06\0user.x\x01\0v";
+
 /// The view and commit position of the record with that index.
 pub(crate) fn place(index: u64, at: Cursor) -> (ViewNum, Lsn) {
     (ViewNum(3), Lsn(at.lsn.0.saturating_sub(index * 3)))

@@ -1,0 +1,315 @@
+//! Verifications of a node: one at a time, asked for by an operator or due by the schedule, and what
+//! the last one came to.
+//!
+//! ```text
+//! state_dir/verify/last.json   the last one that was not broken off, and when the next is due
+//! ```
+//! A node that serves although others changed its directories while it was stopped compares them
+//! with the other node's as soon as that one is up to date, schedule or not.
+//!
+//! The schedule is the primary's: it counts while this node is PRIM and the other one up to date,
+//! and a pass that is broken off by a change of that begins anew afterwards. Times are those of the
+//! wall clock, because weeks outlive a process; a clock that jumps makes one pass early or late.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use duolog_engine::disk::replace;
+use duolog_engine::node::{Node, NodeError, Verified, VerifyReport, Verifying};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::pair::{small_files, wall_ms};
+
+/// Of its own, because a directory has one writer at a time.
+const DIRECTORY: &str = "verify";
+const NAME: &str = "last.json";
+/// How often the schedule is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How soon a scheduled pass is tried again that could not be ended.
+const AGAIN_MS: u64 = 60_000;
+
+/// Who wanted a verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum By {
+    /// An operator.
+    Operator,
+    /// `pair.verify_every_s`.
+    Schedule,
+}
+
+/// What the last verification came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Last {
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who wanted it.
+    pub by: By,
+    /// How long it took.
+    pub took_ms: u64,
+    /// Files that were looked at.
+    pub files: u64,
+    /// Bytes that were hashed on both nodes.
+    pub bytes: u64,
+    /// Ranges, and sets of names and attributes, that differed.
+    pub differences: u64,
+    /// Those that were made equal.
+    pub repaired: u64,
+    /// Marks that the other node did not answer.
+    pub unanswered: u64,
+    /// Where the evidence is, below the state directory of each node.
+    pub evidence: Option<String>,
+}
+
+impl Last {
+    fn new(report: &VerifyReport, by: By, took: Duration) -> Self {
+        let verified = &report.verified;
+        let repaired = report.differences.iter().filter(|found| found.repaired).count();
+        Self {
+            at_ms: wall_ms(),
+            by,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            files: verified.files,
+            bytes: verified.bytes,
+            differences: verified.differences,
+            repaired: repaired as u64,
+            unanswered: verified.unanswered,
+            evidence: report.evidence.clone(),
+        }
+    }
+}
+
+/// How verifications of a node stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Verifications {
+    /// One that goes on.
+    pub running: Option<Verified>,
+    /// The last one that this node ended as the primary.
+    pub last: Option<Last>,
+    /// When the schedule wants the next one, in milliseconds since 1970.
+    pub due_ms: Option<u64>,
+}
+
+/// What stands on disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    last: Option<Last>,
+    due_ms: Option<u64>,
+}
+
+/// Verifies, one at a time.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    state_dir: PathBuf,
+    /// Zero: there is no schedule.
+    every: Duration,
+    bytes_per_s: u64,
+    busy: AtomicBool,
+    standing: Mutex<Verifications>,
+}
+
+/// The turn of whoever verifies.
+struct Turn<'a>(&'a Verifier);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.standing().running = None;
+        self.0.busy.store(false, Ordering::Release);
+    }
+}
+
+/// Why there was no verification.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VerifyError {
+    /// One at a time.
+    #[error("another verification is under way; wait for it")]
+    Busy,
+    /// The node cannot.
+    #[error(
+        "only the primary of a pair whose second copy is up to date can compare both copies; ask \
+         that node, or wait until both are members"
+    )]
+    NotLeading,
+    /// The log or a file.
+    #[error(transparent)]
+    Node(NodeError),
+}
+
+impl Verifier {
+    /// What is configured and what stands in the state directory. What cannot be read counts as
+    /// none.
+    pub(crate) fn load(config: &Config) -> Self {
+        let kept = read(&config.state_dir).unwrap_or_default();
+        let standing = Verifications { running: None, last: kept.last, due_ms: kept.due_ms };
+        Self {
+            state_dir: config.state_dir.clone(),
+            every: Duration::from_secs(config.pair.verify_every_s),
+            bytes_per_s: config.pair.verify_bytes_per_s,
+            busy: AtomicBool::new(false),
+            standing: Mutex::new(standing),
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Verifications> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How verifications stand now.
+    pub(crate) fn verifications(&self) -> Verifications {
+        let standing = self.standing().clone();
+        let due_ms = standing.due_ms.filter(|_| !self.every.is_zero());
+        Verifications { due_ms, ..standing }
+    }
+
+    /// Verifies. `on_progress` is told how far it is, and says whether to go on.
+    pub(super) fn verify(
+        &self,
+        node: &Node,
+        how: &Verifying,
+        by: By,
+        on_progress: &mut dyn FnMut(&Verified) -> bool,
+    ) -> Result<VerifyReport, VerifyError> {
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return Err(VerifyError::Busy);
+        }
+        let _turn = Turn(self);
+        let begun = Instant::now();
+        let mut on_way = |verified: &Verified| {
+            self.standing().running = Some(*verified);
+            on_progress(verified)
+        };
+        let report = node.verify(how, &mut on_way).map_err(|error| match error {
+            NodeError::NotLeading => VerifyError::NotLeading,
+            error => VerifyError::Node(error),
+        })?;
+        tracing::info!(
+            files = report.verified.files,
+            bytes = report.verified.bytes,
+            differences = report.verified.differences,
+            unanswered = report.verified.unanswered,
+            broken_off = report.broken_off,
+            "both copies were compared"
+        );
+        if !report.broken_off {
+            let every_ms = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
+            let mut standing = self.standing();
+            standing.last = Some(Last::new(&report, by, begun.elapsed()));
+            standing.due_ms = Some(wall_ms().saturating_add(every_ms));
+            self.keep(&standing);
+        }
+        Ok(report)
+    }
+
+    fn keep(&self, standing: &Verifications) {
+        let kept = Kept { last: standing.last.clone(), due_ms: standing.due_ms };
+        let text = serde_json::to_vec_pretty(&kept).unwrap_or_default();
+        let written = small_files(&self.state_dir.join(DIRECTORY))
+            .and_then(|disk| replace(&disk, NAME, &text).map(drop));
+        if let Err(error) = written {
+            tracing::warn!(%error, "the result of the verification is forgotten at a restart");
+        }
+    }
+
+    /// Whether the schedule wants one now. The first one of a node is due an interval after it was
+    /// set up.
+    fn is_due(&self) -> bool {
+        if self.every.is_zero() {
+            return false;
+        }
+        let every_ms = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
+        let now = wall_ms();
+        let mut standing = self.standing();
+        // Set back clocks, and intervals that were made shorter, must not put it off for ever.
+        let latest = now.saturating_add(every_ms);
+        match standing.due_ms {
+            Some(due) if due <= latest => due <= now,
+            _ => {
+                standing.due_ms = Some(latest);
+                self.keep(&standing);
+                false
+            }
+        }
+    }
+
+    /// Begins passes when they are due and `may` says that this node is to, until the node ends.
+    pub(crate) fn schedule(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        may: impl Fn() -> bool + Send + 'static,
+    ) -> std::io::Result<()> {
+        let (verifier, node) = (self.clone(), Arc::downgrade(node));
+        std::thread::Builder::new().name("duolog-verify".into()).spawn(move || {
+            let mut looked = false;
+            loop {
+                let Some(node) = node.upgrade() else { return };
+                if node.wait_failure(LOOK_EVERY).is_some() {
+                    return;
+                }
+                // Once, whatever the schedule says: what is found then is an operator's affair.
+                let suspect = !looked && node.is_suspect();
+                if may() && (suspect || verifier.is_due()) {
+                    looked |= verifier.pass(&node, &may) && suspect;
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Whether it was ended.
+    fn pass(&self, node: &Node, may: &dyn Fn() -> bool) -> bool {
+        let how = Verifying { bytes_per_s: self.bytes_per_s, repair: false };
+        match self.verify(node, &how, By::Schedule, &mut |_| may()) {
+            Ok(report) if report.broken_off => {
+                tracing::info!("the scheduled verification was broken off: it is begun again");
+            }
+            Ok(_) => return true,
+            // An operator's counts as well.
+            Err(VerifyError::Busy) => {}
+            Err(error) => tracing::warn!(%error, "the scheduled verification ended early"),
+        }
+        self.standing().due_ms = Some(wall_ms().saturating_add(AGAIN_MS));
+        false
+    }
+}
+
+fn read(state_dir: &Path) -> Option<Kept> {
+    let path = state_dir.join(DIRECTORY).join(NAME);
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verifier(state_dir: &Path, every: u64) -> Verifier {
+        let kept = read(state_dir).unwrap_or_default();
+        let standing = Verifications { running: None, last: kept.last, due_ms: kept.due_ms };
+        Verifier {
+            state_dir: state_dir.to_owned(),
+            every: Duration::from_secs(every),
+            bytes_per_s: 0,
+            busy: AtomicBool::new(false),
+            standing: Mutex::new(standing),
+        }
+    }
+
+    #[test]
+    fn when_the_next_one_is_due_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = verifier(dir.path(), 3600);
+        assert!(!first.is_due(), "not at once");
+        let due = first.verifications().due_ms;
+        assert!(due.is_some_and(|due| due > wall_ms()));
+        let again = verifier(dir.path(), 3600);
+        assert_eq!(again.verifications().due_ms, due);
+        again.standing().due_ms = Some(wall_ms() - 1);
+        assert!(again.is_due());
+        // A clock that was wrong by a century.
+        again.standing().due_ms = Some(u64::MAX / 2);
+        assert!(!again.is_due());
+        assert!(again.verifications().due_ms.is_some_and(|due| due <= wall_ms() + 3_600_000));
+    }
+}
