@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::fs;
+use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ struct Pair {
     directory: tempfile::TempDir,
     running: [Option<Child>; 2],
     // Held, so that nobody else gets them while a node is down.
-    _ports: [LoopbackPort; 4],
+    ports: [LoopbackPort; 4],
 }
 
 impl Pair {
@@ -90,7 +91,7 @@ impl Pair {
             );
             fs::write(format!("{home}/duolog.toml"), config).unwrap();
         }
-        let mut pair = Self { directory, running: [None, None], _ports: ports };
+        let mut pair = Self { directory, running: [None, None], ports };
         for node in [1, 2] {
             done(&pair.duolog(node, &["adopt"]));
             pair.run(node);
@@ -294,6 +295,26 @@ fn settings_are_kept_at_both_and_refusals_say_what_would_help() {
     pair.running[1].take().unwrap().wait().unwrap();
     let refused = pair.refused(1, &["start", "--node", "other"]);
     assert!(refused.contains("node2 does not answer"), "{refused}");
+
+    // What was kept counts when the process is started again, before the configuration.
+    pair.run(2);
+    within("node2 does not go to work by itself", || {
+        let status = pair.status(2);
+        let why = status["sentence"].as_str()?;
+        assert!(status["state"] != "SECOND", "{status}");
+        (status["state"] == "STOP" && why.contains("start at boot is off")).then_some(())
+    });
+    // Whoever asked for it may not find its address free at once.
+    let taken = UdpSocket::bind(("127.0.0.1", pair.ports[1].number())).unwrap();
+    let begun = pair.duolog(2, &["start", "--yes", "--wait", "0"]);
+    assert_eq!(begun.status.code(), Some(4), "{}", said(&begun));
+    within("node2 says that its address is taken", || {
+        let status = pair.status(2);
+        status["sentence"].as_str()?.contains("cannot be listened on").then_some(())
+    });
+    drop(taken);
+    pair.stands(2, "SECOND");
+    pair.stands(1, "PRIM");
 }
 
 /// The guardian says that nothing is served any more: nobody waits for a minute.

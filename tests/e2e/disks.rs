@@ -17,20 +17,28 @@ fn full(name: &str, on: On, serves: bool) {
     let from = scene.cluster.nodes.each_ref().map(Machine::said_bytes);
     scene.cluster.node(node).disk(on).set_full(true);
     let told = wait::within(LIMIT, || {
-        // The one that serves says which disk of which node it is; the server says that to its
-        // log at least, and to its clients where it is not one of its own processes that learns it.
+        // Its clients hear of it from the server, if it is not a process of its own that meets it.
         let says = |node: &Machine| {
             node.find_said(from[node.number() - 1], |line| line.contains("writers get ENOSPC"))
         };
-        scene.cluster.nodes.iter().find_map(says)
+        let stops = || {
+            let status = scene.cluster.nodes[node - 1].status()?;
+            (status.state == "STOP").then_some(status.sentence)
+        };
+        scene.cluster.nodes.iter().find_map(says).or_else(stops)
     });
-    let told = told.unwrap_or_else(|| panic!("{name}: nobody says so:\n{}", scene.cluster.states()));
-    let place = match on {
+    let told =
+        told.unwrap_or_else(|| panic!("{name}: nobody says so:\n{}", scene.cluster.states()));
+    // Writers are refused before; what was under way when the room was gone cannot be applied any
+    // more, and that node stops.
+    let refused = match on {
         On::Log if serves => "no room for the log at".to_owned(),
         On::Log => format!("the log of node{node}"),
         On::Data => format!("the directories of node{node}"),
     };
-    assert!(told.contains(&place) && told.contains("free some space"), "{told}");
+    let good = told.contains(&refused) && told.contains("free some space")
+        || told.starts_with("cannot write: ") && told.contains("free space");
+    assert!(good, "{told}");
     println!("{:?}", scene.clients.errors());
     println!("{name}: {told}\n{}", scene.cluster.states());
     scene.reads();
@@ -39,21 +47,25 @@ fn full(name: &str, on: On, serves: bool) {
 }
 
 #[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_full_disk_of_the_log_that_serves_is_told_and_costs_no_commit() {
     full("full-log", On::Log, true);
 }
 
 #[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_full_disk_of_the_directory_that_serves_is_told_and_costs_no_commit() {
     full("full-directory", On::Data, true);
 }
 
 #[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_full_disk_of_the_log_that_follows_is_told_and_costs_no_commit() {
     full("full-log-there", On::Log, false);
 }
 
 #[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_full_disk_of_the_directory_that_follows_is_told_and_costs_no_commit() {
     full("full-directory-there", On::Data, false);
 }

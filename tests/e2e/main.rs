@@ -1,5 +1,6 @@
 //! Pairs on hosts of their own, with a witness and a real `PostgreSQL`, and everything that can
 //! happen to them. After every fault the clients' journal is compared with what the server shows.
+//! One pair runs at a time, or as many as `DUOLOG_TESTS_PAIRS` says.
 //!
 //! Half of them run only when asked for, because all together take some minutes:
 //! `cargo test -p duolog-tests --test e2e -- --include-ignored`.

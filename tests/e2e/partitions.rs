@@ -7,6 +7,7 @@ use duolog_tests::wait;
 use crate::scene::Scene;
 
 #[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_network_that_falls_apart_costs_no_commit_and_never_two_nodes_serve() {
     let mut scene = Scene::new("apart");
     scene.fault("nothing gets through between the nodes", |cluster, _| {

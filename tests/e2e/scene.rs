@@ -87,7 +87,9 @@ impl Scene {
         let rows = wait::within(READ_LIMIT, || self.cluster.try_rows());
         let moment = Moment { not_before_us, not_after_us: now_us() };
         match rows {
-            Some(rows) => println!("{:?}", self.cluster.journal().promises().check_at(&rows, moment)),
+            Some(rows) => {
+                println!("{:?}", self.cluster.journal().promises().check_at(&rows, moment))
+            }
             None => println!("nobody serves"),
         }
     }

@@ -94,6 +94,7 @@ fn history(cluster: &Cluster, serving: usize) -> u64 {
 }
 
 #[test]
+#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_swap_under_load_loses_nothing_and_leaves_nothing_to_resynchronise() {
     let cluster = Cluster::start("swap", seed(), &Settings::default());
     let serving = cluster.wait_pair();

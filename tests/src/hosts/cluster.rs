@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clients::{Clients, at_client, connect, takes_clients};
@@ -77,6 +78,36 @@ pub struct Cluster {
     client: File,
     journal: Journal,
     scratch: Scratch,
+    _slot: Slot,
+}
+
+/// How many pairs there are in this process.
+static PAIRS: Mutex<usize> = Mutex::new(0);
+static ONE_LESS: Condvar = Condvar::new();
+
+/// Timers of a pair run while others compute: one pair at a time in a process, unless
+/// `DUOLOG_TESTS_PAIRS` allows for more.
+#[derive(Debug)]
+struct Slot;
+
+impl Slot {
+    fn take() -> Self {
+        let most = std::env::var("DUOLOG_TESTS_PAIRS").ok().and_then(|most| most.parse().ok());
+        let pairs = PAIRS.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = most.unwrap_or(1).max(1);
+        let mut pairs = ONE_LESS
+            .wait_while(pairs, |pairs| *pairs >= most)
+            .unwrap_or_else(PoisonError::into_inner);
+        *pairs += 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *PAIRS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ONE_LESS.notify_one();
+    }
 }
 
 impl Cluster {
@@ -96,6 +127,7 @@ impl Cluster {
 
     /// A pair that is configured; nothing runs.
     pub fn new(name: &str, seed: u64, settings: &Settings) -> Self {
+        let slot = Slot::take();
         let scratch = Scratch::new(name);
         let path = |name: &str| scratch.path().join(name);
         let outside = path("outside");
@@ -106,7 +138,7 @@ impl Cluster {
         make_template(&path("template"));
         let nodes = [1, 2].map(|number| Machine::new(scratch.path(), number, seed));
         let witness = settings.witness.then(|| Witness::new(&path("witness"), seed));
-        let cluster = Self { nodes, witness, lan, client, journal, scratch };
+        let cluster = Self { nodes, witness, lan, client, journal, scratch, _slot: slot };
         cluster.configure(settings);
         for node in &cluster.nodes {
             user().make_dir(&node.directory());
