@@ -17,36 +17,52 @@ use duolog_wal::{ClusterId, Lsn, NodeId};
 
 use crate::site::{Alone, BOUND, Random, config};
 
-/// What the link carries.
-const BYTES_PER_S: u64 = 3 << 20;
 const BLOCK: u64 = 8192;
 const BLOCKS: u64 = 512;
 /// As near as a node has to be to become a member.
 const NEAR_BYTES: u64 = 1 << 20;
 
-/// The time that bytes take on the link.
-fn cross(bytes: usize) {
-    std::thread::sleep(Duration::from_micros(bytes as u64 * 1_000_000 / BYTES_PER_S));
-}
-
-/// One end of the link while contents are copied.
-struct End {
-    to: SyncSender<Vec<u8>>,
-    from: Receiver<Vec<u8>>,
+/// A link that carries half of what is written at the same time, as long as writers may go on as
+/// they like.
+#[derive(Clone, Copy)]
+struct Wire<'a> {
+    from: &'a Node,
+    over: &'a AtomicBool,
     until: Instant,
 }
 
-fn link(until: Instant) -> (End, End) {
-    let ((one, other), (two, another)) = (sync_channel(4), sync_channel(4));
-    (End { to: one, from: another, until }, End { to: two, from: other, until })
+impl Wire<'_> {
+    fn cross(&self, bytes: usize) -> io::Result<()> {
+        let begun = self.from.end_lsn();
+        let outrun = || self.from.end_lsn().since(begun) >= 2 * bytes as u64;
+        while !outrun() && !self.from.slows_writers() && !self.over.load(Ordering::Relaxed) {
+            if Instant::now() > self.until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
 }
 
-impl Pipe for End {
+/// One end of the link while contents are copied.
+struct End<'a> {
+    to: SyncSender<Vec<u8>>,
+    from: Receiver<Vec<u8>>,
+    wire: Option<Wire<'a>>,
+}
+
+fn link(wire: Wire<'_>) -> (End<'_>, End<'_>) {
+    let ((one, other), (two, another)) = (sync_channel(4), sync_channel(4));
+    let giver = End { to: one, from: another, wire: Some(wire) };
+    (giver, End { to: two, from: other, wire: None })
+}
+
+impl Pipe for End<'_> {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        if Instant::now() > self.until {
-            return Err(io::ErrorKind::TimedOut.into());
+        if let Some(wire) = self.wire {
+            wire.cross(message.len())?;
         }
-        cross(message.len());
         self.to.send(message.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
@@ -64,12 +80,12 @@ impl Pipe for End {
 
 /// Ships what the joiner lacks from `at` on; `false` when the log is not kept any longer there.
 /// Where it goes on with `at`.
-fn ship(from: &Node, to: &Node, at: &mut Lsn) -> bool {
-    let mut bytes = Vec::new();
-    if from.read_raw(*at, 64 << 10, &mut bytes).is_err() {
+fn ship(wire: Wire<'_>, to: &Node, at: &mut Lsn) -> bool {
+    let (from, mut bytes) = (wire.from, Vec::new());
+    if from.read_raw(*at, 256 << 10, &mut bytes).is_err() {
         return false;
     }
-    cross(bytes.len());
+    wire.cross(bytes.len()).unwrap();
     to.receive(*at, &bytes).unwrap();
     *at = at.plus(bytes.len() as u64);
     to.sync_received().unwrap();
@@ -92,7 +108,8 @@ fn joiner(root: &Path) -> Arc<Node> {
 
 #[test]
 fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
-    let dir = tempfile::tempdir().unwrap();
+    // In memory where that is possible: what syncs take is not to be part of the link.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let mut one = config(&dir.path().join("one"));
     fs::create_dir(dir.path().join("one")).unwrap();
     fs::create_dir(dir.path().join("two")).unwrap();
@@ -106,7 +123,8 @@ fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
     let (from, table) = (&alone.node, alone.mount.join("table"));
     let file = fs::File::options().create_new(true).write(true).open(&table).unwrap();
     let over = AtomicBool::new(false);
-    let until = Instant::now() + 5 * BOUND;
+    let until = Instant::now() + 2 * BOUND;
+    let wire = Wire { from, over: &over, until };
     let slowed = std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut random = Random(5);
@@ -119,8 +137,12 @@ fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
         // However this ends, so does the writer.
         let _over = Over(&over);
         let mut slowed = false;
+        while from.end_lsn().0 < BLOCKS * BLOCK {
+            assert!(Instant::now() < until, "the writer does not write");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         'again: loop {
-            let (mut giver, mut taker) = link(until);
+            let (mut giver, mut taker) = link(wire);
             let given = scope.spawn(move || {
                 let given = resync::give(from, &mut giver);
                 (given.is_ok(), from.slows_writers())
@@ -135,7 +157,7 @@ fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
             let mut at = to.end().lsn;
             while from.end_lsn().since(at) > NEAR_BYTES {
                 assert!(Instant::now() < until, "the log does not come to an end");
-                if !ship(from, &to, &mut at) {
+                if !ship(wire, &to, &mut at) {
                     from.peer_connected(false);
                     continue 'again;
                 }
@@ -145,7 +167,7 @@ fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
             assert!(!from.slows_writers(), "commits wait for the member themselves");
             over.store(true, Ordering::Relaxed);
             while at < from.end_lsn() {
-                assert!(ship(from, &to, &mut at), "what a member lacks is kept");
+                assert!(ship(wire, &to, &mut at), "what a member lacks is kept");
             }
             break slowed;
         }
@@ -154,7 +176,7 @@ fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
     let mut at = to.end().lsn;
     while to.applied() < from.end_lsn() || !to.standing().is_whole() {
         assert!(Instant::now() < until, "the joiner is not whole: {:?}", to.standing());
-        ship(from, &to, &mut at);
+        ship(wire, &to, &mut at);
         std::thread::yield_now();
     }
     let copy = to.config().directories[0].data.join("table");
