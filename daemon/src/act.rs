@@ -164,7 +164,7 @@ mod tests {
             resyncs_given: duolog_engine::resync::Given::default(),
             paths: Vec::new(),
             services: Vec::new(),
-            verifications: Default::default(),
+            verifications: crate::verify::Verifications::default(),
             changed_by_others: Vec::new(),
         }
     }
