@@ -81,6 +81,10 @@ mod tests {
             at_ms,
             event: "promoted".into(),
             why: why.into(),
+            decided_by: "witness".into(),
+            log_end_lsn: 0,
+            who: String::new(),
+            reason: String::new(),
             phases_ms: BTreeMap::new(),
             outcome: "serves".into(),
         };
