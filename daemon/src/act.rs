@@ -163,7 +163,7 @@ mod tests {
             resync: None,
             paths: Vec::new(),
             services: Vec::new(),
-            verifications: Default::default(),
+            verifications: crate::verify::Verifications::default(),
             changed_by_others: Vec::new(),
         }
     }

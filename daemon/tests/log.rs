@@ -301,7 +301,7 @@ fn a_branch_is_read_by_its_name_and_dropped_only_when_nobody_needs_it() {
     refused(&mut branches(&["drop", "old"]), &["gone for good", "--yes"]);
     refused(&mut branches(&["drop", "new", "--yes"]), &["no branch new"]);
     // Somebody reads it.
-    let file = |name: &str| name.starts_with("branch-old.") && name.ends_with(".seg");
+    let file = |name: &str| name.starts_with("branch-old.0");
     let mut entries = fs::read_dir(history.dir()).unwrap().map(|entry| entry.unwrap());
     let segment = entries.find(|entry| file(entry.file_name().to_str().unwrap())).unwrap().path();
     let reader = fs::File::open(&segment).unwrap();

@@ -143,8 +143,8 @@ impl Node {
         let ids = self.store.replicated();
         let mut report = VerifyReport::default();
         report.verified.files_total = ids.len() as u64;
-        let (pass, marked, mended) = (None, VecDeque::new(), Vec::new());
-        let mut pass = Pass { node: self, how, pass, marked, mended, report };
+        let (begin, marked, mended) = (None, VecDeque::new(), Vec::new());
+        let mut pass = Pass { node: self, how, begin, marked, mended, report };
         let (began, mut goes_on) = (Instant::now(), true);
         for id in ids {
             goes_on = pass.file(id, true, began, on_progress)?;
@@ -224,7 +224,7 @@ struct Pass<'a> {
     node: &'a Node,
     how: &'a Verifying,
     /// Where its first mark stands.
-    pass: Option<Lsn>,
+    begin: Option<Lsn>,
     /// Marks whose hashes have not both come.
     marked: VecDeque<Marked>,
     /// Files whose names or attributes were mended.
@@ -264,7 +264,7 @@ impl Pass<'_> {
 
     fn mark(&mut self, id: FileId, offset: u64, len: u32) -> Result<(), NodeError> {
         let marked = self.node.mark(id, offset, len)?;
-        self.pass.get_or_insert(marked.at);
+        self.begin.get_or_insert(marked.at);
         self.marked.push_back(marked);
         if self.marked.len() >= AHEAD { self.settle() } else { Ok(()) }
     }
@@ -329,13 +329,13 @@ impl Pass<'_> {
     /// Both nodes keep what they have there.
     fn keep(&self, range: Marked) -> Result<Marked, NodeError> {
         let Marked { id, offset, len, at } = range;
-        let pass = self.pass.unwrap_or(at);
+        let pass = self.begin.unwrap_or(at);
         self.node.mark_as(&Operation::Keep { pass, id, offset, len }, (id, offset, len))
     }
 
     /// Keeps what was found beside the evidence.
     fn end(self) -> VerifyReport {
-        let Self { node, pass: Some(pass), mut report, .. } = self else { return self.report };
+        let Self { node, begin: Some(pass), mut report, .. } = self else { return self.report };
         if report.differences.is_empty() {
             return report;
         }
