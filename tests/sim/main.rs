@@ -16,7 +16,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
-mod boundaries;
 mod clock;
 mod invariants;
 mod link;
@@ -31,9 +30,8 @@ mod weather;
 mod witness;
 mod world;
 
-use boundaries::Boundary;
 use plant::Plant;
-use world::{Outcome, run, run_with_an_end};
+use world::{Outcome, run};
 
 /// Seeds of an ordinary run of the tests, in each of two threads.
 const SEEDS: u64 = 500;
@@ -100,42 +98,6 @@ fn a_seed_gives_the_same_run_twice() {
     for seed in 0..10 {
         assert_eq!(run(seed, None).digest, run(seed, None).digest, "seed {seed}");
     }
-}
-
-/// The shell ends between two effects, at every place of a life in turn.
-fn every_end(power: bool) {
-    if asked::<u64>("DUOLOG_SIM_SEED").is_some() {
-        return;
-    }
-    let mut ends = 0;
-    for seed in 0..6 {
-        let whole = run_with_an_end(seed, None);
-        assert_kept(&whole);
-        assert!(whole.takeovers >= 3, "seed {seed}: {} changes of who serves", whole.takeovers);
-        for node in 0..2 {
-            for number in 0..whole.boundaries.passed[node] {
-                let outcome = run_with_an_end(seed, Some(Boundary { node, number, power }));
-                assert!(outcome.boundaries.reached, "seed {seed} node {node} place {number}");
-                if let Some(broken) = &outcome.broken {
-                    let (story, what) = (outcome.trace.join("\n"), &broken.what);
-                    panic!("{story}\n\nseed {seed} node {node} place {number}: {what}");
-                }
-                ends += 1;
-            }
-        }
-    }
-    println!("{ends} ends");
-    assert!(ends > 100, "{ends} ends");
-}
-
-#[test]
-fn a_shell_that_is_killed_between_any_two_effects_breaks_no_promise() {
-    every_end(false);
-}
-
-#[test]
-fn a_power_cut_between_any_two_effects_breaks_no_promise() {
-    every_end(true);
 }
 
 /// Each planted fault is noticed. The search begins where it was noticed before.

@@ -74,14 +74,7 @@ impl World {
         let Some(up) = &mut host.up else { return };
         let effects = up.machine.step(host.clock.now(self.now), event);
         let mut of_the_log = false;
-        if let Some(boundaries) = &mut self.boundaries {
-            boundaries.begin();
-        }
         for effect in effects {
-            let boundaries = self.boundaries.as_mut();
-            if let Some(end) = boundaries.and_then(|all| all.comes(node, &effect)) {
-                return self.ends_between(end);
-            }
             of_the_log |=
                 matches!(effect, Effect::SyncLog | Effect::BeginView(_) | Effect::Commit(_));
             let Some(up) = &mut self.nodes[node].up else { return };

@@ -8,7 +8,6 @@ use duolog_engine::disk::sim::Random;
 use duolog_failover::{Event, Message, Now, Question, Reply, Settings, Task, Ticket};
 use duolog_wal::{Lsn, NodeId, ViewNum};
 
-use crate::boundaries::{self, Boundaries, Boundary};
 use crate::clock::Clock;
 use crate::link::Connection;
 use crate::network::{Network, Party};
@@ -97,8 +96,6 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     pub(crate) plant: Option<Plant>,
     pub(crate) broken: Option<Broken>,
-    /// In a life without weather: where a shell ends.
-    pub(crate) boundaries: Option<Boundaries>,
     trace: VecDeque<String>,
     digest: DefaultHasher,
     steps: u64,
@@ -116,25 +113,12 @@ pub(crate) struct Outcome {
     pub(crate) takeovers: u64,
     pub(crate) cuts: u64,
     pub(crate) copies: u64,
-    /// Of a life without weather.
-    pub(crate) boundaries: Boundaries,
 }
 
 /// Runs a seed to its end, or to the first broken promise.
 pub(crate) fn run(seed: u64, plant: Option<Plant>) -> Outcome {
-    live(World::new(seed, plant), seed)
-}
-
-/// Runs a seed without weather; a shell ends where it is wanted.
-pub(crate) fn run_with_an_end(seed: u64, end: Option<Boundary>) -> Outcome {
-    let mut world = World::new(seed, None);
-    world.boundaries = Some(Boundaries::new(end));
-    live(world, seed)
-}
-
-fn live(mut world: World, seed: u64) -> Outcome {
+    let mut world = World::new(seed, plant);
     world.live();
-    let boundaries = world.boundaries.take().unwrap_or_default();
     let digest = world.digest.finish();
     let World { broken, trace, oracle, .. } = world;
     Outcome {
@@ -146,7 +130,6 @@ fn live(mut world: World, seed: u64) -> Outcome {
         takeovers: oracle.takeovers,
         cuts: oracle.cuts,
         copies: oracle.copies,
-        boundaries,
     }
 }
 
@@ -177,7 +160,6 @@ impl World {
             oracle: Oracle::default(),
             plant,
             broken: None,
-            boundaries: None,
             trace: VecDeque::new(),
             digest: DefaultHasher::new(),
             steps: 0,
@@ -195,10 +177,7 @@ impl World {
         for node in 0..2 {
             self.boot(node);
         }
-        let storms_end = match self.boundaries {
-            Some(_) => boundaries::script(self),
-            None => weather::forecast(self),
-        };
+        let storms_end = weather::forecast(self);
         self.until(storms_end);
         weather::clear_up(self);
         // A stalled peer is taken in again after half a minute; without a witness a lost one is
