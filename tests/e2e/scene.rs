@@ -88,7 +88,7 @@ impl Scene {
         let moment = Moment { not_before_us, not_after_us: now_us() };
         match rows {
             Some(rows) => {
-                println!("{:?}", self.cluster.journal().promises().check_at(&rows, moment))
+                println!("{:?}", self.cluster.journal().promises().check_at(&rows, moment));
             }
             None => println!("nobody serves"),
         }
