@@ -49,7 +49,7 @@ impl resync::Pipe for Wire<'_> {
     }
 
     fn wire_bytes(&self) -> u64 {
-        self.0.wire_bytes()
+        self.pipe.wire_bytes()
     }
 }
 
