@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use duolog_beat::{
-    Beat, BeatConfig, DATAGRAM_MAX, Heard, Kind, Packet, Path, Secret, now, tell_gone,
+    Beat, BeatConfig, DATAGRAM_MAX, Heard, Kind, Packet, Path, Secret, WitnessAt, now, tell_gone,
 };
 use duolog_failover::message::Gone;
 use duolog_failover::{Message, Now};
@@ -350,4 +350,26 @@ fn the_last_word_is_heard_though_another_session_said_the_rest() {
     assert!(told.peer && told.witness, "{told:?}");
     let node1 = Node::start(NodeId::Node1, &secret(), 7, &[&between]);
     heard_until(2, &node1, &node2, &mut between);
+}
+
+/// The witness is told first, but the other node must not wait for one that is away.
+#[test]
+fn a_witness_that_is_away_keeps_nobody_from_hearing_the_last_word() {
+    let mut between = Between::new();
+    let [node1, node2] = both(&secret(), &[&between]);
+    heard_until(1, &node1, &node2, &mut between);
+    drop(node1);
+    let away = socket();
+    let mut config = Node::config(NodeId::Node1, &secret(), 7, &[&between]);
+    let address = away.local_addr().unwrap();
+    config.witness = Some(WitnessAt { address, secret: secret() });
+    let gone = Gone { incarnation: 9, at: now() };
+    let teller = std::thread::spawn(move || tell_gone(&config, gone, 2_000).unwrap());
+    let mut heard = Vec::new();
+    carry_until("the last word", &mut [&mut between], || {
+        heard.extend(node2.heard.try_iter());
+        heard.contains(&Heard::Peer(Message::Gone(gone))) && teller.is_finished()
+    });
+    assert!(!teller.join().unwrap().witness);
+    assert!(away.recv_from(&mut [0; DATAGRAM_MAX]).is_ok(), "the witness was asked");
 }

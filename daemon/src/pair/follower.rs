@@ -161,7 +161,9 @@ impl Sink for Follower {
     }
 
     fn standing(&self) -> Ack {
-        self.ack(self.node.durable())
+        // What was acknowledged cannot be taken back.
+        let planted = planted(Plant::AckBeforeSync);
+        self.ack(if planted { self.node.end_lsn() } else { self.node.durable() })
     }
 
     fn hashed(&mut self) -> Vec<Hashed> {

@@ -135,11 +135,15 @@ impl Cluster {
         format!("both nodes lose their power, node{other} comes back {then}")
     }
 
-    /// The node that serves is started anew and wants to lead a view of both; the other one, whose
-    /// disk is slow, has not accepted it when they lose each other. Both ask the witness then,
-    /// one of them on top of less than the other.
+    /// The node that serves is started anew and proposes a view of both; the other one has not
+    /// accepted it, since its disk is slow, when the first one loses everybody. So the other one
+    /// takes over, on top of the same view as the proposal. Then the first one is heard by the
+    /// witness again, and by nobody else: it asks for a view above its proposal, and must not get it.
     fn parted_while_they_make_a_view(&mut self, serving: usize) -> String {
         let (own, other) = (Who::node(serving), Who::node(3 - serving));
+        let failover = |it: &Self, on| it.nodes[2 - serving].try_command(&["failover", on]).0;
+        // However long the start takes.
+        let held = failover(self, "off");
         self.node(3 - serving).disk(On::Log).slow_down(LATE);
         self.node(serving).kill();
         self.nodes[serving - 1].boot(&self.lan);
@@ -149,9 +153,20 @@ impl Cluster {
             let proposes = status.sentence.contains("to have the same log before it serves");
             (ended || proposes).then_some(proposes)
         });
-        self.lan.cut(own, other);
+        self.lan.isolate(own);
         self.node(3 - serving).disk(On::Log).slow_down(Duration::ZERO);
-        let when = if proposes == Some(true) { "while they make a view" } else { "later" };
+        if held {
+            wait::within(PART, || failover(self, "on").then_some(()));
+        }
+        let alone = wait::within(PART, || {
+            let status = self.nodes[2 - serving].status()?;
+            (status.state == "ALONE").then_some(())
+        });
+        self.lan.reconnect_but_for(own, other);
+        let when = match (proposes, alone) {
+            (Some(true), Some(())) => "while they make a view, and from all but the witness later",
+            _ => "too late to matter",
+        };
         format!("everything on node{serving} is killed, it starts and is cut off {when}")
     }
 }
