@@ -22,8 +22,10 @@ const BLOCKS: u64 = 512;
 /// As near as a node has to be to become a member.
 const NEAR_BYTES: u64 = 1 << 20;
 
-/// A link that carries half of what is written at the same time, as long as writers may go on as
-/// they like.
+/// A link that carries half of what is written at the same time. Where writers are slowed it waits
+/// for them no longer than that.
+const PATIENCE: Duration = Duration::from_millis(10);
+
 #[derive(Clone, Copy)]
 struct Wire<'a> {
     from: &'a Node,
@@ -35,7 +37,9 @@ impl Wire<'_> {
     fn cross(&self, bytes: usize) -> io::Result<()> {
         let begun = self.from.end_lsn();
         let outrun = || self.from.end_lsn().since(begun) >= 2 * bytes as u64;
-        while !outrun() && !self.from.slows_writers() && !self.over.load(Ordering::Relaxed) {
+        let since = Instant::now();
+        let slowed = || self.from.slows_writers() && since.elapsed() > PATIENCE;
+        while !outrun() && !slowed() && !self.over.load(Ordering::Relaxed) {
             if Instant::now() > self.until {
                 return Err(io::ErrorKind::TimedOut.into());
             }
