@@ -153,7 +153,11 @@ pub const TABLE: &[Row] = &{
             Why::Starts,
             "an operator starts it, or it accepts what it is handed before it has heard the other",
         ),
-        row(&[Stop], Why::NoMember, "an operator starts a node that was never part of a view"),
+        row(
+            &[Stop, Second],
+            Why::NoMember,
+            "an operator starts a node that was never part of a view, or a member is told of a pair that it has forgotten",
+        ),
         row(&[Stop, Second], Why::CatchesUp, "the other went on alone and this node follows it"),
         row(&[Stop, Second], Why::NoConnection, "the other went on alone and is not connected"),
         row(&[Stop, Second], Why::NotComplete, "a resynchronisation is half done"),

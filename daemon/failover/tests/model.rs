@@ -3,11 +3,13 @@
 //! Every state within the limits of each test is looked at, in which every message may be late,
 //! lost or repeated, every deadline may pass at any time, and nodes may be restarted at any
 //! moment, losing what was not on disk. Beyond those limits random walks look further, without
-//! looking everywhere. Deeper: `DUOLOG_MODEL="views writes reboots swaps" cargo test -p
+//! looking everywhere. Deeper: `DUOLOG_MODEL="views writes reboots swaps forces replaced" cargo test -p
 //! duolog-failover --test model deeper -- --ignored --nocapture`; what was run is written in
 //! `docs/failover-model.md`.
 
 mod world;
+
+use std::sync::Arc;
 
 use duolog_failover::Settings;
 use world::explore::Explored;
@@ -30,7 +32,7 @@ const NONE: Limits = Limits {
 
 fn model(start: World, limits: Limits) -> Explored {
     assert!(start.ghost.bad.is_empty(), "{:?}", start.ghost.bad);
-    Explored { start, limits, holds: UNTIMED.to_vec() }
+    Explored { start, limits, holds: UNTIMED.to_vec(), reached: Arc::default() }
 }
 
 fn pair() -> World {
@@ -38,9 +40,15 @@ fn pair() -> World {
 }
 
 #[test]
+fn a_pair_that_loses_sight_of_each_other() {
+    let limits = Limits { views: 4, writes: 1, ..NONE };
+    model(pair(), limits).explore("pair, 4 views, 1 write");
+}
+
+#[test]
 fn a_pair_that_restarts() {
-    let limits = Limits { views: 2, writes: 1, reboots: 1, ..NONE };
-    model(pair(), limits).explore("pair, 2 views, 1 write, 1 restart");
+    let limits = Limits { views: 3, writes: 1, reboots: 1, ..NONE };
+    model(pair(), limits).explore("pair, 3 views, 1 write, 1 restart");
 }
 
 #[test]
@@ -53,6 +61,22 @@ fn a_pair_that_swaps() {
 fn a_pair_that_is_joined() {
     let limits = Limits { views: 3, writes: 1, ..NONE };
     model(World::alone(&settings(true)), limits).explore("alone, 3 views, 1 write");
+}
+
+/// What the exploration forgets is looked for where nothing is forgotten.
+fn forgets(what: &str, limits: Limits) {
+    let walks = number("DUOLOG_WALKS", 40);
+    let held = model(pair(), limits).walk_beside(number("DUOLOG_SEED", 1), walks, 60);
+    println!("{what}: {held} ways on, the same for worlds that forget");
+}
+
+#[test]
+fn what_is_forgotten_changes_nothing() {
+    let limits = Limits { views: 6, writes: 3, reboots: 2, ..NONE };
+    forgets("restarts", limits);
+    forgets("a swap", Limits { swaps: 1, ..limits });
+    forgets("another witness", Limits { replaced: true, ..limits });
+    forgets("a force", Limits { forces: 1, ..limits });
 }
 
 #[test]
@@ -137,9 +161,12 @@ fn number(name: &str, default: u64) -> u64 {
 #[test]
 #[ignore = "as deep as DUOLOG_MODEL says"]
 fn deeper() {
-    let text = std::env::var("DUOLOG_MODEL").unwrap_or_else(|_| "3 1 1 0".into());
+    let text = std::env::var("DUOLOG_MODEL").unwrap_or_else(|_| "3 1 1 0 0 0".into());
     let numbers: Vec<u8> = text.split(' ').map(|it| it.parse().expect("a number")).collect();
-    let [views, writes, reboots, swaps] = numbers[..] else { panic!("four numbers") };
-    let limits = Limits { views: views.into(), writes, reboots, swaps, ..NONE };
+    let [views, writes, reboots, swaps, forces, replaced] = numbers[..] else {
+        panic!("six numbers")
+    };
+    let (views, replaced) = (views.into(), replaced > 0);
+    let limits = Limits { views, writes, reboots, swaps, forces, replaced, ..NONE };
     model(pair(), limits).explore(&format!("pair, {text}"));
 }

@@ -19,6 +19,7 @@
 //! - services run only where commits may be acknowledged, or wait for it with a lease.
 
 mod alone;
+mod forget;
 mod hear;
 mod operator;
 mod pair;
@@ -304,36 +305,9 @@ impl Machine {
         std::mem::take(&mut self.out)
     }
 
-    /// Forgets what only tells one task or promotion from another while none is under way. For
-    /// model checkers, to which two machines that will do the same are one.
-    pub fn forget_names(&mut self) {
-        let busy = matches!(self.services, Services::Starting(_) | Services::Stopping(_))
-            || self.asking.is_some_and(|asking| asking.gateway.is_some());
-        if !busy {
-            self.tickets = 0;
-        }
-        self.promotion = None;
-        self.peer.link_error = None;
-    }
-
     /// Whether it has asked to go on alone and waits for the answer.
     pub const fn asks(&self) -> bool {
         self.asking.is_some()
-    }
-
-    /// Forgets what only clocks, operators who want no automatic rejoin, and pairs without a
-    /// witness ask for. For model checkers in which time stands still, with a witness.
-    pub fn forget_stamps(&mut self) {
-        self.peer.answered = None;
-        self.leases = Leases { prop: Some(self.now), ..Leases::default() };
-        self.served = false;
-        self.met = false;
-        if let Some(beat) = &mut self.peer.beat {
-            (beat.pend, beat.lease) = (None, false);
-        }
-        if !self.is_primary() {
-            self.witness.reg = None;
-        }
     }
 
     /// Whether `timer` is set.

@@ -51,7 +51,9 @@ impl Machine {
             }
             return;
         }
-        if self.peer_takes_part() && self.asking.is_none() {
+        // Who did not accept in time may now, while a witness that was asked meanwhile never
+        // answers. What it grants late is no higher than the new number.
+        if self.peer_takes_part() && (self.asking.is_none() || self.overdue) {
             self.propose(self.pair_view(self.register.cur().witness));
         }
     }
@@ -213,8 +215,10 @@ impl Machine {
             return;
         }
         if base != conf {
-            // No longer a member of the old view before anything of its log is touched.
-            self.depose(base);
+            // No longer a member of the old view before anything of its log is touched. Nor of a
+            // pair that it must have accepted and has forgotten, with all that it had.
+            let forgotten = base.pair && base.num > self.register.hi;
+            self.depose(if forgotten { Register::empty(self.me).conf } else { base });
         }
         self.accepting = Some(prop);
     }
@@ -222,7 +226,9 @@ impl Machine {
     /// Accepts the proposal once the log is equal.
     pub(super) fn try_accept(&mut self) {
         let Some(Prop { view, base, end, incarnation }) = self.accepting else { return };
-        if !self.works() || self.register.conf != base {
+        let conf = self.register.conf;
+        let forgotten = base.pair && conf.num.0 == 0;
+        if !self.works() || !(conf == base || forgotten) {
             self.accepting = None;
             return;
         }

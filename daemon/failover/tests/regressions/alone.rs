@@ -223,3 +223,37 @@ fn who_knows_that_the_other_was_forced_does_not_go_on_above_it() {
         assert_eq!(n1.conf(), forced, "it follows");
     }
 }
+
+/// Found by the simulation (seed 3245): the witness lost its disk while a pair was open, so who
+/// had been ALONE asked it for ever, fenced, beside a peer that was back.
+#[test]
+fn r27_a_peer_that_is_back_is_proposed_to_though_a_lost_witness_is_asked() {
+    let mut n1 = Bench::new(N1, alone(1, N1), None, log(&[(1, N1)]));
+    done(&mut n1);
+    n1.event(Event::Log(log(&[(1, N1), (2, N1)])));
+    let answer = |n1: &Bench, witness, lease| {
+        let (incarnation, sent) = (5, n1.now);
+        Event::Witness(Reply::Beat(WitnessAnswer { witness, reg: None, incarnation, sent, lease }))
+    };
+    n1.event(answer(&n1, WID, false));
+    let follower = |n1: &Bench| {
+        Message::Beat(beat(n1.now, alone(2, N1), None, false, log(&[(1, N1), (2, N1)])))
+    };
+    n1.peer(follower(&n1));
+    n1.event(Event::LinkUp { incarnation: 3, view: ViewNum(2) });
+    n1.event(Event::CaughtUp);
+    assert_eq!(n1.machine.register().pend, Some(pair(3, N1)));
+    // The peer vanishes, and another witness answers than the one that the views name.
+    n1.event(Event::LinkDown { why: String::new() });
+    for _ in 0..6 {
+        n1.wait(1_000);
+        done(&mut n1);
+        n1.event(answer(&n1, WID + 1, false));
+    }
+    assert!(n1.machine.asks() && !n1.machine.serves(), "it asks whom it may, in vain");
+    n1.peer(follower(&n1));
+    assert_eq!(n1.machine.register().pend, Some(pair(4, N1)), "and takes the peer that is back");
+    n1.wait(1_000);
+    n1.peer(follower(&n1));
+    assert_eq!(n1.machine.register().pend, Some(pair(4, N1)), "once");
+}

@@ -1,7 +1,7 @@
 //! Views of both: proposed, accepted, chosen.
 
 use duolog_failover::message::Prop;
-use duolog_failover::{CommitRule, Effect, Event, LogFacts, Message};
+use duolog_failover::{CommitRule, Effect, Event, LogFacts, Message, Register};
 use duolog_wal::{Lsn, View, ViewNum};
 
 use crate::bench::{Bench, N1, N2, alone, beat, end, log, pair, view};
@@ -110,4 +110,22 @@ fn r23_after_a_swap_a_primary_of_the_same_name_is_not_followed_on_an_old_base() 
     n2.peer(prop(pair(5, N1), pair(1, N1), 20));
     n2.event(Event::Log(log(&[(1, N1), (5, N1)])));
     assert_eq!((n2.accepted(), n2.conf()), (None, swapped));
+}
+
+/// A node whose disk was lost or restored follows, and belongs to nothing until it has caught up,
+/// also when the pair that it was part of is what the proposal builds on.
+#[test]
+fn r28_a_pair_that_was_forgotten_makes_nobody_a_member() {
+    for before in [Register::empty(N2).conf, pair(1, N1)] {
+        let mut n2 = Bench::new(N2, before, None, log(&[]));
+        n2.peer(prop(pair(6, N1), pair(5, N1), 60));
+        let register = *n2.machine.register();
+        assert!(!register.member(N2), "{register:?}");
+        n2.wait(60_000);
+        assert_eq!((n2.asked(), n2.machine.leads()), (None, None));
+        n2.peer(prop(pair(6, N1), pair(5, N1), 20));
+        n2.event(Event::LinkUp { incarnation: 3, view: ViewNum(6) });
+        n2.event(Event::Log(log(&[(5, N1), (6, N1)])));
+        assert_eq!((n2.accepted(), n2.conf()), (Some(pair(6, N1)), pair(6, N1)));
+    }
 }

@@ -3,7 +3,7 @@
 use duolog_failover::{
     CommitRule, Effect, Event, Lease, LinkRole, Message, Question, State, Task, Ticket,
 };
-use duolog_wal::{Cursor, Lsn, NodeId, ViewNum};
+use duolog_wal::{Chain, Cursor, Lsn, NodeId, ViewNum};
 
 use super::{Letter, Rec, Serving, World};
 
@@ -106,6 +106,15 @@ impl World {
                 }
                 self.node_mut(node).said = Some(beat.clone());
                 Message::Beat(beat)
+            }
+            // Of one that is no swap the last view of the log tells whether logs are equal.
+            Message::Prop(mut prop) => {
+                if prop.view.primary == prop.view.origin {
+                    prop.end.chain = Chain(0);
+                } else {
+                    assert_eq!(prop.end, super::forget::remember(&self.node(node).log));
+                }
+                Message::Prop(prop)
             }
             Message::Accepted { view, .. } => Message::Accepted { view, durable: Lsn(0) },
             Message::Answer { incarnation, .. } if !self.timed => {

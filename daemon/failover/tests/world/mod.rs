@@ -13,6 +13,7 @@
 mod check;
 mod effects;
 pub(crate) mod explore;
+mod forget;
 mod net;
 
 use duolog_failover::message::{Beat, HISTORY_MAX};
@@ -28,7 +29,7 @@ pub(crate) use check::Bad;
 use net::Net;
 
 /// A record of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Rec {
     /// A view begins.
     View(ViewNum, NodeId),
@@ -169,25 +170,30 @@ impl Node {
     }
 
     pub(crate) fn facts(&self, with_commits: bool) -> LogFacts {
-        let mut history: Vec<HistoryEntry> = Vec::new();
-        for (at, rec) in self.log.iter().enumerate() {
-            if let Rec::View(num, origin) = *rec {
-                history.push(HistoryEntry { num, origin, start: Lsn(at as u64) });
-            }
-        }
-        history.drain(..history.len().saturating_sub(HISTORY_MAX));
-        LogFacts {
-            end: Cursor {
-                lsn: Lsn(self.log.len() as u64),
-                chain: Chain(fingerprint(&self.log)),
-                time: Time(0),
-            },
-            durable: Lsn(self.durable as u64),
-            committed: Lsn(if with_commits { self.committed as u64 } else { 0 }),
-            history,
-            complete: true,
+        facts(&self.log, self.durable, if with_commits { self.committed } else { 0 })
+    }
+}
+
+fn facts(log: &[Rec], durable: usize, committed: usize) -> LogFacts {
+    let mut history: Vec<HistoryEntry> = Vec::new();
+    for (at, rec) in log.iter().enumerate() {
+        if let Rec::View(num, origin) = *rec {
+            history.push(HistoryEntry { num, origin, start: Lsn(at as u64) });
         }
     }
+    history.drain(..history.len().saturating_sub(HISTORY_MAX));
+    LogFacts {
+        end: end(log),
+        durable: Lsn(durable as u64),
+        committed: Lsn(committed as u64),
+        history,
+        complete: true,
+    }
+}
+
+fn end(log: &[Rec]) -> Cursor {
+    let (lsn, chain) = (Lsn(log.len() as u64), Chain(fingerprint(log)));
+    Cursor { lsn, chain, time: Time(0) }
 }
 
 /// Differs for logs that differ.
@@ -309,6 +315,7 @@ impl World {
             for act in acts {
                 self.act(&act);
             }
+            self.sweep();
             if *self == before {
                 break;
             }
@@ -435,7 +442,6 @@ impl World {
                 self.connect();
             }
         }
-        self.sweep();
         self.check();
     }
 
@@ -473,6 +479,8 @@ impl World {
     }
 
     fn doubt(&mut self, node: NodeId) {
+        // What a machine would do at its next heartbeat anyway is not lost with its doubt.
+        self.event(node, Event::Tick);
         for effect in self.doubting(node).1 {
             let Effect::ToWitness(question @ Question::Ask(_)) = effect else { continue };
             if self.late {
@@ -502,6 +510,7 @@ impl World {
 
     /// An answer finds the node in doubt, whatever came between.
     fn answered_in_doubt(&mut self, node: NodeId, reply: Reply) {
+        self.event(node, Event::Tick);
         let (mut machine, _) = self.doubting(node);
         let before = (*machine.register(), machine.leads());
         let effects = machine.step(self.now, Event::Witness(reply));

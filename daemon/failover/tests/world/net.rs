@@ -1,23 +1,34 @@
-//! Everything that was ever said, each kept once for all worlds.
+//! Everything that was ever said and may still count.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 
-use stateright::util::HashableHashMap;
-
-use duolog_failover::{Message, Question, Reply};
+use duolog_failover::{CommitRule, Message, Question, Register, Reply};
 use duolog_wal::ViewNum;
 
 use super::{Letter, World};
 
-/// Letters that are on their way, each by its hash; sorted. The same in every run, so that a walk
+/// A letter on its way, and its hash.
+#[derive(Clone, Debug)]
+struct Sent(u64, Arc<Letter>);
+
+/// Letters that are on their way, sorted by their hashes: the same in every run, so that a walk
 /// can be walked again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Net(Vec<u64>);
+pub(crate) struct Net(Vec<Sent>);
 
-fn book() -> &'static Mutex<HashableHashMap<u64, Arc<Letter>>> {
-    static BOOK: OnceLock<Mutex<HashableHashMap<u64, Arc<Letter>>>> = OnceLock::new();
-    BOOK.get_or_init(Mutex::default)
+impl PartialEq for Sent {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Sent {}
+
+impl Hash for Sent {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
 }
 
 impl Net {
@@ -25,23 +36,18 @@ impl Net {
         let mut hasher = DefaultHasher::new();
         letter.hash(&mut hasher);
         let place = hasher.finish();
-        if let Err(at) = self.0.binary_search(&place) {
-            self.0.insert(at, place);
-            let mut book = book().lock().expect("nobody panics with it");
-            book.entry(place).or_insert_with(|| Arc::new(letter));
+        if let Err(at) = self.0.binary_search_by_key(&place, |sent| sent.0) {
+            self.0.insert(at, Sent(place, Arc::new(letter)));
         }
     }
 
     /// Drops what can do nothing any more, whenever it arrives.
     pub(crate) fn retain(&mut self, lives: impl Fn(&Letter) -> bool) {
-        let book = book().lock().expect("nobody panics with it");
-        self.0.retain(|place| lives(&book[place]));
+        self.0.retain(|sent| lives(&sent.1));
     }
 
-    pub(crate) fn letters(&self) -> impl Iterator<Item = Arc<Letter>> + use<> {
-        let book = book().lock().expect("nobody panics with it");
-        let letters: Vec<_> = self.0.iter().map(|place| book[place].clone()).collect();
-        letters.into_iter()
+    pub(crate) fn letters(&self) -> impl Iterator<Item = Arc<Letter>> + use<'_> {
+        self.0.iter().map(|sent| sent.1.clone())
     }
 }
 
@@ -63,23 +69,23 @@ impl World {
                 match message {
                     Message::Beat(_) | Message::Gone(_) => true,
                     Message::Answer { incarnation, .. } => *incarnation == it.incarnation,
-                    // To one that has accepted it, it only says what the register says already.
+                    // To one that has accepted it, it only says what the acceptance, which is on
+                    // its way, says already. What builds on less than is chosen here builds on
+                    // less for ever.
                     Message::Prop(prop) => {
-                        prop.view.num > register.conf.num || prop.view == register.conf
+                        prop.view.num > register.conf.num
+                            && (prop.base == register.conf || prop.base.num > register.conf.num)
                     }
-                    Message::Accepted { view, .. } => register.pend == Some(*view),
+                    Message::Accepted { view, .. } => it.machine.proposes() == Some(*view),
                     Message::Go { view } => view.num >= register.conf.num,
                 }
             }
-            Letter::Ask(from, question) => self.witnesses.iter().any(|witness| {
+            Letter::Ask(_, question) => self.witnesses.iter().any(|witness| {
                 let reg = witness.reg().map_or(ViewNum(0), |reg| reg.num);
-                let own = witness.reg().is_some_and(|reg| !reg.pair && reg.primary == *from);
                 match question {
-                    Question::Beat(_) | Question::Gone(_) => true,
+                    // A refusal is a word of the witness as well.
+                    Question::Beat(_) | Question::Gone(_) | Question::Ask(_) => true,
                     Question::Learn { view } => view.witness == witness.wid() && view.num > reg,
-                    Question::Ask(ask) => {
-                        ask.base.witness == witness.wid() && (own || reg <= ask.base.num)
-                    }
                 }
             }),
             Letter::Reply(to, reply) => {
@@ -92,7 +98,17 @@ impl World {
                     Reply::Refuse { nonce, .. } => nonce >> 40 == it.incarnation,
                 }
             }
-            Letter::Ack(to, view, _) => *view >= self.node(*to).register.conf.num,
+            Letter::Ack(to, view, durable) => {
+                let it = self.node(*to);
+                let Register { conf, pend, .. } = it.register;
+                match pend {
+                    Some(pend) => pend.num == *view && it.machine.leads() == Some(*view),
+                    None if it.rule == (CommitRule::Pair { view: *view }) => *durable > it.acked,
+                    // One that was handed the view begins to lead it by and by; a view that an
+                    // earlier incarnation led is led by none again.
+                    None => conf.num == *view && it.machine.was_handed(),
+                }
+            }
         }
     }
 }
