@@ -86,7 +86,10 @@ pub(crate) fn clear_up(world: &mut World) {
             up.dies_after = None;
         }
         world.at(soon, Happening::Weather(Act::Boot(node)));
-        world.at(soon + 500, Happening::Weather(Act::Start(node)));
+        // An operator looks again, and starts what stands STOP because the other took over.
+        for later in [500, 10_000, 20_000] {
+            world.at(soon + later, Happening::Weather(Act::Start(node)));
+        }
     }
     world.at(soon, Happening::Weather(Act::StartWitness));
 }

@@ -41,8 +41,8 @@ fn pair() -> World {
 
 #[test]
 fn a_pair_that_loses_sight_of_each_other() {
-    let limits = Limits { views: 4, writes: 1, ..NONE };
-    model(pair(), limits).explore("pair, 4 views, 1 write");
+    let limits = Limits { views: 5, writes: 1, ..NONE };
+    model(pair(), limits).explore("pair, 5 views, 1 write");
 }
 
 #[test]
