@@ -28,6 +28,7 @@ pub mod hash;
 mod identity;
 mod link;
 mod loopback;
+mod pace;
 pub mod pack;
 mod primary;
 pub mod resync;

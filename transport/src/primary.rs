@@ -7,7 +7,8 @@
 //! ```
 //! Invariants: `acked <= sent`, and `sent - acked <= window_bytes`; every byte from the start's
 //! position on is sent once on a connection, in order; nothing waits for a timer except a commit
-//! position that has no bytes to travel with.
+//! position that has no bytes to travel with, and what a secondary lacked before its source asked for
+//! a pace.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
@@ -30,6 +31,7 @@ use crate::frame::RAW_MAX;
 use crate::handshake::{Hello, Meeting, Refusal, meet, of_this_pair};
 use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
+use crate::pace::Pace;
 use crate::pack::Packer;
 use crate::resync;
 use crate::settings::{Compression, DialConfig};
@@ -255,6 +257,7 @@ impl<S: Source> Dialer<S> {
         let mut flow = Flow::new(from, &self.config);
         let mut frame = [Bytes::new()];
         let mut timer = pin!(sleep(Duration::ZERO));
+        let mut rest = pin!(sleep(Duration::ZERO));
         loop {
             if frame[0].is_empty()
                 && let Some(next) = self.next_frame(&mut flow, acks.durable)?
@@ -274,7 +277,7 @@ impl<S: Source> Dialer<S> {
             let room = flow.room(acks.durable) > 0;
             if written && room {
                 self.shared.waker.falls_asleep();
-                if self.source.end() > flow.sent {
+                if self.source.end() > flow.sent && flow.held_until.is_none() {
                     // More to send: give the packets on their way first, and take in what came.
                     self.shared.waker.is_awake();
                     tokio::task::yield_now().await;
@@ -285,6 +288,10 @@ impl<S: Source> Dialer<S> {
                 }
             }
             let waits = flow.arm(self.source.committed(), timer.as_mut()) && written;
+            let rests = written && room && flow.held_until.is_some();
+            if let Some(until) = flow.held_until.filter(|until| *until != rest.deadline()) {
+                rest.as_mut().reset(until);
+            }
             tokio::select! {
                 biased;
                 read = acks.read() => {
@@ -296,6 +303,7 @@ impl<S: Source> Dialer<S> {
                 }
                 () = self.shared.waker.woken(), if written && room => {}
                 () = timer.as_mut(), if waits => {}
+                () = rest.as_mut(), if rests => {}
             }
             self.shared.waker.is_awake();
         }
@@ -305,7 +313,11 @@ impl<S: Source> Dialer<S> {
     fn next_frame(&mut self, flow: &mut Flow, acked: Lsn) -> Result<Option<Bytes>, LinkError> {
         let (end, committed) = (self.source.end(), self.source.committed());
         let waiting = end.since(flow.sent);
-        let max = waiting.min(flow.room(acked)).min(RAW_MAX as u64);
+        let bytes_per_s =
+            if waiting > RAW_MAX as u64 { self.source.catch_up_bytes_per_s() } else { None };
+        let allowed = flow.pace.allows(waiting, bytes_per_s, Instant::now());
+        flow.held_until = flow.pace.until().filter(|_| allowed == 0);
+        let max = allowed.min(flow.room(acked)).min(RAW_MAX as u64);
         if max > 0 {
             let max = usize::try_from(max).unwrap_or(RAW_MAX);
             let compress = flow.compress(acked);
@@ -361,6 +373,10 @@ struct Flow {
     blocked: bool,
     /// Until when a commit position alone is not worth a packet.
     quiet_until: Instant,
+    /// How fast a secondary that lacks much catches up.
+    pace: Pace,
+    /// Until when nothing of what waits may be sent.
+    held_until: Option<Instant>,
 }
 
 impl Flow {
@@ -374,6 +390,8 @@ impl Flow {
             committed: Lsn::ZERO,
             blocked: false,
             quiet_until: Instant::now(),
+            pace: Pace::default(),
+            held_until: None,
         }
     }
 

@@ -53,6 +53,12 @@ pub trait Source: Send + 'static {
     /// First byte that is not committed. Never moves back.
     fn committed(&self) -> Lsn;
 
+    /// How fast what the secondary lacks may shrink, in bytes a second, so that others keep the disks
+    /// and the network; `None`: as fast as it goes. Asked where it lacks more than a frame.
+    fn catch_up_bytes_per_s(&mut self) -> Option<u64> {
+        None
+    }
+
     /// The newest of the acknowledgements that came in. Within a connection `durable` never
     /// moves back and is never past what was sent.
     fn acknowledged(&mut self, ack: Ack);

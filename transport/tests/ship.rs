@@ -4,6 +4,8 @@
 
 mod pair;
 
+use std::time::{Duration, Instant};
+
 use duolog_transport::{Compression, Tuning};
 use duolog_wal::Lsn;
 use pair::{Node, Pair, noise, page, wait_stats};
@@ -52,6 +54,27 @@ fn what_is_appended_arrives_and_is_acknowledged() {
         });
         pair.stop();
     }
+}
+
+/// What it lacks when it connects, or falls behind, may shrink at a pace; a limit that is lifted holds
+/// up nothing.
+#[test]
+fn a_secondary_that_lacks_much_catches_up_at_the_pace_that_is_asked_for() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    let pace = |pace| pair.primary.change(|state| state.catch_up = pace);
+    pace(Some(512 << 10));
+    let start = Instant::now();
+    let end = pair.primary.append(&noise(1, 1 << 20), &waker);
+    pair.acknowledged(end);
+    // All but the last frame's worth of it, at half a MiB a second.
+    assert!(start.elapsed() >= Duration::from_millis(1800), "{:?}", start.elapsed());
+    pace(Some(1));
+    let end = pair.primary.append(&noise(2, 8 << 20), &waker);
+    pace(None);
+    pair.acknowledged(end);
+    assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
+    pair.stop();
 }
 
 /// One record at a time, each waiting for the one before: nothing but the wake moves the link,
@@ -118,7 +141,7 @@ fn commits_without_bytes_are_not_announced_one_by_one() {
     let waker = pair.dialer.waker();
     let end = pair.primary.append(&noise(1, 100_000), &waker);
     pair.acknowledged(end);
-    let before = (std::time::Instant::now(), pair.dialer.snapshot().frames);
+    let before = (Instant::now(), pair.dialer.snapshot().frames);
     for lsn in (0..=end.0).step_by(100).chain([end.0]) {
         commit(&pair.primary, Lsn(lsn), &pair);
         std::thread::yield_now();

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use duolog_engine::node::{Digest, Node, Room};
+use duolog_engine::resync::Busy;
 use duolog_failover::Event;
 use duolog_transport::resync::Give;
 use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Source};
@@ -34,6 +35,7 @@ pub(super) struct Shipper {
     /// How often to say what goes on holding.
     pub again: Duration,
     told: Told,
+    busy: Busy,
 }
 
 /// What the machine was told last, and when.
@@ -52,7 +54,8 @@ impl Shipper {
         view: Arc<AtomicU64>,
         again: Duration,
     ) -> Self {
-        Self { node, gate, bond, say, view, again, told: Told::default() }
+        let busy = Busy::new(&node);
+        Self { node, gate, bond, say, view, again, told: Told::default(), busy }
     }
 
     fn say(&self, event: Event) {
@@ -110,6 +113,10 @@ impl Source for Shipper {
 
     fn committed(&self) -> Lsn {
         self.node.committed()
+    }
+
+    fn catch_up_bytes_per_s(&mut self) -> Option<u64> {
+        self.node.catch_up_bytes_per_s(&mut self.busy)
     }
 
     fn acknowledged(&mut self, ack: Ack) {

@@ -17,7 +17,7 @@ use super::needs::Needs;
 use super::plan::{self, Ask, Fork, Plan, VERSION};
 use super::progress::Giving;
 use super::{Pipe, ResyncError};
-use crate::node::Node;
+use crate::node::{CommitRule, Node};
 
 /// How long after a commit the copying counts as being in its way.
 const BUSY_FOR: Duration = Duration::from_secs(1);
@@ -335,17 +335,20 @@ fn hash_of(runs: &[Run], bytes: &[u8]) -> u128 {
 }
 
 /// Whether commits go on: the log's end moves.
-struct Busy {
+#[derive(Debug)]
+pub struct Busy {
     end: Lsn,
     moved: Option<Instant>,
 }
 
 impl Busy {
-    fn new(node: &Node) -> Self {
+    /// Watches from here on.
+    pub fn new(node: &Node) -> Self {
         Self { end: node.end_lsn(), moved: None }
     }
 
-    fn is(&mut self, node: &Node) -> bool {
+    /// Whether the end was seen to move within the last second.
+    pub fn is(&mut self, node: &Node) -> bool {
         let end = node.end_lsn();
         if end != self.end {
             self.end = end;
@@ -356,6 +359,14 @@ impl Busy {
 }
 
 impl Node {
+    /// How fast a peer that lacks log may catch up, in bytes a second: `resync_bytes_per_s` while
+    /// this node commits alone and does so; `None` where commits wait for the peer, or none go on.
+    pub fn catch_up_bytes_per_s(&self, busy: &mut Busy) -> Option<u64> {
+        let limit = self.resync.giving().limit();
+        let alone = self.progress.rule() == Some(CommitRule::Local);
+        (alone && limit > 0 && busy.is(self)).then_some(limit)
+    }
+
     /// What it would come to if the peer were resynchronised now, as far as is known here: what
     /// the peer wrote on its own comes on top of it.
     pub fn estimate_resync(&self) -> Estimate {

@@ -46,7 +46,7 @@ use std::path::PathBuf;
 
 use duolog_wal::Lsn;
 
-pub use give::{Estimate, give};
+pub use give::{Busy, Estimate, give};
 pub use message::CHUNK;
 #[cfg(any(test, feature = "sim"))]
 pub use message::read_and_written;

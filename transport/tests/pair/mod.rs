@@ -93,6 +93,8 @@ pub(crate) struct State {
     pub(crate) acked: Lsn,
     pub(crate) acks: u64,
     pub(crate) unacked_max: u64,
+    /// Primary: how fast the secondary may catch up.
+    pub(crate) catch_up: Option<u64>,
     /// Secondary: what was cut; whether syncs wait; how many receives are to fail; the largest
     /// receive.
     pub(crate) cuts: Vec<Cursor>,
@@ -152,6 +154,7 @@ impl Node {
             acked: Lsn::ZERO,
             acks: 0,
             unacked_max: 0,
+            catch_up: None,
             cuts: Vec::new(),
             gate_shut: false,
             syncs_waiting: 0,
@@ -327,6 +330,10 @@ impl Source for Primary {
 
     fn committed(&self) -> Lsn {
         self.0.state().committed
+    }
+
+    fn catch_up_bytes_per_s(&mut self) -> Option<u64> {
+        self.0.state().catch_up
     }
 
     fn acknowledged(&mut self, ack: Ack) {
