@@ -1,7 +1,9 @@
 //! How fast a secondary that lacks much log may catch up beside clients who commit.
 //!
-//! What is limited is how fast its lack shrinks: as many bytes as are appended meanwhile may always be
-//! sent on top, so that it shrinks whatever clients write, and a link at its end is as fast as ever.
+//! What is limited is how fast its lack shrinks: as many bytes as are appended meanwhile go on top, so
+//! that it shrinks whatever clients write, and a link at its end is as fast as ever. All of it goes in
+//! a few steps a second: a secondary syncs what it gets, and one that got every commit by itself would
+//! sync as often as the primary does.
 
 use std::time::Duration;
 
@@ -11,9 +13,7 @@ use crate::frame::RAW_MAX;
 
 /// A lack of no more than this is sent at once.
 const AT_ONCE: u64 = RAW_MAX as u64;
-/// The lack shrinks in steps of this, or of a quarter of a second where that is less.
-const STEP_MAX: u64 = RAW_MAX as u64;
-const STEPS_PER_S: u64 = 4;
+const STEPS_PER_S: u64 = 8;
 
 /// What the secondary may lack still, at a moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,8 +23,12 @@ pub(crate) struct Pace {
 
 #[derive(Clone, Copy, Debug)]
 struct Present {
+    /// When the last step was made.
     at: Instant,
+    /// What may be lacking after it.
     lacks: u64,
+    /// Whether it was not all sent.
+    goes_on: bool,
     bytes_per_s: u64,
 }
 
@@ -36,23 +40,24 @@ impl Pace {
             self.present = None;
             return waiting;
         };
-        let present =
-            self.present.get_or_insert(Present { at: now, lacks: waiting, bytes_per_s });
+        let first = Present { at: now, lacks: waiting, goes_on: false, bytes_per_s };
+        let present = self.present.get_or_insert(first);
         present.bytes_per_s = bytes_per_s;
         let micros = now.saturating_duration_since(present.at).as_micros();
         let gone = u128::from(bytes_per_s) * micros / 1_000_000;
         let gone = u64::try_from(gone).unwrap_or(u64::MAX);
-        // What is less than a step counts later: rounded down again and again it would come to
-        // nothing.
         if gone >= step(bytes_per_s) {
             present.at = now;
             present.lacks = present.lacks.saturating_sub(gone);
+            present.goes_on = true;
         }
         present.lacks = present.lacks.min(waiting);
-        waiting - present.lacks
+        let allowed = waiting - present.lacks;
+        present.goes_on &= allowed > 0;
+        if present.goes_on { allowed } else { 0 }
     }
 
-    /// Until when nothing may be sent, unless more is appended; `None` where nothing is limited.
+    /// When the next step is due; `None` where nothing is limited.
     pub(crate) fn until(&self) -> Option<Instant> {
         let Present { at, bytes_per_s, .. } = self.present?;
         let micros = step(bytes_per_s).saturating_mul(1_000_000).div_ceil(bytes_per_s);
@@ -61,7 +66,7 @@ impl Pace {
 }
 
 fn step(bytes_per_s: u64) -> u64 {
-    (bytes_per_s / STEPS_PER_S).clamp(1, STEP_MAX)
+    (bytes_per_s / STEPS_PER_S).max(1)
 }
 
 #[cfg(test)]
@@ -89,7 +94,8 @@ mod tests {
         for every_us in [7, 1_000, 300_000] {
             for appended in [0, MIB, 100 * MIB] {
                 let lacks = lacks_after(3, every_us, 64 * MIB, appended, 8 * MIB);
-                let slack = 8 * MIB * every_us / 1_000_000 + STEP_MAX;
+                // A step, and what was appended since the last one.
+                let slack = (8 * MIB + appended) * every_us / 1_000_000 + MIB + appended / 8;
                 assert!(lacks >= 40 * MIB, "{every_us} us, {appended}: {lacks}");
                 assert!(lacks <= 40 * MIB + slack, "{every_us} us, {appended}: {lacks}");
             }
@@ -106,6 +112,19 @@ mod tests {
         assert_eq!(pace.allows(64 * MIB, Some(1), now), 0);
         assert_eq!(pace.until(), Some(now + Duration::from_secs(1)));
         assert_eq!(pace.allows(64 * MIB, None, now), 64 * MIB, "the limit is lifted");
+    }
+
+    #[test]
+    fn what_is_appended_waits_for_the_next_step() {
+        let (start, mut pace) = (Instant::now(), Pace::default());
+        assert_eq!(pace.allows(64 * MIB, Some(8 * MIB), start), 0);
+        let at = pace.until().unwrap();
+        assert_eq!(at, start + Duration::from_millis(125));
+        assert_eq!(pace.allows(65 * MIB, Some(8 * MIB), at - Duration::from_micros(1)), 0);
+        assert_eq!(pace.allows(65 * MIB, Some(8 * MIB), at), 2 * MIB);
+        assert_eq!(pace.allows(64 * MIB, Some(8 * MIB), at), MIB, "the rest of the step");
+        assert_eq!(pace.allows(63 * MIB, Some(8 * MIB), at), 0);
+        assert_eq!(pace.allows(64 * MIB, Some(8 * MIB), at), 0, "the next one is not due");
     }
 
     #[test]
