@@ -359,10 +359,11 @@ impl Busy {
 }
 
 impl Node {
-    /// How fast a peer that lacks log may catch up, in bytes a second: `resync_bytes_per_s` while
-    /// this node commits alone and does so; `None` where commits wait for the peer, or none go on.
+    /// How fast a peer that lacks log may catch up, in bytes a second: half of
+    /// `resync_bytes_per_s`, since the peer writes log twice, into its own and into its directory.
+    /// `None` where this node does not commit alone, or does not commit.
     pub fn catch_up_bytes_per_s(&self, busy: &mut Busy) -> Option<u64> {
-        let limit = self.resync.giving().limit();
+        let limit = self.resync.giving().limit() / 2;
         let alone = self.progress.rule() == Some(CommitRule::Local);
         (alone && limit > 0 && busy.is(self)).then_some(limit)
     }
