@@ -220,6 +220,7 @@ impl Story<'_> {
             bytes(resync_bytes)
         ));
 
+        node2.is_uptodate()?;
         let swap = Instant::now();
         node2.swap()?;
         node1.reaches(State::Prim)?;

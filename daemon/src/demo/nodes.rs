@@ -23,7 +23,7 @@ use crate::actions::{Target, Wish};
 use crate::config::Preset;
 use crate::control::{self, Answer, Question};
 use crate::keygen;
-use crate::status::{State, Status};
+use crate::status::{DataSync, State, Status};
 
 /// Longest waits, for a computer under load.
 const ADOPT: Duration = Duration::from_secs(20);
@@ -177,6 +177,22 @@ impl Node {
             }
             self.child.wait(LOOK_EVERY)?;
         }
+    }
+
+    /// Waits until the node says that both hold every commit, which a swap needs.
+    pub(crate) fn is_uptodate(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + REACHES;
+        while self.status()?.data_sync != DataSync::Uptodate {
+            self.child.still_runs()?;
+            ensure!(
+                Instant::now() < deadline,
+                "{} does not get up to date with its peer{}",
+                self.child.name(),
+                self.child.last_words()
+            );
+            self.child.wait(LOOK_EVERY)?;
+        }
+        Ok(())
     }
 
     /// `duolog swap`: the other node gets this one's part, or this one gets it.

@@ -432,6 +432,13 @@ impl Machine {
         self.peer.here && self.peer.beat.as_ref().is_some_and(|beat| !beat.stopped)
     }
 
+    /// The peer is connected, and said that this node's chosen view is its own.
+    fn peer_stands_by(&self) -> bool {
+        self.leads_chosen()
+            && self.peer.link.is_some()
+            && self.peer.beat.as_ref().is_some_and(|beat| beat.conf == self.register.conf)
+    }
+
     fn peer_stopped(&self) -> bool {
         self.peer.beat.as_ref().is_some_and(|beat| beat.stopped)
     }

@@ -123,12 +123,7 @@ impl Machine {
             State::Second => return Err(Refused::OtherNode(self.me.peer())),
             state => return Err(Refused::State(state)),
         }
-        let ready = self.leads_chosen()
-            && self.peer_takes_part()
-            && self.peer.link.is_some()
-            && !self.peer.stalled
-            && self.peer.beat.as_ref().is_some_and(|beat| beat.conf == self.register.conf);
-        if !ready {
+        if !(self.peer_stands_by() && self.peer_takes_part() && !self.peer.stalled) {
             return Err(Refused::PeerNotUptodate);
         }
         self.swapping = true;

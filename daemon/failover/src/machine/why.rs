@@ -52,7 +52,8 @@ impl Machine {
         }
         let connected = self.peer.link.is_some();
         let both = match self.begun {
-            Some(_) => matches!(self.said.commit, CommitRule::Pair { .. }),
+            // What is shown as up to date can be swapped.
+            Some(_) => matches!(self.said.commit, CommitRule::Pair { .. }) && self.peer_stands_by(),
             None => self.register.member(self.me) && self.log.complete,
         };
         match (connected, both) {
