@@ -1,0 +1,129 @@
+//! The virtual IP: the address that clients use, held by the node that serves and by nobody else.
+//!
+//! A [`VirtualIp`] is probed for before it is taken, so that two computers never answer for it,
+//! announced when it is taken and now and then afterwards, so that neighbours and switches know
+//! where it is, and dropped before anybody else may take it. IPv4 by ARP (RFC 826, RFC 5227), IPv6
+//! by neighbour discovery (RFC 4861). All calls block for as long as they say; nothing here has a
+//! thread, a timer or a runtime, so that the guardian may use it as well.
+//!
+//! Nothing here decides who may hold the address, and nothing of the link between the nodes goes over
+//! it: on an address that moves, packets of the old holder's connections are dropped.
+
+mod address;
+mod announce;
+mod arp;
+mod device;
+mod discovery;
+mod netlink;
+mod packet;
+mod probe;
+
+use std::io;
+
+pub use address::{ParseError, VirtualIp};
+pub use announce::{Announcer, REPEATS_MS};
+pub use device::{Device, DeviceError, Mac};
+pub use probe::{Care, Probed, Watch, probe};
+
+use netlink::Route;
+
+/// Why an address was not taken or not dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum VipError {
+    /// There is no device for it.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Somebody else answers for it.
+    #[error(
+        "virtual IP {address} is in use: the computer with the hardware address {holder} answers \
+         for it on {device}; give that one another address, or this pair another virtual IP"
+    )]
+    InUse {
+        /// The virtual IP.
+        address: VirtualIp,
+        /// Where it was seen.
+        device: String,
+        /// Who answered.
+        holder: Mac,
+    },
+    /// This process may not.
+    #[error(
+        "virtual IP {address}: only root, or a process with CAP_NET_ADMIN and CAP_NET_RAW, may hold it"
+    )]
+    NotAllowed {
+        /// The virtual IP.
+        address: VirtualIp,
+    },
+    /// What the kernel says.
+    #[error("virtual IP {address}: {what}")]
+    Io {
+        /// The virtual IP.
+        address: VirtualIp,
+        /// What was done.
+        what: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+impl VipError {
+    fn io(address: VirtualIp, what: &'static str, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            return Self::NotAllowed { address };
+        }
+        Self::Io { address, what, source }
+    }
+}
+
+/// Takes the address on `device`: asks whether somebody has it, as carefully as `care` says, adds
+/// it and announces it once. An address that this computer has already is announced only.
+///
+/// # Errors
+/// [`VipError::InUse`]: nothing was changed. Otherwise what the kernel says.
+pub fn take(address: VirtualIp, device: &Device, care: Care) -> Result<Announcer, VipError> {
+    let mut route =
+        Route::open().map_err(|source| VipError::io(address, "asking the kernel", source))?;
+    let failed = |what| move |source| VipError::io(address, what, source);
+    let held = route.addresses().map_err(failed("reading the addresses of this computer"))?;
+    if !held.iter().any(|held| held.ip == address.ip() && held.device == device.index) {
+        if let Probed::InUse(holder) = probe(address, device, care)? {
+            return Err(VipError::InUse { address, device: device.name.clone(), holder });
+        }
+        route.add(address, device.index).map_err(failed("adding it"))?;
+        tracing::info!(%address, device = device.name, "the virtual IP is here");
+    }
+    let mut announcer = Announcer::new(address, device)?;
+    announcer.announce()?;
+    Ok(announcer)
+}
+
+/// Takes the address away from every device of this computer that has it, and says whether there
+/// was one. What is not there needs no dropping.
+///
+/// # Errors
+/// What the kernel says: the address may be here still.
+pub fn drop_address(address: VirtualIp) -> Result<bool, VipError> {
+    let failed = |what| move |source| VipError::io(address, what, source);
+    let mut route = Route::open().map_err(failed("asking the kernel"))?;
+    let held = route.addresses().map_err(failed("reading the addresses of this computer"))?;
+    let mut dropped = false;
+    for held in held.iter().filter(|held| held.ip == address.ip()) {
+        route.remove(held).map_err(failed("removing it"))?;
+        dropped = true;
+    }
+    if dropped {
+        tracing::info!(%address, "the virtual IP is not here any more");
+    }
+    Ok(dropped)
+}
+
+/// Whether this computer has the address.
+///
+/// # Errors
+/// What the kernel says.
+pub fn is_here(address: VirtualIp) -> Result<bool, VipError> {
+    let failed = |source| VipError::io(address, "reading the addresses of this computer", source);
+    let mut route = Route::open().map_err(failed)?;
+    let held = route.addresses().map_err(failed)?;
+    Ok(held.iter().any(|held| held.ip == address.ip()))
+}
