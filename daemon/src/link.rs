@@ -183,7 +183,7 @@ impl Source for Shipper {
     }
 
     fn resync(&mut self, _peer: &Hello) -> Result<Option<Give>, String> {
-        Ok(Some(resync::giver(&self.node, Arc::default())))
+        Ok(Some(resync::giver(&self.node)))
     }
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
@@ -307,7 +307,7 @@ impl Sink for Receiver {
             let why = format!("its copy is of view {}, the primary is in view {theirs}", ours.0);
             return Err(why);
         }
-        Ok(Some(resync::taker(&self.node, Arc::default())))
+        Ok(Some(resync::taker(&self.node)))
     }
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::bail;
 use duolog_engine::node::Node;
@@ -23,52 +22,37 @@ const _: () = assert!(
     "a message of the engine fits one of the transport"
 );
 
-/// Bytes of messages that resynchronisations took, both ways and before compression.
-pub(crate) type Counter = Arc<AtomicU64>;
-
 /// The transport's pipe, as the engine sees it.
-struct Wire<'a> {
-    pipe: &'a mut Pipe,
-    count: &'a AtomicU64,
-}
+struct Wire<'a>(&'a mut Pipe);
 
 impl resync::Pipe for Wire<'_> {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        self.count.fetch_add(message.len() as u64, Ordering::Relaxed);
-        self.pipe.send(message)
+        self.0.send(message)
     }
 
     fn receive(&mut self, message: &mut Vec<u8>) -> io::Result<()> {
-        self.pipe.receive(message)?;
-        self.count.fetch_add(message.len() as u64, Ordering::Relaxed);
-        Ok(())
+        self.0.receive(message)
     }
 
     fn pace(&mut self, bytes_per_s: Option<u64>) {
-        self.pipe.pace(bytes_per_s);
+        self.0.pace(bytes_per_s);
     }
 
     fn wire_bytes(&self) -> u64 {
-        self.pipe.wire_bytes()
+        self.0.wire_bytes()
     }
 }
 
 /// The work of the end that has.
-pub(crate) fn giver(node: &Arc<Node>, count: Counter) -> Give {
+pub(crate) fn giver(node: &Arc<Node>) -> Give {
     let node = Arc::clone(node);
-    Box::new(move |pipe| {
-        let mut wire = Wire { pipe, count: &count };
-        resync::give(&node, &mut wire).map_err(|error| failed(&error))
-    })
+    Box::new(move |pipe| resync::give(&node, &mut Wire(pipe)).map_err(|error| failed(&error)))
 }
 
 /// The work of the end that lacks.
-pub(crate) fn taker(node: &Arc<Node>, count: Counter) -> Take {
+pub(crate) fn taker(node: &Arc<Node>) -> Take {
     let node = Arc::clone(node);
-    Box::new(move |pipe| {
-        let mut wire = Wire { pipe, count: &count };
-        resync::take(&node, &mut wire).map_err(|error| failed(&error))
-    })
+    Box::new(move |pipe| resync::take(&node, &mut Wire(pipe)).map_err(|error| failed(&error)))
 }
 
 /// With all its causes: the other end gets the text and nothing else.

@@ -296,7 +296,6 @@ impl Shell {
                 connected: facts.connected,
                 reconnects: link.reconnects,
                 shipped_bytes: link.raw_bytes,
-                resync_bytes: 0,
                 wire_bytes: link.wire_bytes,
                 compression_ratio: ratio(link.raw_bytes, link.wire_bytes),
                 round_trip_us: link.round_trip_us,

@@ -98,9 +98,6 @@ pub(crate) struct Peer {
     pub reconnects: u64,
     /// Log bytes shipped (on a SECOND: received) since this node was started, in whatever part.
     pub shipped_bytes: u64,
-    /// Bytes of messages that resynchronisations took since then, before compression.
-    #[serde(default)]
-    pub resync_bytes: u64,
     /// The same as they crossed the wire, frames and compression included.
     pub wire_bytes: u64,
     /// How many log bytes went into one byte on the wire; nothing before the first.
@@ -247,8 +244,10 @@ impl Status {
             let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
             let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
             row("Shipped", line);
-            if peer.resync_bytes > 0 {
-                row("Resynchronised with", bytes(peer.resync_bytes));
+            let given = &self.resyncs_given;
+            if given.begun > 0 {
+                let (took, wire) = (bytes(given.message_bytes), bytes(given.wire_bytes));
+                row("Resynchronised with", format!("{took} as {wire} on the wire"));
             }
         }
         if let Some(progress) = &self.resync {
@@ -398,7 +397,6 @@ mod tests {
                 connected: true,
                 reconnects: 0,
                 shipped_bytes: 123_456_789,
-                resync_bytes: 20_000,
                 wire_bytes: 12_345_678,
                 compression_ratio: ratio(123_456_789, 12_345_678),
                 round_trip_us: 73,
@@ -411,7 +409,13 @@ mod tests {
             }],
             views: None,
             resync: None,
-            resyncs_given: Given::default(),
+            resyncs_given: Given {
+                begun: 1,
+                finished: 1,
+                content_bytes: 18_000,
+                message_bytes: 20_000,
+                wire_bytes: 5_000,
+            },
             paths: vec![Path {
                 local: "10.0.0.1:7533".into(),
                 remote: "10.0.0.2:7533".into(),
@@ -448,7 +452,7 @@ mod tests {
             "Data synchronisation   uptodate",
             "Peer                   10.0.0.2:7433, connected, round trip 73 us",
             "Shipped                117 MiB as 11.7 MiB on the wire (1 : 10.0)",
-            "Resynchronised with    19.5 KiB",
+            "Resynchronised with    19.5 KiB as 5000 B on the wire",
             "Lag                    16 B",
             "Log end                1/00000010",
             "  acknowledged         1/00000000",

@@ -212,7 +212,8 @@ impl Story<'_> {
         let resync_ms = millis(back.elapsed());
         // Log and contents, both before compression.
         let crossed = |status: &Status| {
-            status.peer.as_ref().map_or(0, |peer| peer.shipped_bytes + peer.resync_bytes)
+            let shipped = status.peer.as_ref().map_or(0, |peer| peer.shipped_bytes);
+            shipped + status.resyncs_given.message_bytes
         };
         let resync_bytes = crossed(&caught_up).saturating_sub(crossed(&taken));
         self.narrator.say(format!(

@@ -128,7 +128,7 @@ impl Sink for Follower {
         if self.terms.member.load(Ordering::Acquire) {
             return Err("a member of the view keeps what it acknowledged".into());
         }
-        Ok(Some(resync::taker(&self.node, self.bond.resynced())))
+        Ok(Some(resync::taker(&self.node)))
     }
 
     fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {

@@ -25,7 +25,6 @@ use super::gate::Gate;
 use super::shipper::Shipper;
 use crate::config::{Config, Peer};
 use crate::link;
-use crate::resync::Counter;
 
 /// How soon an address that was taken is tried again.
 const BIND_AGAIN: Duration = Duration::from_millis(100);
@@ -44,7 +43,6 @@ pub(super) struct Bond {
     /// How many there were.
     connections: AtomicU64,
     peer_whole: AtomicBool,
-    resynced: Counter,
     state: Mutex<State>,
 }
 
@@ -103,11 +101,6 @@ impl Bond {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let reconnects = self.connections.load(Ordering::Relaxed).saturating_sub(1);
         (Snapshot { reconnects, ..state.snapshot() }, state.trouble.clone())
-    }
-
-    /// What resynchronisations took.
-    pub(super) fn resynced(&self) -> Counter {
-        self.resynced.clone()
     }
 
     fn begun(&self, stats: Arc<Stats>) {

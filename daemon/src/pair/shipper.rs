@@ -94,7 +94,7 @@ impl Source for Shipper {
 
     fn resync(&mut self, _peer: &Hello) -> Result<Option<Give>, String> {
         match self.gate.pass() {
-            Some(_) => Ok(Some(resync::giver(&self.node, self.bond.resynced()))),
+            Some(_) => Ok(Some(resync::giver(&self.node))),
             None => Err("this node ships no more".into()),
         }
     }

@@ -1,7 +1,6 @@
 //! How a node of a pair stands, for those who ask.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use duolog_beat::PathStatus;
 use duolog_failover::{DataSync as MachineSync, Register, State as MachineState};
@@ -71,7 +70,6 @@ impl Pair {
                 connected: self.bond.connected(),
                 reconnects: link.reconnects,
                 shipped_bytes: link.raw_bytes,
-                resync_bytes: self.bond.resynced().load(Ordering::Relaxed),
                 wire_bytes: link.wire_bytes,
                 compression_ratio: ratio(link.raw_bytes, link.wire_bytes),
                 round_trip_us: link.round_trip_us,
