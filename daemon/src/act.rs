@@ -163,6 +163,7 @@ mod tests {
             resync: None,
             resyncs_given: duolog_engine::resync::Given::default(),
             paths: Vec::new(),
+            virtual_ips: Vec::new(),
             services: Vec::new(),
             verifications: crate::verify::Verifications::default(),
             changed_by_others: Vec::new(),

@@ -12,6 +12,7 @@ mod peer;
 mod reader;
 pub(crate) mod services;
 mod values;
+pub(crate) mod virtual_ip;
 mod witness;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub(crate) use peer::{Compression, HeartbeatPath, Peer, Witness};
 pub(crate) use reader::Fault;
 use reader::{Faults, Section};
 pub(crate) use services::Service;
+pub(crate) use virtual_ip::{ClientAddress, Conflict};
 pub(crate) use witness::{WitnessConfig, WitnessPair};
 
 /// Everything that one node is told.
@@ -64,6 +66,8 @@ pub(crate) struct Config {
     pub gateway: Option<IpAddr>,
     /// Timers, and what happens without being asked.
     pub pair: Pair,
+    /// The addresses of the clients, which are where the node serves.
+    pub addresses: Vec<ClientAddress>,
     /// What runs where the node serves, in the order of its start.
     pub services: Vec<Service>,
     /// The replicated directories, in the order of their ids.
@@ -198,6 +202,16 @@ fn read(faults: &mut Faults, mut root: Section<'_>, base: &Path) -> Option<Confi
     let pair = root.section(faults, "pair");
     let segment_bytes = log.map(|log| log.segment_bytes);
     let pair = pair::read_pair(faults, pair, with_witness, segment_bytes);
+    let mut own = Vec::new();
+    own.extend(read.map(|node| ("[node] listen", node.listen.ip())));
+    own.extend(to.map(|peer| ("[peer]", peer.ip())));
+    for path in paths.iter().flatten() {
+        own.extend([("[[path]] local", path.local.ip()), ("[[path]] peer", path.peer.ip())]);
+    }
+    let heard = witness.as_ref().and_then(Option::as_ref);
+    own.extend(heard.map(|witness| ("[witness]", witness.address.ip())));
+    own.extend(gateway.flatten().map(|gateway| ("[gateway]", gateway)));
+    let addresses = virtual_ip::read_virtual_ips(faults, &mut root, &own);
     let services = services::read_services(faults, &mut root);
     root.finish(faults);
 
@@ -218,6 +232,7 @@ fn read(faults: &mut Faults, mut root: Section<'_>, base: &Path) -> Option<Confi
         witness: witness.map_or(Some(None), |read| read.map(Some))?,
         gateway: gateway.map_or(Some(None), |read| read.map(Some))?,
         pair: pair?,
+        addresses: addresses?,
         services: services?,
         directories: directories?,
         log: log?,

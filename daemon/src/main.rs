@@ -4,6 +4,7 @@
 
 mod act;
 mod actions;
+mod addresses;
 mod base;
 mod bench;
 mod branches;

@@ -81,6 +81,9 @@ impl Shell {
         if list.is_empty() && !config.services.is_empty() {
             tracing::warn!("a node with a fixed role runs no services: [[service]] is not used");
         }
+        if !config.addresses.is_empty() {
+            tracing::warn!("a node with a fixed role takes no address: [[virtual_ip]] is not used");
+        }
         let service_ended = Arc::new(Mutex::new(None));
         let ended = service_ended.clone();
         let services = Services::new(
@@ -314,6 +317,7 @@ impl Shell {
             resync: self.node.get().and_then(|node| node.resync_progress()),
             resyncs_given: self.node.get().map(|node| node.resyncs_given()).unwrap_or_default(),
             paths: Vec::new(),
+            virtual_ips: Vec::new(),
             services: Vec::new(),
             verifications: self.verifier.verifications(),
             changed_by_others: self

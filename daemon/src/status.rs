@@ -10,6 +10,7 @@ use duolog_engine::resync::{Given, Progress};
 use duolog_wal::{Lsn, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::addresses::AddressStanding;
 use crate::verify::Verifications;
 
 /// What a node is.
@@ -210,6 +211,9 @@ pub(crate) struct Status {
     /// Paths of heartbeats.
     #[serde(default)]
     pub paths: Vec<Path>,
+    /// The clients' addresses, which are where the node serves.
+    #[serde(default)]
+    pub virtual_ips: Vec<AddressStanding>,
     /// What runs where the node serves, in the order of its start.
     #[serde(default)]
     pub services: Vec<Service>,
@@ -272,6 +276,14 @@ impl Status {
             row("Directory", line);
         }
         self.show_changes(&mut row);
+        for standing in &self.virtual_ips {
+            let stands = match (&standing.trouble, &standing.device) {
+                (Some(trouble), _) => trouble.clone(),
+                (None, Some(device)) => format!("here, on {device}"),
+                (None, None) => "not here".into(),
+            };
+            row("Virtual IP", format!("{}, {stands}", standing.address));
+        }
         for service in &self.services {
             let ended = service.ended.as_deref().unwrap_or("does not run");
             let stands = if service.running { "runs" } else { ended };
@@ -424,6 +436,12 @@ mod tests {
                 round_trip_ms: Some(1),
                 trouble: None,
             }],
+            virtual_ips: vec![AddressStanding {
+                address: "10.0.0.9/24".into(),
+                here: true,
+                device: Some("eth0".into()),
+                trouble: None,
+            }],
             services: vec![Service { name: "sql".into(), running: true, ended: None }],
             verifications: Verifications {
                 running: None,
@@ -457,6 +475,7 @@ mod tests {
             "Log end                1/00000010",
             "  acknowledged         1/00000000",
             "Directory              /var/lib/postgresql/15/main (postgresql), mounted",
+            "Virtual IP             10.0.0.9/24, here, on eth0",
             "Service                sql, runs",
             "Verified               2026-11-28T15:45:31Z: 12 files, 1024 KiB, 3 differences, 1 repaired",
             "                       evidence in evidence/verify-00 below state_dir of both nodes",

@@ -67,6 +67,18 @@ pub struct Status {
     /// What runs where the node serves.
     #[serde(default)]
     pub services: Vec<Service>,
+    /// The clients' addresses.
+    #[serde(default)]
+    pub virtual_ips: Vec<ClientAddress>,
+}
+
+/// An address of the clients, as the status tells of it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ClientAddress {
+    /// Whether the node has it.
+    pub here: bool,
+    /// What is wrong with it.
+    pub trouble: Option<String>,
 }
 
 /// The link to the other node.

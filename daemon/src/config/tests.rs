@@ -27,7 +27,10 @@ fn the_sample_parses_to_what_it_says() {
     assert_eq!(config.paths[0].peer, "10.0.0.2:7533".parse().unwrap());
     let witness = config.witness.unwrap();
     assert_eq!((witness.id, witness.key), (Some(3), "/etc/duolog/witness1.key".into()));
-    assert_eq!(config.pair.drop_address[1], "address");
+    assert_eq!(config.pair.drop_address[1], "10.0.0.8");
+    let [address] = &config.addresses[..] else { panic!("{:?}", config.addresses) };
+    assert_eq!(address.address, "10.0.0.9/24".parse().unwrap());
+    assert_eq!((address.device.as_deref(), address.conflict), (Some("eth0"), Conflict::Serve));
     let service = &config.services[0];
     assert_eq!((service.name.as_str(), service.foreground), ("postgresql", false));
     assert_eq!(service.user.as_deref(), Some("postgres"));
@@ -42,7 +45,7 @@ fn the_sample_shows_the_defaults() {
         .chain(["profile", "heartbeat_ms", "peer_lost_ms", "stall_ms", "fence_ms", "failover_ms"])
         .chain(["stop_services_ms", "auto_rejoin", "start_at_boot", "split_brain"])
         .chain(["retention_bytes", "resync_bytes_per_s", "verify_every_s", "verify_bytes_per_s"])
-        .chain(["foreground", "stop_signal", "start_seconds", "stop_seconds"]);
+        .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
         let line = short.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
@@ -238,4 +241,27 @@ fn a_log_inside_of_what_it_replicates_is_refused() {
     assert_eq!(found[0].key, "directory.path", "{found:#?}");
     let twice = format!("{SAMPLE}\n[[directory]]\npath = \"/var/lib/postgresql/15/main/pg_wal\"\n");
     assert!(faults(&twice)[0].wrong.contains("overlap"));
+}
+
+#[test]
+fn an_address_that_belongs_to_a_computer_does_not_move() {
+    let listed = |address: &str| {
+        let text = with("address = \"10.0.0.9/24\"", &format!("address = \"{address}\""));
+        let faults = faults(&text);
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    for (address, said) in [
+        ("10.0.0.1/24", "10.0.0.1 is the address of [[path]] local, which stays where it is"),
+        ("10.0.0.2/24", "the address of [peer]"),
+        ("10.0.0.9", "write the length of its subnet behind it"),
+        ("10.0.0.255/24", "the broadcast address of its subnet"),
+    ] {
+        let listed = listed(address);
+        assert!(listed.contains("virtual_ip.address") && listed.contains(said), "{listed}");
+    }
+    let twice = "conflict = \"serve\"\n[[virtual_ip]]\naddress = \"10.0.0.9/16\"\n";
+    let listed = faults(&with("conflict = \"serve\"\n", twice));
+    assert!(listed[0].to_string().contains("10.0.0.9 is there twice"), "{listed:?}");
+    let device = faults(&with("device = \"eth0\"", "device = \"no such/device\""));
+    assert!(device[0].to_string().contains("cannot be a network device"), "{device:?}");
 }

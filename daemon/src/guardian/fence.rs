@@ -4,9 +4,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use duolog_engine::fuse::Connection;
+use duolog_vip::{VipError, VirtualIp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
@@ -29,6 +31,15 @@ pub(crate) enum FenceError {
         /// How many, and how long was waited.
         still: StillThere,
     },
+    /// A clients' address may be here still.
+    #[error("{0}; it may be here still: delete it by hand with ip address delete")]
+    Address(VipError),
+    /// Nobody knows whether one is.
+    #[error("the kernel does not answer whether an address of the clients is still here")]
+    AddressSlow,
+    /// The addresses cannot be dropped.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// `/proc` cannot be read.
     #[error("cannot see which processes run; is /proc mounted?")]
     Processes(#[source] io::Error),
@@ -46,6 +57,7 @@ pub(crate) enum FenceError {
 #[derive(Debug)]
 pub(crate) struct Fence {
     drop_address: Vec<String>,
+    addresses: Vec<VirtualIp>,
     directories: Vec<PathBuf>,
     mounts: Vec<Connection>,
 }
@@ -56,6 +68,7 @@ impl Fence {
         let directories = config.directories.iter();
         Self {
             drop_address: config.pair.drop_address.clone(),
+            addresses: config.addresses.iter().map(|configured| configured.address).collect(),
             directories: directories.map(|directory| canonical(&directory.path)).collect(),
             mounts: Vec::new(),
         }
@@ -88,7 +101,7 @@ impl Fence {
         self.mounts.clear();
     }
 
-    /// Ends everything that is served: address, mounts, every process below this one, mount
+    /// Ends everything that is served: addresses, mounts, every process below this one, mount
     /// points. `Ok`: nothing is served here. Can be repeated. `killed` is killed too, and not
     /// waited for: from then on it runs no instruction, though it may wait for a disk.
     ///
@@ -104,7 +117,10 @@ impl Fence {
             // It may have ended by now.
             pidfd_send_signal(handle, Signal::KILL).ok();
         }
-        self.drop_address(ADDRESS_LIMIT.min(limit));
+        let address_limit = ADDRESS_LIMIT.min(limit);
+        // What hangs in the kernel here is tried again below.
+        self.drop_addresses(address_limit).ok();
+        self.drop_address(address_limit);
         self.take_hold();
         for mount in &self.mounts {
             // Aborted before, or gone: both are right.
@@ -123,12 +139,36 @@ impl Fence {
                 unmounted = Err(FenceError::Mounted { path: mount.path().to_owned(), source });
             }
         }
+        // Who was killed may just have been taking one.
+        let dropped = self.drop_addresses(until.saturating_duration_since(Instant::now()));
         match killed.map_err(FenceError::Processes)? {
-            Ok(()) => unmounted,
+            Ok(()) => unmounted.and(dropped),
             Err(still) => {
                 let names = still.left.iter().map(processes::name).collect();
                 Err(FenceError::StillThere { names, still })
             }
+        }
+    }
+
+    /// Takes the clients' addresses away, for good: this process takes none any more. On a thread
+    /// of its own, since the kernel may be busy with another change of addresses for long.
+    fn drop_addresses(&self, limit: Duration) -> Result<(), FenceError> {
+        if self.addresses.is_empty() {
+            return Ok(());
+        }
+        let (addresses, (say, dropped)) = (self.addresses.clone(), channel());
+        let drop_all = move || {
+            duolog_vip::take_no_more();
+            let drop = |address| duolog_vip::drop_address(address).map(|_| ());
+            // Each is tried, and the first that stays is told.
+            let results: Vec<_> = addresses.into_iter().map(drop).collect();
+            say.send(results.into_iter().collect::<Result<(), _>>()).ok();
+        };
+        let thread = std::thread::Builder::new().name("duolog-address".into());
+        thread.spawn(drop_all).map_err(FenceError::Thread)?;
+        match dropped.recv_timeout(limit.max(ADDRESS_LIMIT)) {
+            Ok(result) => result.map_err(FenceError::Address),
+            Err(_) => Err(FenceError::AddressSlow),
         }
     }
 

@@ -7,7 +7,7 @@
 //!    └─ duolog run --guarded      daemon: everything else
 //!         └─ services             orphans of a dead daemon become the guardian's children
 //! ```
-//! Fencing is always the same order, whoever does it ([`fence`]): the clients' address is dropped,
+//! Fencing is always the same order, whoever does it ([`fence`]): the clients' addresses are dropped,
 //! the mounts' connections are aborted (a process that waits in one survives SIGKILL otherwise),
 //! everything below is killed until nobody is left, the mounts are taken away, and only then the
 //! others are told that this incarnation serves no more, which lets them take over at once.

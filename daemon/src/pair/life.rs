@@ -25,6 +25,7 @@ use super::tasks::Tasks;
 use crate::actions::serve::Actions;
 use crate::actions::words::{Answering, OtherNode, Words};
 use crate::actions::{Target, Wish};
+use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::control::Reply;
 use crate::notify;
@@ -142,7 +143,9 @@ impl Pair {
             say.send(Input::Event(Event::ServicesFailed { cause })).ok();
         });
         let services = Services::new(&config.services, &config.state_dir, on_end)?;
-        let served = Arc::new(Served::new(node.clone(), services, self.guard.clone()));
+        let addresses = Addresses::start(&config.addresses).context("cannot start a thread")?;
+        let served = Served::new(node.clone(), addresses, services, self.guard.clone());
+        let served = Arc::new(served);
         let answering: Arc<dyn Answering> = self.here.clone();
         self.post.start(config, &self.bond, &self.inputs, &self.words, &answering)?;
         let parts = Parts { node: node.clone(), served: served.clone() };

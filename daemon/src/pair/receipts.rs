@@ -116,6 +116,9 @@ pub(crate) struct Phases {
     pub apply: Option<u64>,
     /// Mounting.
     pub mount: Option<u64>,
+    /// Taking the clients' addresses, after somebody who has them was asked for meanwhile.
+    #[serde(default)]
+    pub address: Option<u64>,
     /// Starting the services.
     pub services: Option<u64>,
     /// From the decision until the services run.
@@ -129,6 +132,7 @@ pub(super) struct Started {
     pub begun: Now,
     pub applied: Option<Now>,
     pub mounted: Option<Now>,
+    pub addressed: Option<Now>,
     pub ended: Now,
     /// Why it does not serve, if so.
     pub failed: Option<String>,
@@ -229,7 +233,8 @@ impl Receipts {
             phases.view = Some(started.begun.since(decided));
             phases.apply = step(started.applied);
             phases.mount = step(started.mounted);
-            phases.services = phases.mount.and(step(Some(started.ended)));
+            phases.address = step(started.addressed);
+            phases.services = phases.address.and(step(Some(started.ended)));
             phases.serving = Some(started.ended.since(decided));
             promoted.outcome = started.failed.clone().unwrap_or_else(|| "serves".into());
             tracing::info!(?phases, outcome = promoted.outcome, "the start of a new primary");
@@ -432,6 +437,7 @@ mod tests {
             begun: Now(2_015),
             applied: Some(Now(2_035)),
             mounted: Some(Now(2_040)),
+            addressed: Some(Now(2_043)),
             ended: Now(2_100),
             failed: None,
         };
@@ -451,7 +457,8 @@ mod tests {
             view: Some(5),
             apply: Some(20),
             mount: Some(5),
-            services: Some(60),
+            address: Some(3),
+            services: Some(57),
             serving: Some(90),
         };
         assert_eq!(promoted.phases_ms, phases);
@@ -469,7 +476,8 @@ mod tests {
         kept.start_is(Ticket(1));
         let failed = Some("no such program".into());
         let (begun, ended) = (Now(2_011), Now(2_012));
-        let started = Started { begun, applied: None, mounted: None, ended, failed };
+        let started =
+            Started { begun, applied: None, mounted: None, addressed: None, ended, failed };
         kept.started(Ticket(1), &started);
         for _ in 0..KEPT {
             kept.begin(&decision());

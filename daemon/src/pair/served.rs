@@ -1,9 +1,9 @@
 //! What is served here: mounts and services, begun and ended together, in order.
 //!
 //! ```text
-//!  start   log applied ── guardian told ── mounts ── services in order
-//!  stop    services in reverse order ── mounts ── guardian told
-//!  fence   connections aborted ── every process killed ── mounts ── guardian told
+//!  start   log applied ── guardian told ── mounts ── addresses ── services in order
+//!  stop    services in reverse order ── addresses ── mounts ── guardian told
+//!  fence   addresses ── connections aborted ── every process killed ── mounts ── guardian told
 //! ```
 //! It blocks, so it is called from the threads of tasks alone. Starts and stops exclude each
 //! other; a stop calls off a start that is under way, and a fence waits for nobody. A start waits
@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 use duolog_beat::now;
 use duolog_engine::node::{Node, NodeError};
 use duolog_failover::{Lease, Now};
+use duolog_vip::VipError;
 
 use super::receipts::Started;
+use crate::addresses::{AddressStanding, Addresses};
 use crate::guardian::{self, Tether};
 use crate::services::{KILL_LIMIT, ServiceStanding, Services, StartError, StopError};
 
@@ -87,6 +89,9 @@ pub(super) enum ServeError {
     /// The log cannot be applied, or the directories not be mounted.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// An address of the clients cannot be taken.
+    #[error(transparent)]
+    Address(#[from] VipError),
     /// A service does not start.
     #[error(transparent)]
     Service(#[from] StartError),
@@ -95,9 +100,21 @@ pub(super) enum ServeError {
     Guard(#[source] io::Error),
 }
 
+/// Why something may still be served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EndError {
+    /// An address of the clients does not go away.
+    #[error(transparent)]
+    Address(#[from] VipError),
+    /// Services do not end.
+    #[error(transparent)]
+    Service(#[from] StopError),
+}
+
 /// What is served here.
 pub(super) struct Served {
     node: Arc<Node>,
+    addresses: Arc<Addresses>,
     services: Services,
     guard: Arc<dyn Guard>,
     /// Held by a start or a stop.
@@ -153,9 +170,15 @@ impl std::fmt::Debug for Served {
 }
 
 impl Served {
-    pub(super) fn new(node: Arc<Node>, services: Services, guard: Arc<dyn Guard>) -> Self {
+    pub(super) fn new(
+        node: Arc<Node>,
+        addresses: Arc<Addresses>,
+        services: Services,
+        guard: Arc<dyn Guard>,
+    ) -> Self {
         Self {
             node,
+            addresses,
             services,
             guard,
             operation: Mutex::new(()),
@@ -178,6 +201,11 @@ impl Served {
     /// How the services stand.
     pub(super) fn services(&self) -> Vec<ServiceStanding> {
         self.services.standing()
+    }
+
+    /// How the clients' addresses stand.
+    pub(super) fn addresses(&self) -> Vec<AddressStanding> {
+        self.addresses.standing()
     }
 
     pub(super) fn lease(&self, lease: Lease) -> io::Result<()> {
@@ -205,6 +233,7 @@ impl Served {
         self.ends.wait(number, go_on)?;
         let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
         go_on()?;
+        let asked = self.addresses.ask();
         while !self.node.wait_ready(LOOK_EVERY)? {
             go_on()?;
         }
@@ -213,6 +242,10 @@ impl Served {
         self.guard.serves(self.node.incarnation()).map_err(ServeError::Guard)?;
         self.node.mount()?;
         started.mounted = Some(now());
+        go_on()?;
+        // Before the services, which may listen on them.
+        self.addresses.take(asked)?;
+        started.addressed = Some(now());
         go_on()?;
         self.services.start()?;
         go_on()?;
@@ -224,7 +257,7 @@ impl Served {
     /// written is committed as far as the commit rule allows. An SQL server that is killed halfway
     /// loses what only a clean stop keeps, so it is not hurried: where the lease ends meanwhile,
     /// a fence does the rest.
-    pub(super) fn stop(&self, ending: &Ending) -> Result<(), StopError> {
+    pub(super) fn stop(&self, ending: &Ending) -> Result<(), EndError> {
         self.serving.store(false, Ordering::Release);
         // Also ends the start of a service that is under way.
         let stopped = self.services.stop(None);
@@ -232,6 +265,8 @@ impl Served {
         stopped?;
         // What a start had begun before it heard of its end.
         self.services.stop(None)?;
+        // Not before: whoever is connected is to hear that the services end.
+        self.addresses.drop_all()?;
         self.node.unmount();
         self.drain(ending);
         self.is_gone();
@@ -253,14 +288,17 @@ impl Served {
     }
 
     /// Ends everything at once.
-    pub(super) fn fence(&self, _ending: &Ending) -> Result<(), StopError> {
+    pub(super) fn fence(&self, _ending: &Ending) -> Result<(), EndError> {
         self.serving.store(false, Ordering::Release);
+        // One that stays is an error below, when everything else has ended.
+        self.addresses.drop_all().ok();
         self.node.abort();
         self.services.kill_all(KILL_LIMIT)?;
         let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
         // What a start had begun before it heard of its end.
         self.node.abort();
         self.services.kill_all(KILL_LIMIT)?;
+        self.addresses.drop_all()?;
         self.is_gone();
         Ok(())
     }
@@ -274,7 +312,8 @@ impl Served {
 
 /// A start that begins now.
 pub(super) fn beginning() -> Started {
-    Started { begun: now(), applied: None, mounted: None, ended: Now(0), failed: None }
+    let begun = now();
+    Started { begun, applied: None, mounted: None, addressed: None, ended: Now(0), failed: None }
 }
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ fn phases(phases: &Phases) -> String {
         ("view", phases.view),
         ("apply", phases.apply),
         ("mount", phases.mount),
+        ("address", phases.address),
         ("services", phases.services),
         ("together", phases.serving),
     ];

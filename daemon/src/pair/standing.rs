@@ -21,6 +21,7 @@ impl Pair {
         let parts = self.parts();
         let node = parts.map(|parts| parts.node.status());
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let virtual_ips = parts.map(|parts| parts.served.addresses()).unwrap_or_default();
         let (link, trouble) = self.bond.link();
         let mounted = node.as_ref().is_some_and(|node| node.mounted);
         let log = node.as_ref().map_or_else(Positions::default, |node| Positions {
@@ -48,6 +49,9 @@ impl Pair {
         }
         if parts.is_some_and(|parts| parts.node.slows_writers()) {
             sentence = format!("{sentence}; writers are slowed so that the other node catches up");
+        }
+        for wrong in virtual_ips.iter().filter_map(|standing| standing.trouble.as_ref()) {
+            sentence = format!("{sentence}; {wrong}");
         }
         if let Some(failure) = node.as_ref().and_then(|node| node.failure.as_ref()) {
             sentence = format!("{sentence} (failed: {failure}; restart the node)");
@@ -88,6 +92,7 @@ impl Pair {
             resync: parts.and_then(|parts| parts.node.resync_progress()),
             resyncs_given: parts.map(|parts| parts.node.resyncs_given()).unwrap_or_default(),
             paths: paths(config, self.post()),
+            virtual_ips,
             services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
             verifications: self.verifier.verifications(),
             changed_by_others: parts

@@ -1,6 +1,6 @@
 //! The virtual IP: the address that clients use, held by the node that serves and by nobody else.
 //!
-//! A [`VirtualIp`] is probed for before it is taken, so that two computers never answer for it,
+//! A [`VirtualIp`] is [probed](probe) for before it is [taken](take), so that two computers never answer for it,
 //! announced when it is taken and now and then afterwards, so that neighbours and switches know
 //! where it is, and dropped before anybody else may take it. IPv4 by ARP (RFC 826, RFC 5227), IPv6
 //! by neighbour discovery (RFC 4861). All calls block for as long as they say; nothing here has a
@@ -19,11 +19,12 @@ mod packet;
 mod probe;
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 pub use address::{ParseError, VirtualIp};
 pub use announce::{Announcer, REPEATS_MS};
 pub use device::{Device, DeviceError, Mac};
-pub use probe::{Care, Probed, Watch, probe};
+pub use probe::{Probed, Watch, probe};
 
 use netlink::Route;
 
@@ -54,6 +55,12 @@ pub enum VipError {
         /// The virtual IP.
         address: VirtualIp,
     },
+    /// This process takes none any more.
+    #[error("virtual IP {address} is not taken: this process ends")]
+    Ends {
+        /// The virtual IP.
+        address: VirtualIp,
+    },
     /// What the kernel says.
     #[error("virtual IP {address}: {what}")]
     Io {
@@ -75,23 +82,35 @@ impl VipError {
     }
 }
 
-/// Takes the address on `device`: asks whether somebody has it, as carefully as `care` says, adds
-/// it and announces it once. An address that this computer has already is announced only.
+/// Whether this process may take addresses. Held while one is added.
+static MAY_TAKE: Mutex<bool> = Mutex::new(true);
+
+/// Whoever asks for an address from now on gets [`VipError::Ends`]: for a process that is about to
+/// drop everything for the last time, while other threads of it still run. When it returns, no
+/// address is being added.
+pub fn take_no_more() {
+    *MAY_TAKE.lock().unwrap_or_else(PoisonError::into_inner) = false;
+}
+
+/// Takes the address on `device` and announces it once, without asking whether somebody has it:
+/// [`probe`] before. An address that this computer has already is announced only.
 ///
 /// # Errors
-/// [`VipError::InUse`]: nothing was changed. Otherwise what the kernel says.
-pub fn take(address: VirtualIp, device: &Device, care: Care) -> Result<Announcer, VipError> {
+/// What the kernel says.
+pub fn take(address: VirtualIp, device: &Device) -> Result<Announcer, VipError> {
     let mut route =
         Route::open().map_err(|source| VipError::io(address, "asking the kernel", source))?;
     let failed = |what| move |source| VipError::io(address, what, source);
+    let may = MAY_TAKE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*may {
+        return Err(VipError::Ends { address });
+    }
     let held = route.addresses().map_err(failed("reading the addresses of this computer"))?;
     if !held.iter().any(|held| held.ip == address.ip() && held.device == device.index) {
-        if let Probed::InUse(holder) = probe(address, device, care)? {
-            return Err(VipError::InUse { address, device: device.name.clone(), holder });
-        }
         route.add(address, device.index).map_err(failed("adding it"))?;
         tracing::info!(%address, device = device.name, "the virtual IP is here");
     }
+    drop(may);
     let mut announcer = Announcer::new(address, device)?;
     announcer.announce()?;
     Ok(announcer)

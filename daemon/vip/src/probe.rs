@@ -11,23 +11,10 @@ use crate::device::{Device, Mac};
 use crate::discovery::Neighbours;
 use crate::packet::Frames;
 
-/// How carefully is asked whether somebody has the address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Care {
-    /// Three times, 200 ms each: nobody knows who has it.
-    Full,
-    /// Once, 100 ms: whoever had it has said that it is gone.
-    Brief,
-}
-
-impl Care {
-    const fn questions(self) -> (u32, Duration) {
-        match self {
-            Self::Full => (3, Duration::from_millis(200)),
-            Self::Brief => (1, Duration::from_millis(100)),
-        }
-    }
-}
+/// How often is asked whether somebody has the address, and how long each question waits for an
+/// answer. RFC 5227 (1.1) asks for seconds, for computers that are just started; a takeover has
+/// less, and whoever lives on one switch answers within a few milliseconds.
+const QUESTIONS: (u32, Duration) = (3, Duration::from_millis(100));
 
 /// What a probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,17 +25,17 @@ pub enum Probed {
     InUse(Mac),
 }
 
-/// Asks whether somebody has the address; takes as long as `care` says, less when somebody has it.
+/// Asks whether somebody has the address; takes 300 ms, less when somebody has it.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn probe(address: VirtualIp, device: &Device, care: Care) -> Result<Probed, VipError> {
+pub fn probe(address: VirtualIp, device: &Device) -> Result<Probed, VipError> {
     let failed = |source| VipError::io(address, "asking who has it", source);
     let watch = Watch::new(address, device)?;
     // What was said before the question is no answer to it.
     let at_once = Instant::now();
     while watch.rival(at_once)?.is_some() {}
-    let (times, wait) = care.questions();
+    let (times, wait) = QUESTIONS;
     for _ in 0..times {
         watch.ask().map_err(failed)?;
         if let Some(holder) = watch.rival(Instant::now() + wait)? {

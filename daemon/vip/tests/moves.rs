@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use duolog_vip::{Care, Device, DeviceError, Probed, VipError, VirtualIp, Watch};
+use duolog_vip::{Device, DeviceError, Probed, VirtualIp, Watch};
 use duolog_vip::{drop_address, is_here, probe, take};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -102,10 +102,16 @@ impl Site {
         self.on(computer, || Device::find(address, None).unwrap())
     }
 
-    /// Takes the address there, and says what came of it.
-    fn take(&self, computer: &str, address: VirtualIp, care: Care) -> Result<(), VipError> {
+    /// Takes the address there when nobody has it; says who has.
+    fn take(&self, computer: &str, address: VirtualIp) -> Probed {
         let device = self.device(computer, address);
-        self.on(computer, || take(address, &device, care).map(drop))
+        self.on(computer, || {
+            let found = probe(address, &device).unwrap();
+            if found == Probed::Free {
+                take(address, &device).unwrap();
+            }
+            found
+        })
     }
 
     fn ping(&self, address: VirtualIp) -> bool {
@@ -151,7 +157,7 @@ fn a_client_finds_the_address_wherever_it_is_taken() {
     for address in both() {
         let macs = [NODE1, NODE2].map(|node| site.device(node, address).mac.to_string());
         for (node, mac) in [NODE1, NODE2, NODE1].into_iter().zip([&macs[0], &macs[1], &macs[0]]) {
-            site.take(node, address, Care::Full).unwrap();
+            assert_eq!(site.take(node, address), Probed::Free);
             assert!(site.on(node, || is_here(address).unwrap()));
             // Before the client has sent anything, where it has noted the old holder.
             let noted = site.noted(address);
@@ -172,16 +178,11 @@ fn an_address_that_somebody_has_is_not_taken() {
     let site = Site::new();
     for address in both() {
         let mac = site.device(NODE1, address).mac;
-        site.take(NODE1, address, Care::Full).unwrap();
-        for care in [Care::Full, Care::Brief] {
-            match site.take(NODE2, address, care) {
-                Err(VipError::InUse { holder, .. }) => assert_eq!(holder, mac),
-                other => panic!("{other:?}"),
-            }
-            assert!(!site.on(NODE2, || is_here(address).unwrap()));
-        }
-        // Whoever has it takes it again without asking itself.
-        site.take(NODE1, address, Care::Full).unwrap();
+        assert_eq!(site.take(NODE1, address), Probed::Free);
+        assert_eq!(site.take(NODE2, address), Probed::InUse(mac));
+        assert!(!site.on(NODE2, || is_here(address).unwrap()));
+        // Whoever has it does not hear itself.
+        assert_eq!(site.take(NODE1, address), Probed::Free);
     }
 }
 
@@ -193,7 +194,7 @@ fn two_that_ask_at_a_time_do_not_both_take_it() {
     let taken = thread::scope(|scope| {
         let nodes = [NODE1, NODE2].map(|node| {
             let site = &site;
-            scope.spawn(move || site.take(node, address, Care::Full).is_ok())
+            scope.spawn(move || site.take(node, address) == Probed::Free)
         });
         nodes.map(|node| node.join().unwrap())
     });
@@ -204,7 +205,7 @@ fn two_that_ask_at_a_time_do_not_both_take_it() {
 fn another_that_takes_it_later_is_heard() {
     let site = Site::new();
     for address in both() {
-        site.take(NODE1, address, Care::Full).unwrap();
+        assert_eq!(site.take(NODE1, address), Probed::Free);
         let (mine, other) = (site.device(NODE1, address), site.device(NODE2, address).mac);
         let watch = site.on(NODE1, || Watch::new(address, &mine).unwrap());
         assert!(site.ping(address), "clients are no rivals");
@@ -212,7 +213,8 @@ fn another_that_takes_it_later_is_heard() {
         // By hand, without asking anybody; then it is announced.
         let text = address.to_string();
         site.ip(NODE2, &["address", "add", &text, "dev", "eth0", "nodad"]);
-        site.take(NODE2, address, Care::Brief).unwrap();
+        let device = site.device(NODE2, address);
+        site.on(NODE2, || take(address, &device).map(drop)).unwrap();
         assert_eq!(watch.rival(Instant::now() + SOON).unwrap(), Some(other));
     }
 }
@@ -227,7 +229,7 @@ fn nothing_goes_out_from_it_by_itself() {
         .zip(["10.0.0.3", "fd00::3"])
         .map(|((address, own), client)| (address, own, client))
     {
-        site.take(NODE1, address, Care::Full).unwrap();
+        assert_eq!(site.take(NODE1, address), Probed::Free);
         let said = site.run(NODE1, &["ip", "route", "get", client]);
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         assert!(said.contains(&format!("src {own} ")), "{said}");
@@ -253,7 +255,7 @@ fn a_device_that_cannot_carry_it_is_named_with_the_reason() {
     site.on(NODE1, || {
         let found = Device::find(address, None).unwrap();
         assert_eq!(Device::find(address, Some("eth0")).unwrap(), found);
-        assert_eq!(probe(far, &found, Care::Brief).unwrap(), Probed::Free);
+        assert_eq!(probe(far, &found).unwrap(), Probed::Free);
         let unknown = Device::find(address, Some("eth7")).unwrap_err();
         assert!(unknown.to_string().contains("there are lo, eth0"), "{unknown}");
         assert!(matches!(Device::find(far, None), Err(DeviceError::NoSubnet { .. })));

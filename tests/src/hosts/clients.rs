@@ -50,8 +50,16 @@ pub struct Clients {
 /// # Errors
 /// The server does not run there, or not yet, or the host does not answer.
 pub fn connect(node: usize, database: &str) -> Result<Client, postgres::Error> {
+    connect_to(&address(Who::node(node), Segment::A), database)
+}
+
+/// A session with whoever has that address, for a thread at the client's place.
+///
+/// # Errors
+/// As of [`connect`].
+pub fn connect_to(host: &str, database: &str) -> Result<Client, postgres::Error> {
     let mut config = postgres::Config::new();
-    config.host(&address(Who::node(node), Segment::A)).user("postgres").dbname(database);
+    config.host(host).user("postgres").dbname(database);
     // A host that is gone says nothing: the kernel has to ask.
     config.keepalives(true).keepalives_idle(CONNECT_LIMIT).keepalives_interval(CONNECT_LIMIT);
     config.keepalives_retries(3).tcp_user_timeout(3 * CONNECT_LIMIT);

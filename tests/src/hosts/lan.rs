@@ -75,7 +75,8 @@ pub enum Segment {
 impl Segment {
     const ALL: [Self; 3] = [Self::A, Self::B, Self::W];
 
-    fn name(self) -> &'static str {
+    /// The network device of a host on it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::A => "way-a",
             Self::B => "way-b",
@@ -97,6 +98,8 @@ fn port(who: Who, segment: Segment) -> String {
     format!("{}-{}", who.name(), segment.name())
 }
 
+/// The address of clients on [`Segment::A`], of a pair that has one.
+pub const VIRTUAL_IP: &str = "10.91.1.9";
 /// Where nodes listen for the log; heartbeats have a port of their own.
 const LOG_PORT: u16 = 7433;
 
