@@ -22,11 +22,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often an address that could not be taken is asked for again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How often the address is announced once everybody should know.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(60);
+const ANNOUNCE_EVERY: Duration = Duration::from_mins(1);
 /// How often a rival is answered at most (RFC 5227, 2.4: `DEFEND_INTERVAL`).
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
 /// How long a rival that was heard is an alarm.
-const RIVAL_FOR: Duration = Duration::from_secs(60);
+const RIVAL_FOR: Duration = Duration::from_mins(1);
 
 /// How an address stands on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! The address of the clients: always where the node serves, and never on two computers.
 
+use std::path::Path;
+
 use duolog_tests::hosts::clients::{at_client, connect_to};
 use duolog_tests::hosts::cluster::{Cluster, Settings};
 use duolog_tests::hosts::machine::{LIMIT, Machine};
@@ -28,9 +30,11 @@ fn commit(cluster: &Cluster) -> usize {
             let mut session = connect_to(VIRTUAL_IP, "postgres").ok()?;
             session.batch_execute("CREATE TABLE IF NOT EXISTS moved (at int)").ok()?;
             session.batch_execute("INSERT INTO moved VALUES (1)").ok()?;
-            let own = session.query_one("SHOW listen_addresses", &[]).ok()?;
+            let own = session.query_one("SHOW data_directory", &[]).ok()?;
             let own: String = own.get(0);
-            [1, 2].into_iter().find(|node| own.starts_with(&address(Who::node(*node), Segment::A)))
+            [1, 2]
+                .into_iter()
+                .find(|node| Path::new(&own).starts_with(cluster.nodes[node - 1].home()))
         })
     });
     served.unwrap_or_else(|| panic!("nobody serves at {VIRTUAL_IP}:\n{}", cluster.states()))
@@ -44,7 +48,7 @@ fn is_with(cluster: &Cluster, node: usize) {
 
 #[test]
 fn clients_find_the_server_at_one_address_whatever_happens() {
-    let settings = Settings { virtual_ip: true, ..Settings::default() };
+    let settings = Settings { virtual_ip: Some(VIRTUAL_IP), ..Settings::default() };
     let mut cluster = Cluster::start("address", seed(), &settings);
     let first = cluster.wait_pair();
     assert_eq!(commit(&cluster), first);
@@ -89,7 +93,7 @@ fn clients_find_the_server_at_one_address_whatever_happens() {
 
 #[test]
 fn an_address_that_another_computer_has_is_an_alarm_and_comes_when_it_is_free() {
-    let settings = Settings { virtual_ip: true, service: false, ..Settings::default() };
+    let settings = Settings { virtual_ip: Some(VIRTUAL_IP), service: false, ..Settings::default() };
     let mut cluster = Cluster::new("conflict", seed(), &settings);
     let stranger = |what: &str| {
         let mut command = cluster.lan.client_command("ip");

@@ -43,7 +43,7 @@ pub(crate) struct Entry {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Happened {
     /// This node was promoted.
-    Promoted(Promoted),
+    Promoted(Box<Promoted>),
     /// The peer answered heartbeats and did not acknowledge: it counted as lost.
     Stalled {
         /// First position that it did not acknowledge.
@@ -204,7 +204,7 @@ impl Receipts {
             asking_ms = promoted.phases_ms.asking,
             "this node is promoted"
         );
-        let entry = self.entry(Happened::Promoted(promoted));
+        let entry = self.entry(Happened::Promoted(Box::new(promoted)));
         self.order(Order::Write(Box::new(entry.clone())));
         self.open = Some((entry, decision.decided, None));
     }

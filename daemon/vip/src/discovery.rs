@@ -1,6 +1,6 @@
 //! Neighbour discovery of IPv6 (RFC 4861): asking who has an address, telling who has it.
 //!
-//! A socket of its own for ICMPv6, on one device; the kernel fills in checksums (RFC 3542, 3.1).
+//! A socket of its own for `ICMPv6`, on one device; the kernel fills in checksums (RFC 3542, 3.1).
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6};

@@ -78,7 +78,7 @@ impl Route {
     /// for, and deprecated, so that nothing of this computer's own goes out from it (RFC 4862, 5.5.4).
     pub(crate) fn add(&mut self, address: VirtualIp, device: u32) -> io::Result<()> {
         let mut message = message(address.ip(), address.prefix_len(), device);
-        if let IpAddr::V6(_) = address.ip() {
+        if address.ip().is_ipv6() {
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
             let mut lifetime = CacheInfo::default();
             lifetime.ifa_preferred = 0;

@@ -84,10 +84,7 @@ fn address(device: &Device, ethertype: u16) -> io::Result<SockAddr> {
     mac[..6].copy_from_slice(&[0xff; 6]);
     let place = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).map_err(too_large)?,
-        sll_protocol: u16::from_ne_bytes([
-            u8::try_from(ethertype >> 8).map_err(too_large)?,
-            u8::try_from(ethertype & 0xff).map_err(too_large)?,
-        ]),
+        sll_protocol: ethertype.to_be(),
         sll_ifindex: index,
         sll_hatype: 0,
         sll_pkttype: 0,

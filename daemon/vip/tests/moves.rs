@@ -1,6 +1,8 @@
 //! The virtual IP on real devices: two nodes and a client, in network namespaces on one switch.
 //! Needs root.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 use std::fs::File;
 use std::net::IpAddr;
 use std::process::{Command, Output};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::clients::{Clients, at_client, connect, takes_clients};
 use super::host::Host;
-use super::lan::{Lan, Segment, VIRTUAL_IP, Who, address};
+use super::lan::{Lan, Segment, Who, address};
 use super::machine::{LIMIT, Machine, On};
 use crate::journal::{Journal, Moment, Survived, now_us};
 use crate::node::{Status, binary, duolog};
@@ -39,8 +39,9 @@ pub struct Settings {
     pub witness: bool,
     /// Whether the server is a service of the node.
     pub service: bool,
-    /// Whether there is [`VIRTUAL_IP`]; the server listens on it too.
-    pub virtual_ip: bool,
+    /// The address of the clients, such as [`VIRTUAL_IP`](super::VIRTUAL_IP); the server listens on
+    /// all addresses then.
+    pub virtual_ip: Option<&'static str>,
     /// Lines of the table `[pair]`.
     pub pair: String,
     /// Lines of the table `[log]`.
@@ -53,7 +54,7 @@ impl Default for Settings {
             peer: true,
             witness: true,
             service: true,
-            virtual_ip: false,
+            virtual_ip: None,
             pair: "profile = \"fast\"\nauto_rejoin = true\n".into(),
             log: "segment_bytes = 4194304\ncheckpoint_bytes = 16777216\n".into(),
         }
@@ -197,11 +198,11 @@ impl Cluster {
             if !settings.pair.is_empty() {
                 write!(text, "[pair]\n{}\n", settings.pair).unwrap();
             }
-            if settings.virtual_ip {
-                write!(text, "[[virtual_ip]]\naddress = \"{VIRTUAL_IP}/24\"\n\n").unwrap();
+            if let Some(address) = settings.virtual_ip {
+                write!(text, "[[virtual_ip]]\naddress = \"{address}/24\"\n\n").unwrap();
             }
             if settings.service {
-                let script = self.make_script(node, settings.virtual_ip);
+                let script = self.make_script(node, settings.virtual_ip.is_some());
                 write!(
                     text,
                     "[[service]]\nname = \"postgresql\"\nstart = [\"{}\"]\nuser = \"postgres\"\n\
@@ -223,7 +224,7 @@ impl Cluster {
     }
 
     /// What the service runs.
-    fn make_script(&self, node: &Machine, virtual_ip: bool) -> PathBuf {
+    fn make_script(&self, node: &Machine, everywhere: bool) -> PathBuf {
         let script = node.home().join("postgresql");
         let (data, template) = (node.directory(), self.scratch.path().join("template"));
         let (data, template) = (data.display(), template.display());
@@ -232,11 +233,8 @@ impl Cluster {
              cp -a '{template}/.' '{data}/'\nmv '{data}/version' '{data}/PG_VERSION'\nfi\n\
              exec {PROGRAMS}/postgres -D '{data}' -c unix_socket_directories= \\\n",
         );
-        let mut listen =
-            format!("listen_addresses={}", address(Who::node(node.number()), Segment::A));
-        if virtual_ip {
-            write!(listen, ",{VIRTUAL_IP}").unwrap();
-        }
+        let own = address(Who::node(node.number()), Segment::A);
+        let listen = format!("listen_addresses={}", if everywhere { "*" } else { &own });
         let others = SETTINGS.iter().filter(|setting| !setting.starts_with("listen"));
         for setting in others.copied().chain([&*listen]) {
             writeln!(text, " -c '{setting}' \\").unwrap();
