@@ -1,8 +1,6 @@
 //! A process that ends takes no address any more, whichever of its threads asks. Alone in its
 //! process: it cannot be taken back.
 
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
-
 use duolog_vip::{Device, Mac, VipError, take, take_no_more};
 
 #[test]

@@ -143,7 +143,7 @@ fn within(mut so: impl FnMut() -> bool, what: &str) {
     let end = Instant::now() + SOON;
     while !so() {
         assert!(Instant::now() < end, "{what}: not in {SOON:?}");
-        thread::sleep(Duration::from_millis(20));
+        thread::park_timeout(Duration::from_millis(20));
     }
 }
 
