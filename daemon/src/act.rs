@@ -68,6 +68,7 @@ fn confirmed(wish: &Wish, target: Target, socket: &Path) -> anyhow::Result<bool>
             | Wish::Maintenance { .. }
             | Wish::StartAtBoot { .. }
             | Wish::AutoRejoin { .. }
+            | Wish::Checkers { .. }
     ) {
         return Ok(true);
     }
@@ -164,6 +165,7 @@ mod tests {
             resyncs_given: duolog_engine::resync::Given::default(),
             paths: Vec::new(),
             services: Vec::new(),
+            alarms: Vec::new(),
             verifications: crate::verify::Verifications::default(),
             changed_by_others: Vec::new(),
         }

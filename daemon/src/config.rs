@@ -4,11 +4,13 @@
 //! would be right. A key that is not known is a fault: a misspelt setting never becomes a default.
 //! Nothing here opens anything but the file itself.
 
+pub(crate) mod checkers;
 mod directories;
 mod log;
 mod node;
 pub(crate) mod pair;
 mod peer;
+mod presets;
 mod reader;
 pub(crate) mod services;
 mod values;
@@ -198,7 +200,7 @@ fn read(faults: &mut Faults, mut root: Section<'_>, base: &Path) -> Option<Confi
     let pair = root.section(faults, "pair");
     let segment_bytes = log.map(|log| log.segment_bytes);
     let pair = pair::read_pair(faults, pair, with_witness, segment_bytes);
-    let services = services::read_services(faults, &mut root);
+    let services = services::read_services(faults, &mut root, directories.as_deref());
     root.finish(faults);
 
     let node = node??;

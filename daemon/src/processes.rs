@@ -72,6 +72,14 @@ pub(crate) fn families(root: Pid, of: &[Process]) -> io::Result<Vec<Process>> {
     Ok(found)
 }
 
+/// All living processes below `root` but the families of `of`.
+pub(crate) fn outside(root: Pid, of: &[Process]) -> io::Result<Vec<Process>> {
+    let families = families(root, of)?;
+    let mut outside = below(root)?;
+    outside.retain(|process| !families.contains(process) && !of.contains(process));
+    Ok(outside)
+}
+
 fn number(pid: Pid) -> i32 {
     pid.as_raw_nonzero().get()
 }

@@ -316,6 +316,7 @@ impl Shell {
             resyncs_given: self.node.get().map(|node| node.resyncs_given()).unwrap_or_default(),
             paths: Vec::new(),
             services: Vec::new(),
+            alarms: Vec::new(),
             verifications: self.verifier.verifications(),
             changed_by_others: self
                 .node

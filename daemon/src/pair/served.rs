@@ -20,9 +20,13 @@ use duolog_beat::now;
 use duolog_engine::node::{Node, NodeError};
 use duolog_failover::{Lease, Now};
 
+use super::checks::{Checks, Said};
 use super::receipts::Started;
 use crate::guardian::{self, Tether};
-use crate::services::{KILL_LIMIT, ServiceStanding, Services, StartError, StopError};
+use crate::services::policy::Finding;
+use crate::services::{
+    KILL_LIMIT, RestartError, ServiceStanding, Services, StartError, StopError, Stray,
+};
 
 /// How often a wait for the log looks whether it was called off.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -100,6 +104,7 @@ pub(super) struct Served {
     node: Arc<Node>,
     services: Services,
     guard: Arc<dyn Guard>,
+    checks: Arc<Checks>,
     /// Held by a start or a stop.
     operation: Mutex<()>,
     /// Starts that were called off: those with a lower number.
@@ -153,11 +158,17 @@ impl std::fmt::Debug for Served {
 }
 
 impl Served {
-    pub(super) fn new(node: Arc<Node>, services: Services, guard: Arc<dyn Guard>) -> Self {
+    pub(super) fn new(
+        node: Arc<Node>,
+        services: Services,
+        guard: Arc<dyn Guard>,
+        checks: Arc<Checks>,
+    ) -> Self {
         Self {
             node,
             services,
             guard,
+            checks,
             operation: Mutex::new(()),
             called_off: AtomicU64::new(0),
             ends: Arc::default(),
@@ -178,6 +189,26 @@ impl Served {
     /// How the services stand.
     pub(super) fn services(&self) -> Vec<ServiceStanding> {
         self.services.standing()
+    }
+
+    /// Restarts a service and those after it; `life` as the start said.
+    pub(super) fn restart(&self, from: usize, life: u64) -> Result<(), RestartError> {
+        self.services.restart(from, life)
+    }
+
+    /// Remembers which process belongs to which service.
+    pub(super) fn look(&self) {
+        self.services.look();
+    }
+
+    /// Carries out a check of a service.
+    pub(super) fn check(&self, service: usize, check: usize) -> Option<Finding> {
+        self.services.check(service, check)
+    }
+
+    /// What runs here, seen from outside.
+    pub(super) fn strays(&self) -> Vec<Stray> {
+        self.services.strays()
     }
 
     pub(super) fn lease(&self, lease: Lease) -> io::Result<()> {
@@ -217,6 +248,11 @@ impl Served {
         self.services.start()?;
         go_on()?;
         self.serving.store(true, Ordering::Release);
+        self.checks.tell(Said::Started(self.services.life()));
+        // An end that was asked for meanwhile was said before: it is said again.
+        if go_on().is_err() {
+            self.checks.tell(Said::Stopped);
+        }
         Ok(())
     }
 
@@ -226,6 +262,7 @@ impl Served {
     /// a fence does the rest.
     pub(super) fn stop(&self, ending: &Ending) -> Result<(), StopError> {
         self.serving.store(false, Ordering::Release);
+        self.checks.tell(Said::Stopped);
         // Also ends the start of a service that is under way.
         let stopped = self.services.stop(None);
         let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,6 +292,7 @@ impl Served {
     /// Ends everything at once.
     pub(super) fn fence(&self, _ending: &Ending) -> Result<(), StopError> {
         self.serving.store(false, Ordering::Release);
+        self.checks.tell(Said::Stopped);
         self.node.abort();
         self.services.kill_all(KILL_LIMIT)?;
         let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,11 +8,9 @@ use duolog_failover::{DataSync as MachineSync, Register, State as MachineState};
 
 use super::life::Pair;
 use super::post::Post;
-use super::served::Served;
 use crate::config::Config;
-use crate::services::ServiceStanding;
 use crate::status::{
-    self, DataSync, Directory, Path, Positions, Service, State, Status, View, Views, ratio,
+    self, DataSync, Directory, Path, Positions, State, Status, View, Views, ratio,
 };
 
 impl Pair {
@@ -90,7 +88,10 @@ impl Pair {
             resync: parts.and_then(|parts| parts.node.resync_progress()),
             resyncs_given: parts.map(|parts| parts.node.resyncs_given()).unwrap_or_default(),
             paths: paths(config, self.post()),
-            services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
+            services: parts
+                .map(|parts| parts.checks.show(parts.served.services()))
+                .unwrap_or_default(),
+            alarms: parts.map(|parts| parts.checks.alarms()).unwrap_or_default(),
             verifications: self.verifier.verifications(),
             changed_by_others: parts
                 .map(|parts| parts.node.changed_by_others())
@@ -120,15 +121,6 @@ fn paths(config: &Config, post: &Post) -> Vec<Path> {
         trouble: path.trouble,
     };
     post.paths().into_iter().enumerate().map(path).collect()
-}
-
-fn services(served: &Served) -> Vec<Service> {
-    let service = |standing: ServiceStanding| Service {
-        name: standing.service,
-        running: standing.running,
-        ended: standing.ended,
-    };
-    served.services().into_iter().map(service).collect()
 }
 
 pub(super) const fn state(state: MachineState) -> State {
