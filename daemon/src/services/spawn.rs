@@ -95,12 +95,24 @@ fn become_a_service(user: Option<&User>, bytes_max: Option<u64>) -> io::Result<(
     setpriority_process(None, 0).ok();
     configure_io_flusher_behavior(false).ok();
     ordinary_scheduling();
+    every_signal();
     let Some(user) = user else { return Ok(()) };
     // There is one thread in this process: what is set for it is set for all.
     set_thread_groups(&user.groups)?;
     set_thread_gid(user.gid)?;
     set_thread_uid(user.uid)?;
     Ok(())
+}
+
+/// The guardian takes signals from a descriptor, so they are blocked for all below it: a service
+/// that inherits that cannot be told to end.
+fn every_signal() {
+    // SAFETY: the set is filled before it is read, and no other memory is touched.
+    unsafe {
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
 }
 
 /// Back from real time, where the thread that starts services has it.

@@ -414,8 +414,8 @@ fn a_service_runs_as_its_user_with_ordinary_settings() {
         rustix::process::umask(rustix::fs::Mode::empty());
         rustix::process::setpriority_process(None, -5).unwrap();
         let site = Site::new(|_| {
-            let mut service =
-                service("who", "id -un; id -G; umask; nice; pwd; echo $HOME; exec sleep 600", None);
+            let say = "id -un; id -G; umask; nice; pwd; echo $HOME; exec sleep 600";
+            let mut service = service("who", say, None);
             service.user = Some("nobody".into());
             vec![service]
         });
