@@ -251,6 +251,15 @@ fn service(tables: &str) -> Service {
 }
 
 #[test]
+fn the_example_of_four_services_is_one() {
+    let text = include_str!("../../../packaging/sqlserver.toml");
+    let config = Config::parse(text, Path::new("/")).unwrap();
+    let names: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["sqlserver", "management", "events", "log"]);
+    assert!(config.services.iter().all(|service| !service.checkers.is_empty()));
+}
+
+#[test]
 fn a_preset_fills_what_is_not_written() {
     let filled = service("[[service]]\npreset = \"postgresql\"\n");
     assert_eq!(filled.name, "postgresql");

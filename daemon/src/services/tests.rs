@@ -284,6 +284,28 @@ fn an_end_calls_off_a_restart_that_is_under_way() {
     });
 }
 
+/// The guardian blocks signals for itself and for all below it.
+#[test]
+fn a_service_takes_a_signal_that_is_blocked_here() {
+    process("services::tests::a_service_takes_a_signal_that_is_blocked_here", || {
+        // SAFETY: the set is filled before it is read, and no other memory is touched.
+        unsafe {
+            let mut some = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigfillset(&raw mut some);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const some, std::ptr::null_mut());
+        }
+        let site = Site::new(|_| {
+            let mut one = service("one", "", None);
+            one.start = vec!["/bin/sleep".into(), "600".into()];
+            vec![one]
+        });
+        site.services.start().unwrap();
+        let timings = site.services.stop(None).unwrap();
+        assert!(!timings[0].killed, "{timings:?}");
+        site.nobody_is_left();
+    });
+}
+
 /// Answers one connection after the other with this, after a while.
 fn server(answer: &'static str, after: Duration) -> std::net::SocketAddr {
     use std::io::{Read, Write};
