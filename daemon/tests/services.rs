@@ -207,8 +207,8 @@ impl Pair {
     /// Why the node was promoted last.
     fn why(&self, node: usize) -> String {
         let text = done(&self.duolog(node, &["receipts", "--json"]));
-        let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let last = entries.filter(|entry| entry["event"] == "promoted").last();
+        let mut entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let last = entries.rfind(|entry| entry["event"] == "promoted");
         last.unwrap()["why"].as_str().unwrap().to_owned()
     }
 }
@@ -370,6 +370,7 @@ fn make_template(at: &Path) {
     init.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]);
     init.arg(format!("{POSTGRESQL}/initdb")).args(["--auth=trust", "--username=postgres", "-D"]);
     done(&init.arg(at).current_dir("/").output().unwrap());
+    #[expect(clippy::disallowed_methods, reason = "a test's file need not survive a power cut")]
     fs::rename(at.join("PG_VERSION"), at.join("version")).unwrap();
 }
 

@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 
 use super::directories::{Directory, Preset};
-use super::reader::{Faults, Section};
+use super::reader::{Faults, Found, Section};
 use super::services::StopSignal;
 use super::values::{absolute, choice, number};
 
@@ -37,15 +37,28 @@ impl Filled {
     }
 }
 
-/// What the service's `preset` says, if it has one. `None` after a fault.
+/// A fault was added.
+pub(super) struct Faulty;
+
+/// What the service's `preset` says, if it has one.
 pub(super) fn read_preset(
     faults: &mut Faults,
     section: &mut Section<'_>,
     directories: Option<&[Directory]>,
-) -> Option<Option<Filled>> {
-    let Some(found) = section.string(faults, "preset") else {
-        return (!section.was_there("preset")).then_some(None);
-    };
+) -> Result<Option<Filled>, Faulty> {
+    match section.string(faults, "preset") {
+        Some(found) => fill(faults, section, found, directories).map(Some).ok_or(Faulty),
+        None if section.was_there("preset") => Err(Faulty),
+        None => Ok(None),
+    }
+}
+
+fn fill(
+    faults: &mut Faults,
+    section: &mut Section<'_>,
+    found: Found<String>,
+    directories: Option<&[Directory]>,
+) -> Option<Filled> {
     let line = found.line;
     let all = [Preset::Postgresql, Preset::Mariadb].map(|preset| (preset.name(), preset));
     let preset = choice(faults, found, &all);
@@ -80,7 +93,7 @@ pub(super) fn read_preset(
     let (preset, data, programs, port) = (preset?, data?, programs?, port?);
     let socket_dir = socket_dir?;
     if preset == Preset::Mariadb {
-        return Some(Some(mariadb(&data, programs.as_deref(), socket_dir.as_deref(), port)));
+        return Some(mariadb(&data, programs.as_deref(), socket_dir.as_deref(), port));
     }
     let debian = debian(&data);
     let bin = programs.or_else(|| debian.as_ref().map(|debian| debian.0.clone()));
@@ -91,7 +104,7 @@ pub(super) fn read_preset(
         return None;
     };
     let file = debian.map(|debian| debian.1);
-    Some(Some(postgresql(&data, &bin, file.as_deref(), socket_dir.as_deref(), port)))
+    Some(postgresql(&data, &bin, file.as_deref(), socket_dir.as_deref(), port))
 }
 
 /// Where Debian has the programs and the settings of a cluster, if it is one of Debian's.

@@ -78,8 +78,8 @@ fn read_service(
 ) -> Option<Service> {
     let preset = read_preset(faults, &mut section, directories);
     // After a fault in the preset nothing is said of what it would have filled.
-    let filled = preset.as_ref().and_then(Option::as_ref);
-    let given = preset.is_none() || filled.is_some();
+    let filled = preset.as_ref().ok().and_then(Option::as_ref);
+    let given = preset.is_err() || filled.is_some();
     let name = read_name(faults, &mut section, others, filled, given);
     let start = command(faults, &mut section, "start");
     let filled_start = filled.is_some() && !section.was_there("start");
@@ -147,7 +147,7 @@ fn read_service(
         _ => checkers,
     });
     section.finish(faults);
-    preset?;
+    preset.ok()?;
     Some(Service {
         name: name?,
         start: start?,

@@ -2,7 +2,7 @@
 //! which, and what runs where nothing should.
 //!
 //! A service that was killed may leave orphans that left its process groups, as the processes of
-//! PostgreSQL do: they are this process's children then, like whatever another service put into the
+//! `PostgreSQL` do: they are this process's children then, like whatever another service put into the
 //! background. They are told apart by a look at the last moment at which all lived ([`Seen`]): who
 //! was not below an earlier service then, and nobody's orphan, belongs to what is restarted.
 

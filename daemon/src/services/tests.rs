@@ -315,7 +315,7 @@ fn server(answer: &'static str, after: Duration) -> std::net::SocketAddr {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             std::thread::spawn(move || {
-                stream.read(&mut [0; 4096]).unwrap();
+                let _asked = stream.read(&mut [0; 4096]).unwrap();
                 poll_for(after);
                 // Whoever asked may have gone away.
                 stream.write_all(answer.as_bytes()).ok();
@@ -419,7 +419,7 @@ fn what_runs_where_nothing_should_is_found() {
             strays.into_iter().map(|stray| (stray.service, stray.how)).collect::<Vec<_>>()
         };
         let answers = ("answers".to_owned(), format!("something answers on {somebody}"));
-        assert_eq!(found(), [answers.clone()]);
+        assert_eq!(found(), std::slice::from_ref(&answers));
         fs::write(site.directory.path().join("there"), "").unwrap();
         let checked = ("checked".to_owned(), "its check /bin/sh succeeds".to_owned());
         assert_eq!(found(), [answers, checked]);
