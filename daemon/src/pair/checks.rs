@@ -35,7 +35,7 @@ use crate::status;
 /// How soon services that failed may move from one node to the other again.
 const MOVE_AGAIN_MS: u64 = 10 * 60 * 1000;
 /// How often it is seen who belongs to which service.
-const LOOK_MS: u64 = 1_000;
+const LOOK_MS: u64 = 2_000;
 /// How often a node that does not serve looks for what must not run.
 const STRAYS_MS: u64 = 10_000;
 
@@ -269,8 +269,8 @@ impl Watch {
             }
             Said::Ended => self.look_for_ends(),
             Said::Checked(id, Some(finding)) => self.step(Event::Checked(id, finding)),
-            // Asked again once services run again.
-            Said::Checked(_, None) | Said::Restarted(Err(RestartError::CalledOff)) => {}
+            Said::Checked(id, None) => self.step(Event::NotChecked(id)),
+            Said::Restarted(Err(RestartError::CalledOff)) => {}
             Said::Restarted(Ok(())) => {
                 self.step(Event::Restarted);
                 self.look_for_ends();

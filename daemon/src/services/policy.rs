@@ -90,6 +90,8 @@ pub(crate) enum Event {
     Stopped,
     /// A check ended.
     Checked(CheckId, Finding),
+    /// A check was called off, and found nothing.
+    NotChecked(CheckId),
     /// The run of a service that there is now has ended by itself.
     Ended { service: usize, how: String },
     /// A restart is over: all run again.
@@ -208,6 +210,12 @@ impl Policy {
                 }
             }
             Event::Checked(id, finding) => self.checked(now_ms, id, finding, &mut out),
+            Event::NotChecked(id) => {
+                let service = self.services.get_mut(id.service).filter(|it| it.run == id.run);
+                if let Some(check) = service.and_then(|it| it.checks.get_mut(id.check)) {
+                    check.asked = false;
+                }
+            }
             Event::Ended { service, how } => self.ended(now_ms, service, how, &mut out),
             Event::Restarted => {
                 if let Phase::Restarting(from) = self.phase {

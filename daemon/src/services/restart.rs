@@ -137,17 +137,9 @@ impl Services {
     pub(crate) fn look(&self) {
         let runs = lock(&self.runs).clone();
         let of = |prepared| runs.iter().find(|run| run.is(prepared));
-        let mut families = Vec::new();
-        let mut all = Vec::new();
-        for prepared in &self.prepared {
-            let members = of(prepared).map(|run| run.members()).unwrap_or_default();
-            all.extend(members.iter().copied());
-            match processes::families(self.root, &members) {
-                Ok(family) => families.push(family),
-                Err(_) => return,
-            }
-        }
-        let Ok(others) = processes::outside(self.root, &all) else { return };
+        let members = |prepared| of(prepared).map(|run| run.members()).unwrap_or_default();
+        let members: Vec<_> = self.prepared.iter().map(members).collect();
+        let Ok((families, others)) = processes::sorted(self.root, &members) else { return };
         // Asked last: who lives now lived all the while.
         if runs.len() == self.prepared.len() && runs.iter().all(|run| run.lives()) {
             *lock(&self.seen) = Seen { families, others };

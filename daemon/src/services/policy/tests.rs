@@ -189,6 +189,17 @@ fn a_restart_begins_new_runs_of_the_service_and_of_those_after_it_alone() {
     assert_eq!(run.policy.found(1), [None]);
 }
 
+/// The services before the one that is restarted go on, and so do their checks.
+#[test]
+fn a_check_that_was_called_off_by_a_restart_is_carried_out_afterwards() {
+    let mut run = Run::new(vec![rules(1, 1), rules(1, 0)]);
+    let begun = Run::checks(&run.step(Event::Started));
+    let ended = run.step(Event::Ended { service: 1, how: "no answer".into() });
+    assert_eq!(ended, restart(1));
+    assert_eq!(run.step(Event::NotChecked(begun[0])), []);
+    assert_eq!(Run::checks(&run.step(Event::Restarted)), begun);
+}
+
 #[test]
 fn a_service_that_does_not_start_again_is_restarted_as_often_as_it_may_be() {
     let mut run = Run::new(vec![rules(1, 0), rules(1, 0)]);
