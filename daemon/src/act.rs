@@ -68,6 +68,7 @@ fn confirmed(wish: &Wish, target: Target, socket: &Path) -> anyhow::Result<bool>
             | Wish::Maintenance { .. }
             | Wish::StartAtBoot { .. }
             | Wish::AutoRejoin { .. }
+            | Wish::Checkers { .. }
     ) {
         return Ok(true);
     }
@@ -165,6 +166,7 @@ mod tests {
             paths: Vec::new(),
             virtual_ips: Vec::new(),
             services: Vec::new(),
+            alarms: Vec::new(),
             verifications: crate::verify::Verifications::default(),
             changed_by_others: Vec::new(),
         }

@@ -174,7 +174,11 @@ impl Addresses {
         each.map(|(configured, each)| {
             let rival = each.here.as_ref().and_then(|here| here.rival);
             let rival = rival.map(|(mac, _)| {
-                format!("the computer with the hardware address {mac} uses it too; end that")
+                let address = configured.address;
+                format!(
+                    "virtual IP {address} is used by the computer with the hardware address {mac} \
+                     too; give that one another address"
+                )
             });
             AddressStanding {
                 address: configured.address.to_string(),
@@ -289,7 +293,8 @@ impl Each {
         if duolog_vip::is_here(address).is_ok_and(|here| !here) {
             tracing::error!(%address, "somebody took the virtual IP away from this computer");
             self.here = None;
-            self.trouble = Some("was taken away from this computer; it is taken again".into());
+            self.trouble =
+                Some(format!("virtual IP {address} was taken away from here; it is taken again"));
             return true;
         }
         let rival = here.watch.rival(now).unwrap_or_default();

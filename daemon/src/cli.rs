@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use actions::{
-    ActOn, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
+    ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 /// Bytes that one record of the log takes for sure.
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     AutoRejoin(Setting),
     /// No automatic takeover for a while.
     Maintenance(Maintenance),
+    /// Suspend or resume the error detection of services, their checkers and ends, at a node.
+    Checkers(Checkers),
     /// Compare both copies while the pair serves: asked of the primary. Exit code 0: they are equal.
     Verify(VerifyCopies),
     /// List the writes that were cut off this node's log and kept, or drop some of them for good.

@@ -4,11 +4,13 @@
 //! would be right. A key that is not known is a fault: a misspelt setting never becomes a default.
 //! Nothing here opens anything but the file itself.
 
+pub(crate) mod checkers;
 mod directories;
 mod log;
 mod node;
 pub(crate) mod pair;
 mod peer;
+mod presets;
 mod reader;
 pub(crate) mod services;
 mod values;
@@ -212,7 +214,7 @@ fn read(faults: &mut Faults, mut root: Section<'_>, base: &Path) -> Option<Confi
     own.extend(heard.map(|witness| ("[witness]", witness.address.ip())));
     own.extend(gateway.flatten().map(|gateway| ("[gateway]", gateway)));
     let addresses = virtual_ip::read_virtual_ips(faults, &mut root, &own);
-    let services = services::read_services(faults, &mut root);
+    let services = services::read_services(faults, &mut root, directories.as_deref());
     root.finish(faults);
 
     let node = node??;

@@ -62,14 +62,37 @@ pub(crate) fn children(root: Pid) -> io::Result<(Vec<Process>, Vec<Process>)> {
 pub(crate) fn families(root: Pid, of: &[Process]) -> io::Result<Vec<Process>> {
     let all = all()?;
     let below = below_in(&all, &[number(root)]);
+    Ok(family_in(&all, below, of))
+}
+
+fn family_in(all: &[Stat], below: Vec<Process>, of: &[Process]) -> Vec<Process> {
     let leads = |stat: &&Stat| {
         of.iter().any(|process| number(process.pid) == stat.group || *process == stat.process)
     };
     let heads: Vec<_> = all.iter().filter(leads).map(|stat| number(stat.process.pid)).collect();
-    let under = below_in(&all, &heads);
+    let under = below_in(all, &heads);
     let mut found = below;
     found.retain(|process| heads.contains(&number(process.pid)) || under.contains(process));
-    Ok(found)
+    found
+}
+
+/// All living processes below `root` but the family of `of`.
+pub(crate) fn outside(root: Pid, of: &[Process]) -> io::Result<Vec<Process>> {
+    Ok(sorted(root, &[of.to_vec()])?.1)
+}
+
+/// The family of each of `of`, as [`families`] has it, and who below `root` is in none of them:
+/// all of one moment.
+pub(crate) fn sorted(
+    root: Pid,
+    of: &[Vec<Process>],
+) -> io::Result<(Vec<Vec<Process>>, Vec<Process>)> {
+    let all = all()?;
+    let mut others = below_in(&all, &[number(root)]);
+    let family = |of: &Vec<Process>| family_in(&all, others.clone(), of);
+    let families: Vec<_> = of.iter().map(family).collect();
+    others.retain(|process| !families.iter().flatten().any(|known| known == process));
+    Ok((families, others))
 }
 
 fn number(pid: Pid) -> i32 {

@@ -319,6 +319,7 @@ impl Shell {
             paths: Vec::new(),
             virtual_ips: Vec::new(),
             services: Vec::new(),
+            alarms: Vec::new(),
             verifications: self.verifier.verifications(),
             changed_by_others: self
                 .node

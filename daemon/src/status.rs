@@ -161,6 +161,66 @@ pub(crate) struct Path {
     pub trouble: Option<String>,
 }
 
+/// How a service is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ServiceState {
+    /// It runs, and as far as is known it is well.
+    Runs,
+    /// It is being started, or its checkers have not found it well since.
+    Starting,
+    /// It failed, and is restarted or given up.
+    Failed,
+    /// It is not to run here.
+    #[default]
+    Stopped,
+}
+
+impl fmt::Display for ServiceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Runs => "runs",
+            Self::Starting => "starting",
+            Self::Failed => "failed",
+            Self::Stopped => "does not run",
+        })
+    }
+}
+
+/// What a checker may find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CheckResult {
+    /// The service is well.
+    Ok,
+    /// It is not.
+    Failed,
+    /// It answers too slowly, which is a failure.
+    Slow,
+}
+
+/// What a checker found last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    /// What.
+    pub result: CheckResult,
+    /// Since when it has been well, or not, in milliseconds of the wall clock since 1970.
+    pub since_ms: u64,
+    /// Why not.
+    pub cause: Option<String>,
+}
+
+/// A checker of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checker {
+    /// "tcp", "http", "sql" or "command".
+    pub kind: String,
+    /// Where or with what it looks.
+    pub what: String,
+    /// What it found; nothing before the first look.
+    pub found: Option<Finding>,
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Service {
@@ -170,6 +230,18 @@ pub(crate) struct Service {
     pub running: bool,
     /// How it ended by itself, if it did.
     pub ended: Option<String>,
+    /// How it is.
+    #[serde(default)]
+    pub state: ServiceState,
+    /// The process that is the service, while it runs.
+    #[serde(default)]
+    pub pid: Option<i32>,
+    /// Its checkers.
+    #[serde(default)]
+    pub checkers: Vec<Checker>,
+    /// Restarts here that count against the limit now.
+    #[serde(default)]
+    pub restarts: u64,
 }
 
 /// How a node stands.
@@ -217,6 +289,9 @@ pub(crate) struct Status {
     /// What runs where the node serves, in the order of its start.
     #[serde(default)]
     pub services: Vec<Service>,
+    /// What somebody has to look at: each a cause and a remedy.
+    #[serde(default)]
+    pub alarms: Vec<String>,
     /// Comparisons of both copies.
     #[serde(default)]
     pub verifications: Verifications,
@@ -236,6 +311,9 @@ impl Status {
         row("Node", format!("node{} of {}", self.node, self.cluster));
         row("State", format!("{}: {}", self.state, self.sentence));
         row("Data synchronisation", self.data_sync.to_string());
+        for alarm in &self.alarms {
+            row("ALARM", alarm.clone());
+        }
         if let Some(peer) = &self.peer {
             let reach = if peer.connected { "connected" } else { "not connected" };
             let trip = format!(", round trip {} us", peer.round_trip_us);
@@ -277,17 +355,14 @@ impl Status {
         }
         self.show_changes(&mut row);
         for standing in &self.virtual_ips {
-            let stands = match (&standing.trouble, &standing.device) {
-                (Some(trouble), _) => trouble.clone(),
-                (None, Some(device)) => format!("here, on {device}"),
-                (None, None) => "not here".into(),
+            let stands = match &standing.device {
+                Some(device) => format!("here, on {device}"),
+                None => "not here".into(),
             };
             row("Virtual IP", format!("{}, {stands}", standing.address));
         }
         for service in &self.services {
-            let ended = service.ended.as_deref().unwrap_or("does not run");
-            let stands = if service.running { "runs" } else { ended };
-            row("Service", format!("{}, {stands}", service.name));
+            service.rows(&mut row);
         }
         for path in &self.paths {
             let name = if path.witness { "Path to the witness" } else { "Path" };
@@ -305,6 +380,45 @@ impl Status {
         row("View", format!("{}, incarnation {}", self.view, self.incarnation));
         row("Version", self.version.clone());
         out
+    }
+}
+
+impl Service {
+    fn rows(&self, row: &mut impl FnMut(&str, String)) {
+        let mut stands = self.state.to_string();
+        if let Some(pid) = self.pid {
+            write!(stands, " as process {pid}").ok();
+        }
+        if let Some(ended) = self.ended.as_ref().filter(|_| !self.running) {
+            write!(stands, ": {ended}").ok();
+        }
+        match self.restarts {
+            0 => {}
+            1 => stands.push_str(", restarted once lately"),
+            restarts => {
+                write!(stands, ", restarted {restarts} times lately").ok();
+            }
+        }
+        row("Service", format!("{}, {stands}", self.name));
+        for checker in &self.checkers {
+            let name = format!("{} {}", checker.kind, checker.what);
+            let found = match &checker.found {
+                None => "not looked yet".into(),
+                Some(found) => {
+                    let since = moment_ms(found.since_ms);
+                    match (found.result, &found.cause) {
+                        (CheckResult::Ok, _) => format!("ok since {since}"),
+                        (CheckResult::Failed, cause) => {
+                            format!("failed since {since}: {}", cause.as_deref().unwrap_or(""))
+                        }
+                        (CheckResult::Slow, cause) => {
+                            format!("slow since {since}: {}", cause.as_deref().unwrap_or(""))
+                        }
+                    }
+                }
+            };
+            row("  checker", format!("{name}, {found}"));
+        }
     }
 }
 
@@ -442,7 +556,27 @@ mod tests {
                 device: Some("eth0".into()),
                 trouble: None,
             }],
-            services: vec![Service { name: "sql".into(), running: true, ended: None }],
+            services: vec![Service {
+                name: "sql".into(),
+                running: true,
+                ended: None,
+                state: ServiceState::Starting,
+                pid: Some(4711),
+                checkers: vec![
+                    Checker { kind: "tcp".into(), what: "10.0.0.1:5432".into(), found: None },
+                    Checker {
+                        kind: "sql".into(),
+                        what: "/usr/bin/psql".into(),
+                        found: Some(Finding {
+                            result: CheckResult::Slow,
+                            since_ms: 1_795_880_731_000,
+                            cause: Some("did not answer within 3000 ms".into()),
+                        }),
+                    },
+                ],
+                restarts: 2,
+            }],
+            alarms: vec!["a cause; a remedy".into()],
             verifications: Verifications {
                 running: None,
                 last: Some(Last {
@@ -475,8 +609,12 @@ mod tests {
             "Log end                1/00000010",
             "  acknowledged         1/00000000",
             "Directory              /var/lib/postgresql/15/main (postgresql), mounted",
+            "ALARM                  a cause; a remedy",
             "Virtual IP             10.0.0.9/24, here, on eth0",
-            "Service                sql, runs",
+            "Service                sql, starting as process 4711, restarted 2 times lately",
+            "  checker              tcp 10.0.0.1:5432, not looked yet",
+            "  checker              sql /usr/bin/psql, slow since 2026-11-28T15:45:31Z: did not \
+             answer within 3000 ms",
             "Verified               2026-11-28T15:45:31Z: 12 files, 1024 KiB, 3 differences, 1 repaired",
             "                       evidence in evidence/verify-00 below state_dir of both nodes",
             "Verifies next          2026-12-05T15:45:31Z",

@@ -113,14 +113,14 @@ fn an_address_that_another_computer_has_is_an_alarm_and_comes_when_it_is_free() 
     let stands = |cluster: &Cluster, what, so: &dyn Fn(&ClientAddress, &str) -> bool| {
         let found = wait::within(LIMIT, || {
             let status = cluster.nodes[serving - 1].status()?;
-            so(&status.virtual_ips[0], &status.sentence).then_some(())
+            so(&status.virtual_ips[0], &status.alarms.join("\n")).then_some(())
         });
         let status = cluster.nodes[serving - 1].status();
         assert!(found.is_some(), "{what}: {status:?}");
     };
-    stands(&cluster, "it serves and says who has the address", &|it, sentence| {
+    stands(&cluster, "it serves and says who has the address", &|it, alarms| {
         let trouble = it.trouble.as_deref().unwrap_or_default();
-        !it.here && trouble.contains("is in use") && sentence.contains(trouble)
+        !it.here && trouble.contains("is in use") && alarms.contains(trouble)
     });
     assert!(!is_on(&cluster.nodes[serving - 1]));
 
@@ -135,7 +135,7 @@ fn an_address_that_another_computer_has_is_an_alarm_and_comes_when_it_is_free() 
     announce.arg(address(Who::node(serving), Segment::A));
     try_run(announce, LIMIT);
     stands(&cluster, "a rival is named", &|it, _| {
-        it.here && it.trouble.as_ref().is_some_and(|trouble| trouble.contains("uses it too"))
+        it.here && it.trouble.as_ref().is_some_and(|trouble| trouble.contains("is used by"))
     });
     stranger("delete");
     let mut delete = cluster.nodes[serving - 1].host().command("ip");

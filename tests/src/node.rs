@@ -67,6 +67,9 @@ pub struct Status {
     /// What runs where the node serves.
     #[serde(default)]
     pub services: Vec<Service>,
+    /// What is wrong and calls for somebody.
+    #[serde(default)]
+    pub alarms: Vec<String>,
     /// The clients' addresses.
     #[serde(default)]
     pub virtual_ips: Vec<ClientAddress>,

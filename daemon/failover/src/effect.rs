@@ -251,6 +251,8 @@ pub enum Kept {
     StartAtBoot(bool),
     /// Follow by itself after another took over.
     AutoRejoin(bool),
+    /// Whether failures of services count.
+    Checkers(bool),
     /// No automatic takeover until then, or none any more.
     Maintenance(Option<Now>),
 }

@@ -65,6 +65,13 @@ pub enum Event {
         /// For the operator.
         cause: String,
     },
+    /// Services that failed on one node are about to move to the other one, or moved lately: until
+    /// then services that fail here stay here, and nobody takes over from a node that stops for
+    /// that.
+    ServicesMoved {
+        /// When the pair may do so again.
+        until: Now,
+    },
     /// The guardian fenced, or an orderly stop of the process ended: nothing is served here.
     Fenced {
         /// Incarnation that served.
@@ -125,6 +132,8 @@ pub enum Action {
     StartAtBoot(bool),
     /// Whether this node follows by itself after another took over from it.
     AutoRejoin(bool),
+    /// Whether failures of services count.
+    Checkers(bool),
     /// Settles a split brain that waits for a human.
     SplitBrain {
         /// Whose writes stay in service.

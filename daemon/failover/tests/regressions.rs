@@ -7,6 +7,8 @@ mod alone;
 mod bench;
 #[path = "regressions/pair.rs"]
 mod pair;
+#[path = "regressions/services.rs"]
+mod services;
 #[path = "regressions/time.rs"]
 mod time;
 #[path = "regressions/witness.rs"]

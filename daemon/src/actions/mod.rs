@@ -85,6 +85,11 @@ pub(crate) enum Wish {
         /// On or off.
         on: bool,
     },
+    /// The error detection of services.
+    Checkers {
+        /// On, or suspended.
+        on: bool,
+    },
     /// Settles a split brain: the writes of the node that is asked stay in service.
     KeepWrites {
         /// As typed.
@@ -106,6 +111,8 @@ impl Wish {
             Self::Maintenance { .. } => "maintenance",
             Self::StartAtBoot { .. } => "start-at-boot",
             Self::AutoRejoin { .. } => "auto-rejoin",
+            Self::Checkers { on: true } => "checkers resume",
+            Self::Checkers { on: false } => "checkers suspend",
             Self::KeepWrites { .. } => "split-brain",
         }
     }

@@ -37,6 +37,8 @@ pub(crate) enum Refusal {
     Ends,
     /// It has a role that it keeps.
     FixedRole,
+    /// Services failed over already, a short time ago.
+    FailedOverLately,
 }
 
 impl Refusal {
@@ -85,6 +87,10 @@ impl fmt::Display for Refusal {
                 "there is no split brain to settle; duolog status says how the nodes stand",
             ),
             Self::Ends => f.write_str("its process ends at this moment; start it again"),
+            Self::FailedOverLately => f.write_str(
+                "services failed over between the nodes less than 10 minutes ago; mend what fails, \
+                 or swap by hand",
+            ),
             Self::FixedRole => f.write_str(
                 "it has a fixed role; take `role` out of [node] in its configuration, give it a \
                  pair_key, and restart it",
@@ -114,7 +120,11 @@ mod tests {
         let of = |refused: &Refused| {
             states.map(|state| Refusal::of(refused, state, "stopped by an operator"))
         };
-        let all = machine.iter().flat_map(of).chain([Refusal::Ends, Refusal::FixedRole]);
+        let all = machine.iter().flat_map(of).chain([
+            Refusal::Ends,
+            Refusal::FixedRole,
+            Refusal::FailedOverLately,
+        ]);
         for refusal in all {
             let text = refusal.to_string();
             let (cause, remedy) = text.split_once("; ").unwrap();

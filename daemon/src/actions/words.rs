@@ -33,8 +33,13 @@ enum Word {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Ask {
-    Act { wish: Wish, who: String },
+    Act {
+        wish: Wish,
+        who: String,
+    },
     Standing,
+    /// Services failed there for good and are about to be handed over.
+    ServicesMove,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +59,11 @@ pub(crate) trait Answering: Send + Sync {
     fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal>;
     /// How this node stands.
     fn standing(&self) -> SeatStanding;
+    /// Services that failed at the other node are about to be handed over to this one.
+    ///
+    /// # Errors
+    /// Why that must not be.
+    fn services_move(&self) -> Result<(), Refusal>;
 }
 
 /// Sends a word to the other node; may be lost.
@@ -110,6 +120,10 @@ impl Words {
         let begun = std::thread::Builder::new().name("duolog-words".into()).spawn(move || {
             let what = match what {
                 Ask::Standing => Answer::Standing(shortened(&answering.standing())),
+                Ask::ServicesMove => match answering.services_move() {
+                    Ok(()) => Answer::Begun,
+                    Err(why) => Answer::Refused(why),
+                },
                 Ask::Act { wish, who } => {
                     tracing::info!(wish = wish.name(), who, "asked for at the other node");
                     match answering.act(&wish, &who) {
@@ -171,6 +185,18 @@ pub(crate) struct OtherNode {
 impl OtherNode {
     pub(crate) fn new(node: NodeId, words: Arc<Words>) -> Self {
         Self { node, words, patience: PATIENCE }
+    }
+
+    /// Tells it that services which failed here are about to be handed over to it.
+    ///
+    /// # Errors
+    /// It refuses, or cannot be asked.
+    pub(crate) fn services_move(&self) -> Result<(), ActError> {
+        match self.words.ask(Ask::ServicesMove, self.patience) {
+            Some(Answer::Begun) => Ok(()),
+            Some(Answer::Refused(why)) => Err(ActError::Refused { node: self.node.number(), why }),
+            Some(Answer::Standing(_)) | None => Err(self.unreachable()),
+        }
     }
 
     fn unreachable(&self) -> ActError {
@@ -238,6 +264,13 @@ mod tests {
             let (state, data_sync) = (State::Wait, DataSync::NotUptodate);
             SeatStanding { state, sentence, data_sync, serves: false }
         }
+
+        fn services_move(&self) -> Result<(), Refusal> {
+            match self.acted.fetch_add(1, Ordering::SeqCst) {
+                0 => Ok(()),
+                _ => Err(Refusal::FailedOverLately),
+            }
+        }
     }
 
     /// Two ends whose words are said twice, and lost at first.
@@ -270,6 +303,16 @@ mod tests {
         assert_eq!(node.acted.load(Ordering::SeqCst), 2);
         let standing = other.standing().unwrap();
         assert_eq!((standing.state, standing.sentence.len()), (State::Wait, SENTENCE_MAX));
+    }
+
+    #[test]
+    fn the_other_node_says_whether_services_may_be_handed_over() {
+        let (words, node) = ends(2);
+        let other = OtherNode::new(NodeId::Node2, words);
+        other.services_move().unwrap();
+        assert_eq!(node.acted.load(Ordering::SeqCst), 1);
+        let refused = other.services_move().unwrap_err();
+        assert_eq!(refused, ActError::Refused { node: 2, why: Refusal::FailedOverLately });
     }
 
     #[test]

@@ -160,6 +160,32 @@ impl Setting {
     }
 }
 
+/// Suspend or resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Detection {
+    /// What fails is not acted upon until it is resumed; that is an alarm.
+    Suspend,
+    /// What fails is restarted, and fails over.
+    Resume,
+}
+
+/// `duolog checkers`.
+#[derive(Args, Debug)]
+pub(crate) struct Checkers {
+    /// What to do with it.
+    #[arg(value_enum)]
+    pub to: Detection,
+    /// Where.
+    #[command(flatten)]
+    pub common: ActOn,
+}
+
+impl Checkers {
+    pub(crate) fn wish(&self) -> Wish {
+        Wish::Checkers { on: self.to == Detection::Resume }
+    }
+}
+
 /// `duolog maintenance`.
 #[derive(Args, Debug)]
 pub(crate) struct Maintenance {
@@ -250,6 +276,11 @@ mod tests {
             panic!("no failover")
         };
         assert!(!failover.on() && failover.common.node == Target::Other);
+        let Ok(Command::Checkers(checkers)) = parse("checkers suspend --node both") else {
+            panic!("no checkers")
+        };
+        assert_eq!(checkers.common.node, Target::Both);
+        assert_eq!(checkers.wish(), Wish::Checkers { on: false });
         let Ok(Command::Maintenance(on)) = parse("maintenance on --for 2h") else {
             panic!("no maintenance")
         };
@@ -277,6 +308,8 @@ mod tests {
             "maintenance on --for 2",
             "maintenance on --for 31d",
             "failover",
+            "checkers",
+            "checkers off",
             "stop --node everywhere",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -1,5 +1,7 @@
 //! What the checks of a configuration promise.
 
+use super::checkers::CheckKind;
+use super::services::StopSignal;
 use super::*;
 
 const SAMPLE: &str = include_str!("../../../packaging/duolog.toml");
@@ -34,6 +36,9 @@ fn the_sample_parses_to_what_it_says() {
     let service = &config.services[0];
     assert_eq!((service.name.as_str(), service.foreground), ("postgresql", false));
     assert_eq!(service.user.as_deref(), Some("postgres"));
+    let checker = &service.checkers[0];
+    assert_eq!(checker.kind, CheckKind::Tcp { address: "10.0.0.1:5432".parse().unwrap() });
+    assert_eq!((service.check.len(), checker.restarts), (6, Some(1)));
 }
 
 /// An operator who leaves a key out gets what the sample file calls the default.
@@ -45,7 +50,9 @@ fn the_sample_shows_the_defaults() {
         .chain(["profile", "heartbeat_ms", "peer_lost_ms", "stall_ms", "fence_ms", "failover_ms"])
         .chain(["stop_services_ms", "auto_rejoin", "start_at_boot", "split_brain"])
         .chain(["retention_bytes", "resync_bytes_per_s", "verify_every_s", "verify_bytes_per_s"])
-        .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"]);
+        .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"])
+        .chain(["process", "restarts", "restart_window_seconds"])
+        .chain(["interval_ms", "timeout_ms", "failures"]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
         let line = short.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
@@ -233,6 +240,100 @@ fn a_service_that_goes_to_the_background_needs_a_command_that_ends_it() {
     assert!(service.foreground && service.stop.is_empty());
     let two = faults(&format!("{SAMPLE}\n[[service]]\nname = \"postgresql\"\nstart = [\"/a\"]\n"));
     assert!(two[0].wrong.contains("two called"), "{two:#?}");
+}
+
+/// The sample with one service and nothing else that could be missing.
+fn with_service(tables: &str) -> String {
+    let start = SAMPLE.find("\n[[service]]").unwrap();
+    let end = SAMPLE.find("\n[[directory]]").unwrap();
+    format!("{}\n{tables}{}", &SAMPLE[..start], &SAMPLE[end..])
+}
+
+fn service(tables: &str) -> Service {
+    Config::parse(&with_service(tables), Path::new("/")).unwrap().services.remove(0)
+}
+
+#[test]
+fn the_example_of_four_services_is_one() {
+    let text = include_str!("../../../packaging/sqlserver.toml");
+    let config = Config::parse(text, Path::new("/")).unwrap();
+    let names: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["sqlserver", "management", "events", "log"]);
+    assert!(config.services.iter().all(|service| !service.checkers.is_empty()));
+}
+
+#[test]
+fn a_preset_fills_what_is_not_written() {
+    let filled = service("[[service]]\npreset = \"postgresql\"\n");
+    assert_eq!(filled.name, "postgresql");
+    let start = "/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main -p 5432 -c \
+                 config_file=/etc/postgresql/15/main/postgresql.conf";
+    assert_eq!(filled.start.join(" "), start);
+    assert!(filled.foreground && filled.stop.is_empty() && filled.process);
+    assert_eq!((filled.stop_signal, filled.stop_seconds), (StopSignal::Int, 60));
+    assert_eq!(filled.user.as_deref(), Some("postgres"));
+    assert_eq!(filled.check[0], "/usr/lib/postgresql/15/bin/pg_isready");
+    let [checker] = &filled.checkers[..] else { panic!("{filled:?}") };
+    let CheckKind::Sql { command } = &checker.kind else { panic!("{checker:?}") };
+    assert_eq!(command.last().unwrap(), "SELECT 1");
+
+    let own = service(
+        "[[service]]\nname = \"db\"\npreset = \"mariadb\"\ndata = \"/srv/maria\"\nport = 3307\n\
+         user = \"dba\"\nstop = [\"/bin/end\"]\nstop_seconds = 5\ncheck = [\"/bin/check\"]\n\
+         [[service.checker]]\nkind = \"sql\"\nquery = \"SELECT 2\"\nfailures = 3\n\
+         [[service.checker]]\nkind = \"http\"\naddress = \"127.0.0.1:80\"\npath = \"/up\"\n",
+    );
+    assert_eq!(own.start[0], "/usr/sbin/mariadbd");
+    assert!(own.start.contains(&"--datadir=/srv/maria".into()), "{:?}", own.start);
+    assert!(own.start.contains(&"--port=3307".into()) && own.foreground);
+    assert_eq!((own.user.as_deref(), own.stop_seconds), (Some("dba"), 5));
+    assert_eq!((own.stop[0].as_str(), own.check[0].as_str()), ("/bin/end", "/bin/check"));
+    let CheckKind::Sql { command } = &own.checkers[0].kind else { panic!("{own:?}") };
+    assert_eq!((command.last().unwrap().as_str(), own.checkers[0].failures), ("SELECT 2", 3));
+    let (address, path) = ("127.0.0.1:80".parse().unwrap(), "/up".into());
+    assert_eq!(own.checkers[1].kind, CheckKind::Http { address, path, status: 200 });
+
+    let none = service("[[service]]\nname = \"a\"\nstart = [\"/a\"]\nrestarts = 0\n");
+    assert_eq!((none.checkers.len(), none.check.len(), none.restarts), (0, 0, 0));
+}
+
+#[test]
+fn every_fault_of_a_service_and_its_checkers_is_reported_at_once() {
+    let text = with_service(
+        "[[service]]\npreset = \"oracle\"\nprocess = 1\nrestarts = 2000\ncheck = [\"pg_isready\"]\n\
+         [[service]]\npreset = \"mariadb\"\n\
+         [[service]]\nname = \"p\"\npreset = \"postgresql\"\ndata = \"/srv/pg\"\n\
+         [[service]]\nname = \"x\"\nstart = [\"/x\"]\n\
+         [[service.checker]]\nkind = \"ping\"\n\
+         [[service.checker]]\nkind = \"sql\"\n\
+         [[service.checker]]\nkind = \"tcp\"\naddress = \"localhost:1\"\n\
+         [[service.checker]]\nkind = \"http\"\npath = \"up\"\nstatus = 7\n\
+         [[service.checker]]\nkind = \"command\"\nfailures = 0\n\
+         [[service.checker]]\nkind = \"tcp\"\naddress = \"[::1]:1\"\npath = \"/\"\n",
+    );
+    let first = text[..text.find("[[service]]").unwrap()].lines().count();
+    let found = faults(&text);
+    let lines: Vec<_> =
+        found.iter().map(|fault| (fault.line - first, fault.key.as_str())).collect();
+    let expected = [
+        (2, "service.preset"),
+        (3, "service.process"),
+        (4, "service.restarts"),
+        (5, "service.check"),
+        (7, "service.data"),
+        (10, "service.programs"),
+        (16, "service.checker.kind"),
+        (17, "service.checker.kind"),
+        (21, "service.checker.address"),
+        (22, "service.checker.address"),
+        (24, "service.checker.path"),
+        (25, "service.checker.status"),
+        (26, "service.checker.command"),
+        (28, "service.checker.failures"),
+        (32, "service.checker.path"),
+    ];
+    assert_eq!(lines, expected, "{found:#?}");
+    assert!(found[7].right.contains("preset"), "{}", found[7]);
 }
 
 #[test]

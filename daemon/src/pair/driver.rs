@@ -101,6 +101,9 @@ impl Driver {
         duolog_beat::priority::raise();
         self.tell_log();
         self.step(Event::Tick, &mut None);
+        if let Some(until) = self.hands.moved_until.take() {
+            self.step(Event::ServicesMoved { until }, &mut None);
+        }
         if let Some(until) = self.hands.kept.maintenance(now()) {
             self.step(Event::Operator(Action::Maintenance(Some(until))), &mut None);
         }
@@ -144,6 +147,10 @@ impl Driver {
                     // It may have gone away.
                     asker.send(answer).ok();
                 }
+            }
+            Input::ServicesMove(until) => {
+                self.hands.keep_services_move();
+                self.step(Event::ServicesMoved { until }, &mut None);
             }
             Input::NodeFailed(cause) => self.step(Event::DiskFailed { cause }, &mut None),
             Input::End => {

@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use duolog_engine::node::{self, Node, NodeError};
 use duolog_failover::message::HISTORY_MAX;
-use duolog_failover::{Colour, CommitRule, Effect, LinkRole, LogFacts, Now, Refused};
+use duolog_failover::{
+    Colour, CommitRule, Effect, Kept as Change, LinkRole, LogFacts, Now, Refused,
+};
 
+use super::checks::{Checks, Said};
 use super::journal;
 use super::kept::Kept;
 use super::peer::PeerLink;
@@ -45,6 +48,9 @@ pub(super) struct Hands {
     pub(super) tasks: Tasks,
     pub(super) receipts: Arc<Mutex<Receipts>>,
     pub(super) kept: Kept,
+    pub(super) checks: Arc<Checks>,
+    /// Until when services that failed may not move again, as it was before this process.
+    pub(super) moved_until: Option<Now>,
     pub(super) state_dir: PathBuf,
     /// What a commit needs, also in a view that begins after it was said.
     pub(super) rule: node::CommitRule,
@@ -108,12 +114,22 @@ impl Hands {
                 }
             }
             Effect::Keep(change) => {
+                if let Change::Checkers(on) = change {
+                    self.checks.tell(Said::Suspend(!on));
+                }
                 if let Err(error) = self.kept.change(&self.state_dir, change, now) {
                     tracing::error!(%error, ?change, "this is forgotten when the node restarts");
                 }
             }
         }
         Ok(After::Nothing)
+    }
+
+    /// Remembers that services which failed move now.
+    pub(super) fn keep_services_move(&mut self) {
+        if let Err(error) = self.kept.services_move(&self.state_dir) {
+            tracing::error!(%error, "that services failed over is forgotten when the node restarts");
+        }
     }
 
     fn take_part(&mut self, role: LinkRole) {

@@ -26,6 +26,13 @@ pub(super) struct Kept {
     /// Follow by itself after another node took over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_rejoin: Option<bool>,
+    /// Whether failures of services count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkers: Option<bool>,
+    /// When services that had failed moved from one node to the other last, in milliseconds of the
+    /// wall clock since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services_moved_ms: Option<u64>,
     /// No automatic takeover until then, in milliseconds of the wall clock since 1970: the boot
     /// clock does not outlive the computer's run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,10 +61,27 @@ impl Kept {
             Change::Failover(on) => self.failover = Some(on),
             Change::StartAtBoot(on) => self.start_at_boot = Some(on),
             Change::AutoRejoin(on) => self.auto_rejoin = Some(on),
+            Change::Checkers(on) => self.checkers = Some(on),
             Change::Maintenance(until) => {
                 self.maintenance_until_ms = until.map(|until| wall_ms() + until.since(now));
             }
         }
+        self.keep(state_dir)
+    }
+
+    /// Services that failed move now; that is durable when this returns.
+    pub(super) fn services_move(&mut self, state_dir: &Path) -> io::Result<()> {
+        self.services_moved_ms = Some(wall_ms());
+        self.keep(state_dir)
+    }
+
+    /// Until when they may not again, by the boot clock; `again_ms` after the last time.
+    pub(super) fn services_moved(&self, now: Now, again_ms: u64) -> Option<Now> {
+        let since = wall_ms().saturating_sub(self.services_moved_ms?);
+        Some(now.plus(again_ms.checked_sub(since)?))
+    }
+
+    fn keep(&self, state_dir: &Path) -> io::Result<()> {
         let disk = small_files(&state_dir.join(DIRECTORY))?;
         replace(&disk, NAME, &serde_json::to_vec_pretty(self)?)?;
         Ok(())
@@ -110,7 +134,12 @@ mod tests {
         let now = Now(5_000);
         kept.change(dir.path(), Change::Failover(false), now).unwrap();
         kept.change(dir.path(), Change::Maintenance(Some(now.plus(60_000))), now).unwrap();
+        kept.change(dir.path(), Change::Checkers(false), now).unwrap();
+        kept.services_move(dir.path()).unwrap();
         let again = Kept::load(dir.path());
+        assert_eq!(again.checkers, Some(false));
+        let until = again.services_moved(now, 600_000).unwrap();
+        assert!((500_000..=600_000).contains(&until.since(now)), "{until:?}");
         assert_eq!(again.failover, Some(false));
         let ends = again.maintenance(Now(1_000)).unwrap();
         assert!(ends.since(Now(1_000)) <= 60_000 && ends.since(Now(1_000)) > 1_000, "{ends:?}");

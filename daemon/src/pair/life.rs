@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use duolog_beat::now;
 use duolog_engine::node::{self, Node};
-use duolog_failover::{DataSync, Event, Machine, Register, State};
+use duolog_failover::{DataSync, Machine, Register, State};
 use duolog_wal::{View, ViewNum};
 
 use super::Input;
+use super::checks::{Checks, Moves, Said, Ways};
 use super::driver::{Driver, Shown, watch};
 use super::effects::{Hands, log_facts};
 use super::kept::Kept;
@@ -48,6 +49,7 @@ pub(crate) struct Pair {
     actions: Actions,
     post: Arc<Post>,
     served: Arc<OnceLock<Arc<Served>>>,
+    moves: Arc<Moves>,
     inputs: Sender<Input>,
     heard: Mutex<Option<Receiver<Input>>>,
     pub(super) shown: Arc<Mutex<Option<Shown>>>,
@@ -63,6 +65,7 @@ pub(crate) struct Pair {
 pub(super) struct Parts {
     pub(super) node: Arc<Node>,
     pub(super) served: Arc<Served>,
+    pub(super) checks: Arc<Checks>,
 }
 
 impl Pair {
@@ -70,11 +73,13 @@ impl Pair {
     pub(crate) fn new(config: Config, guard: Arc<dyn Guard>) -> Self {
         let (inputs, heard) = channel();
         let (shown, served, post) = (Arc::default(), Arc::default(), Arc::new(Post::default()));
+        let moves = Arc::<Moves>::default();
         let here = Arc::new(Here {
             node: config.node,
             inputs: inputs.clone(),
             shown: Arc::clone(&shown),
             served: Arc::clone(&served),
+            moves: Arc::clone(&moves),
         });
         let says = Arc::clone(&post);
         let words = Arc::new(Words::new(Box::new(move |word| says.word(word))));
@@ -87,6 +92,7 @@ impl Pair {
             actions,
             post,
             served,
+            moves,
             config,
             guard,
             inputs,
@@ -135,24 +141,33 @@ impl Pair {
             be_alone(&node)?;
         }
         watch(&node, self.inputs.clone()).context("cannot start a thread")?;
-        let say = self.inputs.clone();
-        let on_end = Box::new(move |ended: Ended| {
-            let Ended { service, how, log } = ended;
-            let cause = format!("{service} {how}; what it said is in {}", log.display());
-            // The driver ends before its services do.
-            say.send(Input::Event(Event::ServicesFailed { cause })).ok();
-        });
+        let kept = Kept::load(&config.state_dir);
+        let (tell, told) = channel();
+        let checks = Arc::new(Checks::new(config, kept.checkers == Some(false), tell));
+        let watch = checks.clone();
+        let on_end = Box::new(move |_: Ended| watch.tell(Said::Ended));
         let services = Services::new(&config.services, &config.state_dir, on_end)?;
         let addresses = Addresses::start(&config.addresses).context("cannot start a thread")?;
-        let served = Served::new(node.clone(), addresses, services, self.guard.clone());
+        let (guard, watch) = (self.guard.clone(), checks.clone());
+        let served = Served::new(node.clone(), addresses, services, guard, watch);
         let served = Arc::new(served);
         let answering: Arc<dyn Answering> = self.here.clone();
         self.post.start(config, &self.bond, &self.inputs, &self.words, &answering)?;
-        let parts = Parts { node: node.clone(), served: served.clone() };
+        let ways = Ways {
+            inputs: self.inputs.clone(),
+            shown: self.shown.clone(),
+            moves: self.moves.clone(),
+            other: config
+                .peer
+                .as_ref()
+                .map(|_| OtherNode::new(config.node.peer(), self.words.clone())),
+        };
+        let parts = Parts { node: node.clone(), served: served.clone(), checks: checks.clone() };
         if self.parts.set(parts).is_err() || self.served.set(served.clone()).is_err() {
             unreachable!("a node lives once");
         }
-        let driver = self.driver(&node, served.clone(), heard)?;
+        let driver = self.driver(&node, served.clone(), &checks, kept, heard)?;
+        checks.start(told, served.clone(), ways).context("cannot start a thread")?;
         let shown = self.shown.clone();
         let may = move || {
             shown.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(is_whole)
@@ -179,6 +194,8 @@ impl Pair {
         &self,
         node: &Arc<Node>,
         served: Arc<Served>,
+        checks: &Arc<Checks>,
+        kept: Kept,
         heard: Receiver<Input>,
     ) -> anyhow::Result<Driver> {
         let config = &self.config;
@@ -198,14 +215,24 @@ impl Pair {
             fingerprint,
         );
         let receipts = Arc::new(Mutex::new(receipts.context("cannot keep receipts")?));
-        let kept = Kept::load(&config.state_dir);
         let settings = settings(config, &kept);
         settings.check().context("[pair]")?;
         let tasks = Tasks::new(served, receipts.clone(), self.inputs.clone(), config.gateway);
         let (post, state_dir) = (self.post.clone(), config.state_dir.clone());
         let (node, rule) = (node.clone(), node::CommitRule::Blocked);
-        let hands =
-            Hands { node: node.clone(), link, post, tasks, receipts, kept, state_dir, rule };
+        let (checks, moved_until) = (checks.clone(), self.moves.load(&kept));
+        let hands = Hands {
+            node: node.clone(),
+            link,
+            post,
+            tasks,
+            receipts,
+            kept,
+            checks,
+            moved_until,
+            state_dir,
+            rule,
+        };
         let known = node.register();
         let machine = Machine::new(
             config.node,

@@ -13,6 +13,7 @@
 //! of their own, and come back as events. What must be durable is so before anything that follows
 //! from it is said or done: `Persist` and `SyncLog` return when it is.
 
+mod checks;
 mod driver;
 mod effects;
 mod farewell;
@@ -34,7 +35,7 @@ mod tasks;
 
 use std::sync::mpsc::SyncSender;
 
-use duolog_failover::{Action, Event, Refused};
+use duolog_failover::{Action, Event, Now, Refused};
 
 pub(crate) use farewell::LastWord;
 pub(crate) use kept::{small_files, wall_ms};
@@ -57,6 +58,8 @@ pub(crate) enum Input {
     },
     /// An operator acts, and waits for the answer.
     Act(Action, SyncSender<Result<(), Refused>>),
+    /// Services that failed move from one node to the other now, and may not again until then.
+    ServicesMove(Now),
     /// The engine can go no further.
     NodeFailed(String),
     /// The process is to end, in order.

@@ -8,6 +8,7 @@ use duolog_failover::{Action, Forced, Refused};
 use duolog_wal::NodeId;
 
 use super::Input;
+use super::checks::Moves;
 use super::driver::Shown;
 use super::served::Served;
 use super::standing::{state, sync};
@@ -22,6 +23,7 @@ pub(super) struct Here {
     pub inputs: Sender<Input>,
     pub shown: Arc<Mutex<Option<Shown>>>,
     pub served: Arc<OnceLock<Arc<Served>>>,
+    pub moves: Arc<Moves>,
 }
 
 impl Here {
@@ -71,6 +73,11 @@ impl Answering for Here {
     fn standing(&self) -> SeatStanding {
         self.stands()
     }
+
+    fn services_move(&self) -> Result<(), Refusal> {
+        let until = self.moves.begin().ok_or(Refusal::FailedOverLately)?;
+        self.inputs.send(Input::ServicesMove(until)).map_err(|_| Refusal::Ends)
+    }
 }
 
 impl Seat for Here {
@@ -103,6 +110,7 @@ fn action(wish: &Wish, who: &str, me: NodeId) -> Action {
         Wish::Maintenance { for_ms } => Action::Maintenance(for_ms.map(|ms| now().plus(ms))),
         Wish::StartAtBoot { on } => Action::StartAtBoot(*on),
         Wish::AutoRejoin { on } => Action::AutoRejoin(*on),
+        Wish::Checkers { on } => Action::Checkers(*on),
         Wish::KeepWrites { reason } => Action::SplitBrain { winner: me, forced: forced(reason) },
     }
 }

@@ -21,10 +21,14 @@ use duolog_engine::node::{Node, NodeError};
 use duolog_failover::{Lease, Now};
 use duolog_vip::VipError;
 
+use super::checks::{Checks, Said};
 use super::receipts::Started;
 use crate::addresses::{AddressStanding, Addresses};
 use crate::guardian::{self, Tether};
-use crate::services::{KILL_LIMIT, ServiceStanding, Services, StartError, StopError};
+use crate::services::policy::Finding;
+use crate::services::{
+    KILL_LIMIT, RestartError, ServiceStanding, Services, StartError, StopError, Stray,
+};
 
 /// How often a wait for the log looks whether it was called off.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -117,6 +121,7 @@ pub(super) struct Served {
     addresses: Arc<Addresses>,
     services: Services,
     guard: Arc<dyn Guard>,
+    checks: Arc<Checks>,
     /// Held by a start or a stop.
     operation: Mutex<()>,
     /// Starts that were called off: those with a lower number.
@@ -175,12 +180,14 @@ impl Served {
         addresses: Arc<Addresses>,
         services: Services,
         guard: Arc<dyn Guard>,
+        checks: Arc<Checks>,
     ) -> Self {
         Self {
             node,
             addresses,
             services,
             guard,
+            checks,
             operation: Mutex::new(()),
             called_off: AtomicU64::new(0),
             ends: Arc::default(),
@@ -206,6 +213,26 @@ impl Served {
     /// How the clients' addresses stand.
     pub(super) fn addresses(&self) -> Vec<AddressStanding> {
         self.addresses.standing()
+    }
+
+    /// Restarts a service and those after it; `life` as the start said.
+    pub(super) fn restart(&self, from: usize, life: u64) -> Result<(), RestartError> {
+        self.services.restart(from, life)
+    }
+
+    /// Remembers which process belongs to which service.
+    pub(super) fn look(&self) {
+        self.services.look();
+    }
+
+    /// Carries out a check of a service.
+    pub(super) fn check(&self, service: usize, check: usize) -> Option<Finding> {
+        self.services.check(service, check)
+    }
+
+    /// What runs here, seen from outside.
+    pub(super) fn strays(&self) -> Vec<Stray> {
+        self.services.strays()
     }
 
     pub(super) fn lease(&self, lease: Lease) -> io::Result<()> {
@@ -250,6 +277,11 @@ impl Served {
         self.services.start()?;
         go_on()?;
         self.serving.store(true, Ordering::Release);
+        self.checks.tell(Said::Started(self.services.life()));
+        // An end that was asked for meanwhile was said before: it is said again.
+        if go_on().is_err() {
+            self.checks.tell(Said::Stopped);
+        }
         Ok(())
     }
 
@@ -259,6 +291,7 @@ impl Served {
     /// a fence does the rest.
     pub(super) fn stop(&self, ending: &Ending) -> Result<(), EndError> {
         self.serving.store(false, Ordering::Release);
+        self.checks.tell(Said::Stopped);
         // Also ends the start of a service that is under way.
         let stopped = self.services.stop(None);
         let _alone = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
@@ -290,6 +323,7 @@ impl Served {
     /// Ends everything at once.
     pub(super) fn fence(&self, _ending: &Ending) -> Result<(), EndError> {
         self.serving.store(false, Ordering::Release);
+        self.checks.tell(Said::Stopped);
         // One that stays is an error below, when everything else has ended.
         self.addresses.drop_all().ok();
         self.node.abort();

@@ -7,11 +7,9 @@ use duolog_failover::{DataSync as MachineSync, Register, State as MachineState};
 
 use super::life::Pair;
 use super::post::Post;
-use super::served::Served;
 use crate::config::Config;
-use crate::services::ServiceStanding;
 use crate::status::{
-    self, DataSync, Directory, Path, Positions, Service, State, Status, View, Views, ratio,
+    self, DataSync, Directory, Path, Positions, State, Status, View, Views, ratio,
 };
 
 impl Pair {
@@ -22,6 +20,8 @@ impl Pair {
         let node = parts.map(|parts| parts.node.status());
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let virtual_ips = parts.map(|parts| parts.served.addresses()).unwrap_or_default();
+        let mut alarms = parts.map(|parts| parts.checks.alarms()).unwrap_or_default();
+        alarms.extend(virtual_ips.iter().filter_map(|standing| standing.trouble.clone()));
         let (link, trouble) = self.bond.link();
         let mounted = node.as_ref().is_some_and(|node| node.mounted);
         let log = node.as_ref().map_or_else(Positions::default, |node| Positions {
@@ -49,9 +49,6 @@ impl Pair {
         }
         if parts.is_some_and(|parts| parts.node.slows_writers()) {
             sentence = format!("{sentence}; writers are slowed so that the other node catches up");
-        }
-        for wrong in virtual_ips.iter().filter_map(|standing| standing.trouble.as_ref()) {
-            sentence = format!("{sentence}; {wrong}");
         }
         if let Some(failure) = node.as_ref().and_then(|node| node.failure.as_ref()) {
             sentence = format!("{sentence} (failed: {failure}; restart the node)");
@@ -93,7 +90,10 @@ impl Pair {
             resyncs_given: parts.map(|parts| parts.node.resyncs_given()).unwrap_or_default(),
             paths: paths(config, self.post()),
             virtual_ips,
-            services: parts.map(|parts| services(&parts.served)).unwrap_or_default(),
+            services: parts
+                .map(|parts| parts.checks.show(parts.served.services()))
+                .unwrap_or_default(),
+            alarms,
             verifications: self.verifier.verifications(),
             changed_by_others: parts
                 .map(|parts| parts.node.changed_by_others())
@@ -123,15 +123,6 @@ fn paths(config: &Config, post: &Post) -> Vec<Path> {
         trouble: path.trouble,
     };
     post.paths().into_iter().enumerate().map(path).collect()
-}
-
-fn services(served: &Served) -> Vec<Service> {
-    let service = |standing: ServiceStanding| Service {
-        name: standing.service,
-        running: standing.running,
-        ended: standing.ended,
-    };
-    served.services().into_iter().map(service).collect()
 }
 
 pub(super) const fn state(state: MachineState) -> State {

@@ -7,20 +7,25 @@
 //! everything below this process is a service or a helper of the moment, and [`Services::stop`]
 //! and [`Services::kill_all`] end all of it.
 
+mod check;
+pub(crate) mod policy;
+mod restart;
 mod run;
 mod spawn;
 mod user;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, getpid, set_child_subreaper};
 
 use crate::config::Service;
 use crate::processes::{self, StillThere};
+use restart::Seen;
+pub(crate) use restart::{RestartError, Stray};
 use run::Run;
 use spawn::Prepared;
 use user::User;
@@ -158,6 +163,10 @@ pub(crate) struct ServiceStanding {
     pub running: bool,
     /// How it ended by itself, if it did.
     pub ended: Option<String>,
+    /// The process that is the service, while it runs.
+    pub pid: Option<i32>,
+    /// What it says.
+    pub log: PathBuf,
 }
 
 /// Told when a service ends by itself; from a thread of its own.
@@ -173,6 +182,14 @@ pub(crate) struct Services {
     operation: Mutex<()>,
     /// How many want them to end: a start under way gives up.
     ending: AtomicU32,
+    /// Counts starts and ends: a restart belongs to one life, and to no other.
+    life: AtomicU64,
+    /// Shared by commands that check, and taken by whoever starts services: what is new then is the
+    /// service.
+    checks: RwLock<()>,
+    /// How many want no command to check: those that do give up.
+    quiet: AtomicU32,
+    seen: Mutex<Seen>,
 }
 
 impl std::fmt::Debug for Services {
@@ -234,6 +251,10 @@ impl Services {
             runs: Mutex::default(),
             operation: Mutex::default(),
             ending: AtomicU32::new(0),
+            life: AtomicU64::new(0),
+            checks: RwLock::default(),
+            quiet: AtomicU32::new(0),
+            seen: Mutex::default(),
         })
     }
 
@@ -243,8 +264,16 @@ impl Services {
     /// The first one that does not start. Those before it run on: end them, or try again.
     pub(crate) fn start(&self) -> Result<Vec<Timing>, StartError> {
         let _alone = lock(&self.operation);
+        let _quiet = self.quiet();
+        self.life.fetch_add(1, Ordering::SeqCst);
+        let timings = self.start_from(0).map_err(|(_, error)| error)?;
+        self.look();
+        Ok(timings)
+    }
+
+    fn start_from(&self, first: usize) -> Result<Vec<Timing>, (usize, StartError)> {
         let mut timings = Vec::new();
-        for prepared in &self.prepared {
+        for (number, prepared) in self.prepared.iter().enumerate().skip(first) {
             let service = prepared.service.name.clone();
             if lock(&self.runs).iter().any(|run| run.is(prepared) && !run.ended()) {
                 continue;
@@ -252,7 +281,8 @@ impl Services {
             let begun = Instant::now();
             let run = run::start(prepared, self.root, &self.known(), &self.on_end, &|| {
                 self.ending.load(Ordering::SeqCst) > 0
-            })?;
+            });
+            let run = run.map_err(|error| (number, error))?;
             let mut runs = lock(&self.runs);
             runs.retain(|run| !run.is(prepared));
             runs.push(run);
@@ -274,6 +304,7 @@ impl Services {
         let until = limit.map(|limit| Instant::now() + limit);
         self.ending.fetch_add(1, Ordering::SeqCst);
         let alone = lock(&self.operation);
+        self.life.fetch_add(1, Ordering::SeqCst);
         let result = self.stop_in_order(until);
         self.ending.fetch_sub(1, Ordering::SeqCst);
         drop(alone);
@@ -305,6 +336,7 @@ impl Services {
     /// Somebody survived SIGKILL for `limit`.
     pub(crate) fn kill_all(&self, limit: Duration) -> Result<(), StopError> {
         self.ending.fetch_add(1, Ordering::SeqCst);
+        self.life.fetch_add(1, Ordering::SeqCst);
         for run in lock(&self.runs).iter() {
             run.expect_end();
         }
@@ -332,7 +364,10 @@ impl Services {
             let run = runs.iter().find(|run| run.is(prepared));
             let ended = run.and_then(|run| run.how_ended());
             let running = run.is_some() && ended.is_none();
-            ServiceStanding { service: prepared.service.name.clone(), running, ended }
+            let pid = run.filter(|_| running).and_then(|run| run.main());
+            let pid = pid.map(|main| main.pid.as_raw_nonzero().get());
+            let (service, log) = (prepared.service.name.clone(), prepared.log.clone());
+            ServiceStanding { service, running, ended, pid, log }
         };
         self.prepared.iter().map(standing).collect()
     }

@@ -29,6 +29,8 @@ pub(super) struct Run {
     /// The processes that are the service, and the one that started it: whatever else there is
     /// stands below them or in their groups.
     members: Vec<Process>,
+    /// Those whose end is the service's end.
+    mains: Vec<Process>,
     /// Its end is no news.
     expected: AtomicBool,
     how_ended: Mutex<Option<String>>,
@@ -91,7 +93,7 @@ pub(super) fn start(
 }
 
 /// A service that did not start leaves nobody behind.
-fn clear_up(root: Pid, main: &Main, service: &str) {
+pub(super) fn clear_up(root: Pid, main: &Main, service: &str) {
     let who = || processes::families(root, &[main.process]);
     if let Err(error) = end(KILL_LIMIT, who) {
         tracing::error!(%error, service, "what its start command began is still there");
@@ -110,6 +112,7 @@ fn watch(
     let run = Arc::new(Run {
         prepared: Arc::clone(prepared),
         members,
+        mains: mains.iter().map(|main| main.process).collect(),
         expected: AtomicBool::new(false),
         how_ended: Mutex::default(),
     });
@@ -192,6 +195,16 @@ impl Run {
 
     pub(super) fn members(&self) -> Vec<Process> {
         self.members.clone()
+    }
+
+    /// The process that is the service, or one of them.
+    pub(super) fn main(&self) -> Option<Process> {
+        self.mains.first().copied()
+    }
+
+    /// Whether what is the service lives at this moment, also where its end was not heard of yet.
+    pub(super) fn lives(&self) -> bool {
+        self.mains.iter().all(|main| processes::of(main.pid) == Some(*main))
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -286,18 +299,18 @@ impl Run {
 }
 
 /// How a command ends that did what it should.
-const SUCCESS: &str = "ended with exit code 0";
+pub(super) const SUCCESS: &str = "ended with exit code 0";
 
 /// A child of this process.
 #[derive(Debug)]
-struct Main {
+pub(super) struct Main {
     process: Process,
     handle: OwnedFd,
 }
 
 impl Main {
     /// A child that was not waited for.
-    fn of(pid: Pid) -> io::Result<Self> {
+    pub(super) fn of(pid: Pid) -> io::Result<Self> {
         let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         // Also of one that is dead: it is there until it was waited for.
         let process = processes::even_dead(pid).ok_or(io::ErrorKind::NotFound)?;
@@ -309,7 +322,7 @@ impl Main {
     }
 
     /// How it ended, if it does within `limit`. Asks only once: then it is gone.
-    fn ended(&self, limit: Duration) -> io::Result<Option<String>> {
+    pub(super) fn ended(&self, limit: Duration) -> io::Result<Option<String>> {
         let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(&self.handle, PollFlags::IN)], Some(&limit)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

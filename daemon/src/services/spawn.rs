@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::Mode;
-use rustix::process::{Pid, configure_io_flusher_behavior, setpriority_process, umask};
+use rustix::process::{
+    Pid, Resource, Rlimit, configure_io_flusher_behavior, setpriority_process, setrlimit, umask,
+};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use super::user::User;
@@ -39,10 +41,20 @@ impl Prepared {
         Ok(())
     }
 
-    /// Runs a command of the service.
+    /// Runs a command of the service; what it says goes to the service's log.
     pub(super) fn spawn(&self, words: &[String]) -> io::Result<Pid> {
         let mut options = File::options();
         let log = options.create(true).append(true).mode(0o640).open(&self.log)?;
+        self.spawn_to(words, log, None)
+    }
+
+    /// Runs a command whose words go there; files that it writes may have so many bytes.
+    pub(super) fn spawn_to(
+        &self,
+        words: &[String],
+        to: File,
+        bytes_max: Option<u64>,
+    ) -> io::Result<Pid> {
         let (program, arguments) = words.split_first().expect("the configuration was checked");
         let mut command = Command::new(program);
         command
@@ -51,8 +63,8 @@ impl Prepared {
             .env_remove("NOTIFY_SOCKET")
             .env_remove("DUOLOG_LOG")
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(to.try_clone()?)
+            .stderr(to)
             .process_group(0);
         if std::env::var_os("PATH").is_none() {
             command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
@@ -62,7 +74,7 @@ impl Prepared {
             command.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name);
         }
         // SAFETY: between fork and exec only system calls are made, on memory that is there.
-        unsafe { command.pre_exec(move || become_a_service(user.as_ref())) };
+        unsafe { command.pre_exec(move || become_a_service(user.as_ref(), bytes_max)) };
         // Waited for through its number, by whoever watches the service.
         Ok(Pid::from_child(&command.spawn()?))
     }
@@ -74,18 +86,33 @@ impl Prepared {
 }
 
 /// Gives up what this process took for itself, and becomes the user.
-fn become_a_service(user: Option<&User>) -> io::Result<()> {
+fn become_a_service(user: Option<&User>, bytes_max: Option<u64>) -> io::Result<()> {
     umask(Mode::from_raw_mode(0o022));
+    if bytes_max.is_some() {
+        setrlimit(Resource::Fsize, Rlimit { current: bytes_max, maximum: bytes_max })?;
+    }
     // Neither can fail in a way that matters: a service that keeps them still works.
     setpriority_process(None, 0).ok();
     configure_io_flusher_behavior(false).ok();
     ordinary_scheduling();
+    every_signal();
     let Some(user) = user else { return Ok(()) };
     // There is one thread in this process: what is set for it is set for all.
     set_thread_groups(&user.groups)?;
     set_thread_gid(user.gid)?;
     set_thread_uid(user.uid)?;
     Ok(())
+}
+
+/// The guardian takes signals from a descriptor, so they are blocked for all below it: a service
+/// that inherits that cannot be told to end.
+fn every_signal() {
+    // SAFETY: the set is filled before it is read, and no other memory is touched.
+    unsafe {
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
 }
 
 /// Back from real time, where the thread that starts services has it.

@@ -1,7 +1,10 @@
 //! What services promise, with real processes, each test in a process of its own.
 
+use super::policy::Finding;
 use super::*;
+use crate::config::checkers::{CheckKind, Checker};
 use crate::config::services::StopSignal;
+use crate::processes::Process;
 use crate::processes::own::{process, within};
 use std::fs;
 use std::sync::mpsc::{Receiver, channel};
@@ -20,6 +23,11 @@ fn service(name: &str, start: &str, stop: Option<&str>) -> Service {
         user: None,
         start_seconds: 60,
         stop_seconds: 60,
+        process: true,
+        checkers: Vec::new(),
+        restarts: 1,
+        restart_window_seconds: 600,
+        check: Vec::new(),
     }
 }
 
@@ -207,6 +215,217 @@ fn an_end_calls_off_a_start_that_is_under_way() {
     });
 }
 
+/// A process that leaves its service's groups and sessions, as those of `PostgreSQL` do, is ended
+/// with it; what an earlier service put into the background is not.
+#[test]
+fn a_restart_ends_all_of_a_service_and_those_after_it_and_nobody_else() {
+    process(
+        "services::tests::a_restart_ends_all_of_a_service_and_those_after_it_and_nobody_else",
+        || {
+            let site = Site::new(|at| {
+                let one = |name: &str| {
+                    let start = format!(
+                        "echo +{name} >> {at}/order; (setsid sleep 600 & echo $! > {at}/{name}; \
+                         wait) & trap 'echo -{name} >> {at}/order; kill %1; exit 0' TERM; \
+                         while :; do sleep 0.01; done"
+                    );
+                    service(name, &start, None)
+                };
+                ["a", "b", "c"].map(one).to_vec()
+            });
+            site.services.start().unwrap();
+            let pids = ["a", "b", "c"].map(|name| site.wait_for(name).trim().parse().unwrap());
+            let [a, b, c] = pids.map(|pid| processes::of(Pid::from_raw(pid).unwrap()).unwrap());
+            let lives = |process: Process| processes::of(process.pid) == Some(process);
+            site.services.look();
+            let before = site.services.standing();
+            // The second one dies as by the kernel's hand, and its child goes on.
+            let main = Pid::from_raw(before[1].pid.unwrap()).unwrap();
+            rustix::process::kill_process(main, rustix::process::Signal::KILL).unwrap();
+            assert_eq!(site.ended.recv_timeout(BOUND).unwrap().service, "b");
+            site.services.look();
+            let life = site.services.life();
+            site.services.restart(1, life).unwrap();
+            within(BOUND, || site.read("order").ends_with("+b\n+c\n").then_some(()));
+            assert_eq!(site.read("order"), "+a\n+b\n+c\n-c\n+b\n+c\n");
+            assert!(lives(a) && !lives(b) && !lives(c), "{:?}", [a, b, c].map(lives));
+            let after = site.services.standing();
+            assert_eq!(before[0], after[0]);
+            assert!(after.iter().all(|standing| standing.running) && after[1].pid != before[1].pid);
+
+            // What is over has no restarts.
+            site.services.stop(None).unwrap();
+            site.nobody_is_left();
+            let late = site.services.restart(0, life);
+            assert!(matches!(late, Err(RestartError::CalledOff)), "{late:?}");
+            site.nobody_is_left();
+        },
+    );
+}
+
+/// Says so that one in a hurry can take the place of the one before.
+#[test]
+fn an_end_calls_off_a_restart_that_is_under_way() {
+    process("services::tests::an_end_calls_off_a_restart_that_is_under_way", || {
+        let site = Site::new(|at| {
+            let again = format!("if [ -e {at}/once ]; then echo > {at}/again; sleep 600; fi");
+            vec![service("slow", &format!("{again}; echo > {at}/once"), Some("exit 0"))]
+        });
+        site.services.start().unwrap();
+        let result = std::thread::scope(|scope| {
+            let (services, life) = (&site.services, site.services.life());
+            let restart = scope.spawn(move || services.restart(0, life));
+            site.wait_for("again");
+            site.services.stop(None).unwrap();
+            restart.join().unwrap()
+        });
+        assert!(matches!(result, Err(RestartError::CalledOff)), "{result:?}");
+        site.nobody_is_left();
+    });
+}
+
+/// The guardian blocks signals for itself and for all below it.
+#[test]
+fn a_service_takes_a_signal_that_is_blocked_here() {
+    process("services::tests::a_service_takes_a_signal_that_is_blocked_here", || {
+        // SAFETY: the set is filled before it is read, and no other memory is touched.
+        unsafe {
+            let mut some = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigfillset(&raw mut some);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const some, std::ptr::null_mut());
+        }
+        let site = Site::new(|_| {
+            let mut one = service("one", "", None);
+            one.start = vec!["/bin/sleep".into(), "600".into()];
+            vec![one]
+        });
+        site.services.start().unwrap();
+        let timings = site.services.stop(None).unwrap();
+        assert!(!timings[0].killed, "{timings:?}");
+        site.nobody_is_left();
+    });
+}
+
+/// Answers one connection after the other with this, after a while.
+fn server(answer: &'static str, after: Duration) -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let _asked = stream.read(&mut [0; 4096]).unwrap();
+                poll_for(after);
+                // Whoever asked may have gone away.
+                stream.write_all(answer.as_bytes()).ok();
+            });
+        }
+    });
+    address
+}
+
+fn poll_for(time: Duration) {
+    let time = rustix::event::Timespec::try_from(time).unwrap();
+    rustix::event::poll(&mut [], Some(&time)).unwrap();
+}
+
+#[test]
+fn checks_find_what_is_well_what_failed_and_what_is_slow() {
+    process("services::tests::checks_find_what_is_well_what_failed_and_what_is_slow", || {
+        let good = server("HTTP/1.1 200 OK\r\n\r\n", Duration::ZERO);
+        let bad = server("HTTP/1.1 503 Busy\r\n\r\n", Duration::ZERO);
+        let slow = server("HTTP/1.1 200 OK\r\n\r\n", BOUND);
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let http = |address| CheckKind::Http { address, path: "/up".into(), status: 200 };
+        let script = |text: &str| ["/bin/sh", "-c", text].map(String::from).to_vec();
+        let command = |text: &str| CheckKind::Command { command: script(text) };
+        let kinds = vec![
+            CheckKind::Tcp { address: good },
+            CheckKind::Tcp { address: nobody },
+            http(good),
+            http(bad),
+            http(slow),
+            http(nobody),
+            command("exit 0"),
+            command("echo first; echo no such table >&2; exit 2"),
+            command("setsid sleep 600 & sleep 600"),
+            CheckKind::Sql { command: vec!["/does/not/exist".into()] },
+        ];
+        let site = Site::new(|_| {
+            let checker = |kind| Checker {
+                kind,
+                interval_ms: 1000,
+                timeout_ms: 2000,
+                failures: 1,
+                restarts: None,
+            };
+            let mut one = service("one", "sleep 600", None);
+            one.checkers = kinds.into_iter().map(checker).collect();
+            vec![one]
+        });
+        let check = |at| site.services.check(0, at).unwrap();
+        for at in [0, 2, 6] {
+            assert_eq!(check(at), Finding::Well, "{at}");
+        }
+        let failed = |at| match check(at) {
+            Finding::Failed(cause) => cause,
+            other => panic!("{at}: {other:?}"),
+        };
+        assert!(failed(1).starts_with("does not take connections on 127.0.0.1:"));
+        assert!(failed(3).ends_with("/up with status 503 and not 200"));
+        assert!(failed(5).contains("Connection refused"));
+        let said = "fails its command checker: /bin/sh ended with exit code 2: no such table";
+        assert_eq!(failed(7), said);
+        assert!(failed(9).starts_with("cannot be checked: /does/not/exist"));
+        for at in [4, 8] {
+            let begun = Instant::now();
+            let Finding::Slow(cause) = check(at) else { panic!("{at}") };
+            assert!(cause.ends_with("within 2000 ms"), "{cause}");
+            assert!(begun.elapsed() >= Duration::from_secs(2), "{at}: {:?}", begun.elapsed());
+        }
+        // What was too slow is gone, with all that it began.
+        site.nobody_is_left();
+    });
+}
+
+/// Nothing was started, and yet something answers.
+#[test]
+fn what_runs_where_nothing_should_is_found() {
+    process("services::tests::what_runs_where_nothing_should_is_found", || {
+        let somebody = server("", Duration::ZERO);
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let site = Site::new(|at| {
+            let tcp = |name: &str, address| {
+                let mut one = service(name, "exec sleep 600", None);
+                one.checkers = vec![Checker {
+                    kind: CheckKind::Tcp { address },
+                    interval_ms: 1000,
+                    timeout_ms: 1000,
+                    failures: 1,
+                    restarts: None,
+                }];
+                one
+            };
+            let mut checked = tcp("checked", nobody);
+            let there = format!("test -e {at}/there");
+            checked.check = ["/bin/sh", "-c", &there].map(String::from).to_vec();
+            // For documentation alone: it is on no computer.
+            let elsewhere = tcp("elsewhere", "192.0.2.1:1".parse().unwrap());
+            vec![tcp("answers", somebody), tcp("quiet", nobody), checked, elsewhere]
+        });
+        let found = || {
+            let strays = site.services.strays();
+            strays.into_iter().map(|stray| (stray.service, stray.how)).collect::<Vec<_>>()
+        };
+        let answers = ("answers".to_owned(), format!("something answers on {somebody}"));
+        assert_eq!(found(), std::slice::from_ref(&answers));
+        fs::write(site.directory.path().join("there"), "").unwrap();
+        let checked = ("checked".to_owned(), "its check /bin/sh succeeds".to_owned());
+        assert_eq!(found(), [answers, checked]);
+    });
+}
+
 /// Of what this process gave itself a service has nothing.
 #[test]
 fn a_service_runs_as_its_user_with_ordinary_settings() {
@@ -217,8 +436,8 @@ fn a_service_runs_as_its_user_with_ordinary_settings() {
         rustix::process::umask(rustix::fs::Mode::empty());
         rustix::process::setpriority_process(None, -5).unwrap();
         let site = Site::new(|_| {
-            let mut service =
-                service("who", "id -un; id -G; umask; nice; pwd; echo $HOME; exec sleep 600", None);
+            let say = "id -un; id -G; umask; nice; pwd; echo $HOME; exec sleep 600";
+            let mut service = service("who", say, None);
             service.user = Some("nobody".into());
             vec![service]
         });

@@ -113,14 +113,10 @@ mod tests {
     #[test]
     fn an_announcement_stands_as_in_the_standard() {
         let frame = Arp::announcement(ME, VIP, false).frame();
-        let text: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            text,
-            "ffffffffffff0200000000010806\
-             0001080006040001\
-             0200000000010a000009\
-             0000000000000a000009"
-        );
+        let ethernet = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[8, 6]].concat();
+        let request = [0, 1, 8, 0, 6, 4, 0, 1];
+        let addresses = [2, 0, 0, 0, 0, 1, 10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 10, 0, 0, 9];
+        assert_eq!(frame[..], [&ethernet[..], &request, &addresses].concat());
     }
 
     #[test]

@@ -185,6 +185,8 @@ pub struct Machine {
     /// Looked long enough for a peer before serving alone again.
     looked: bool,
     maintenance: bool,
+    /// Services that failed moved from one node to the other, and may not again until then.
+    services_moved_until: Option<Now>,
     split: Option<Split>,
     /// The peer's view that lost the split brain against this node.
     won: Option<View>,
@@ -257,6 +259,7 @@ impl Machine {
             join_now: false,
             looked: false,
             maintenance: false,
+            services_moved_until: None,
             split: None,
             won: None,
             log_known: false,
@@ -386,6 +389,7 @@ impl Machine {
             Event::Done(ticket) => self.on_done(ticket),
             Event::Failed { ticket, cause } => self.on_failed(ticket, cause),
             Event::ServicesFailed { cause } => self.halt(Stopped::Services(cause)),
+            Event::ServicesMoved { until } => self.services_moved_until = Some(until),
             Event::Fenced { incarnation, at } => self.on_fenced(incarnation, at),
             Event::DiskFailed { cause } => self.halt(Stopped::Disk(cause)),
             Event::Operator(action) => self.on_action(action),
@@ -591,12 +595,19 @@ impl Machine {
             history: self.log.history[skip..].to_vec(),
             frozen: self.split == Some(Split::Frozen),
             won: self.won,
-            failover: self.settings.failover,
+            failover: self.settings.failover && !self.keeps_failed_services(),
             maintenance_ms: match self.timers.at(Timer::Maintenance) {
                 Some(at) if self.maintenance => at.since(self.now).max(1),
                 _ => 0,
             },
         }
+    }
+
+    /// Stopped because services failed, so soon after they failed at the other node that nobody is
+    /// to take them over from here yet.
+    fn keeps_failed_services(&self) -> bool {
+        matches!(self.mode, Mode::Stopped(Stopped::Services(_)))
+            && self.services_moved_until.is_some_and(|until| self.now < until)
     }
 
     fn say_gone(&mut self) {

@@ -18,7 +18,7 @@ fn done(bench: &mut Bench) {
 }
 
 /// Node1 is PRIM in view 2, node2 follows.
-fn prim() -> Bench {
+pub(crate) fn prim() -> Bench {
     let mut n1 = Bench::new(N1, pair(1, N1), None, log(&[(1, N1)]));
     n1.peer(Message::Beat(beat(n1.now, pair(1, N1), None, false, log(&[(1, N1)]))));
     n1.event(Event::LinkUp { incarnation: 3, view: ViewNum(2) });

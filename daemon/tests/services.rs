@@ -1,0 +1,482 @@
+//! Services that fail under a pair: restarted here, failed over, and stopped with a sentence, with
+//! nothing lost. Needs root, /dev/fuse, Python and `PostgreSQL` 15.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use duolog_transport::LoopbackPort;
+use rustix::event::{Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const BOUND: Duration = Duration::from_mins(2);
+/// Nobody takes over for a minute unless it is told that it may, and no pair falls apart on a busy
+/// machine.
+const PATIENT: &str = "heartbeat_ms = 200\npeer_lost_ms = 3000\nstall_ms = 30000\n\
+                       fence_ms = 6000\nstop_services_ms = 1000\nfailover_ms = 60000\n";
+/// How long what must not happen is waited for.
+const NEVER: Duration = Duration::from_secs(4);
+const POSTGRESQL: &str = "/usr/lib/postgresql/15/bin";
+
+/// Answers every question as the file `answer` says, which it removes when it starts.
+const SERVER: &str = r#"
+import http.server, os, sys, time
+answer, port = sys.argv[1], int(sys.argv[2])
+if os.path.exists(answer): os.remove(answer)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        how = open(answer).read().strip() if os.path.exists(answer) else "200"
+        if how == "slow": time.sleep(600)
+        self.send_response(int(how))
+        self.end_headers()
+    def log_message(self, *words): pass
+http.server.ThreadingHTTPServer.daemon_threads = True
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"#;
+
+fn pause() {
+    poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 })).ok();
+}
+
+/// Looks until there is something.
+fn within<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {BOUND:?}");
+        pause();
+    }
+}
+
+fn duolog() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duolog"));
+    command.stdin(Stdio::null()).env("LOGNAME", "tester").env_remove("SUDO_USER");
+    command
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+fn done(output: &Output) -> String {
+    assert!(output.status.success(), "{}", said(output));
+    said(output)
+}
+
+/// Two nodes on loopback.
+struct Pair {
+    directory: tempfile::TempDir,
+    running: [Option<Child>; 2],
+    /// Of node 1, of node 2, and one for a service of each.
+    ports: [LoopbackPort; 6],
+}
+
+impl Pair {
+    /// `service` is the configuration of services at a node: its home, and a port of its own.
+    fn start(owner: Option<&str>, service: impl Fn(&Path, u16) -> String) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // Whoever runs services comes through.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let ports = [(); 6].map(|()| LoopbackPort::choose().unwrap());
+        let at = directory.path().to_str().unwrap().to_owned();
+        done(&duolog().args(["keygen", "--pair-key", &format!("{at}/pair.key")]).output().unwrap());
+        let prints = [1, 2].map(|node| {
+            fs::create_dir_all(format!("{at}/{node}/data")).unwrap();
+            let keys = duolog().args(["keygen", "--out", &format!("{at}/{node}")]).output();
+            let text = done(&keys.unwrap());
+            let from = text.find("sha256:").unwrap();
+            text[from..from + 7 + 64].to_owned()
+        });
+        for node in [0, 1] {
+            let (number, home, other) = (node + 1, format!("{at}/{}", node + 1), 1 - node);
+            let port = |at: usize| ports[at].number();
+            let preset = if owner.is_some() { "postgresql" } else { "none" };
+            let mut config = format!(
+                "[cluster]\nid = \"00000000000000000000000000000007\"\n[node]\nnumber = {number}\n\
+                 state_dir = \"{home}/state\"\ncontrol_socket = \"{home}/sock\"\n\
+                 listen = \"127.0.0.1:{}\"\ncertificate = \"node.crt\"\nkey = \"node.key\"\n\
+                 pair_key = \"../pair.key\"\n[peer]\naddress = \"127.0.0.1:{}\"\n\
+                 fingerprint = \"{}\"\n[[path]]\nlocal = \"127.0.0.1:{}\"\n\
+                 peer = \"127.0.0.1:{}\"\n[pair]\nretention_bytes = 16777216\n{PATIENT}\
+                 [[directory]]\npath = \"{home}/data\"\npreset = \"{preset}\"\n\
+                 [log]\nsegment_bytes = 4194304\n",
+                port(node),
+                port(other),
+                prints[other],
+                port(2 + node),
+                port(2 + other)
+            );
+            config.push_str(&service(Path::new(&home), port(4 + node)));
+            fs::write(format!("{home}/duolog.toml"), config).unwrap();
+            if let Some(owner) = owner {
+                let owner = Command::new("chown").args([owner, &format!("{home}/data")]).output();
+                done(&owner.unwrap());
+            }
+        }
+        let mut pair = Self { directory, running: [None, None], ports };
+        for node in [1, 2] {
+            done(&pair.duolog(node, &["adopt"]));
+            pair.run(node);
+        }
+        pair.stands(1, "PRIM");
+        pair.stands(2, "SECOND");
+        pair
+    }
+
+    fn path(&self, node: usize, name: &str) -> PathBuf {
+        self.directory.path().join(node.to_string()).join(name)
+    }
+
+    fn duolog(&self, node: usize, arguments: &[&str]) -> Output {
+        let mut command = duolog();
+        command.args(arguments).arg("--config").arg(self.path(node, "duolog.toml"));
+        command.output().unwrap()
+    }
+
+    fn run(&mut self, node: usize) {
+        let log = fs::File::options().create(true).append(true).open(self.path(node, "log"));
+        let mut command = duolog();
+        command.args(["run", "--config"]).arg(self.path(node, "duolog.toml"));
+        self.running[node - 1] = Some(command.stderr(log.unwrap()).spawn().unwrap());
+    }
+
+    fn status(&self, node: usize) -> Value {
+        let output = self.duolog(node, &["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Waits until the node is like this.
+    fn shows(&self, node: usize, what: &str, like: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + BOUND;
+        loop {
+            let status = self.status(node);
+            if like(&status) {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "node{node}: {what}: {status:#}\n{}",
+                self.log(node)
+            );
+            pause();
+        }
+    }
+
+    /// Waits until the node is this, and its copy is what goes with it.
+    fn stands(&self, node: usize, state: &str) -> Value {
+        self.shows(node, state, |status| {
+            let copied = !["PRIM", "SECOND"].contains(&state) || status["data_sync"] == "uptodate";
+            status["state"] == state && copied
+        })
+    }
+
+    /// Waits until a service runs there and its checkers have found it well, restarted so often.
+    fn runs(&self, node: usize, service: usize, restarts: u64) -> i64 {
+        let what = format!("service {service} restarted {restarts} times");
+        let status = self.shows(node, &what, |status| {
+            let service = &status["services"][service];
+            service["state"] == "runs" && service["restarts"] == restarts
+        });
+        status["services"][service]["pid"].as_i64().unwrap()
+    }
+
+    fn log(&self, node: usize) -> String {
+        fs::read_to_string(self.path(node, "log")).unwrap_or_default()
+    }
+
+    /// Nothing like this is seen for a while.
+    fn never(&self, node: usize, what: &str, like: impl Fn(&Value) -> bool) {
+        let until = Instant::now() + NEVER;
+        while Instant::now() < until {
+            let status = self.status(node);
+            assert!(!like(&status), "node{node}: {what}: {status:#}");
+            pause();
+        }
+    }
+
+    /// Why the node was promoted last.
+    fn why(&self, node: usize) -> String {
+        let text = done(&self.duolog(node, &["receipts", "--json"]));
+        let mut entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let last = entries.rfind(|entry| entry["event"] == "promoted");
+        last.unwrap()["why"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for node in [1, 2] {
+            if let Some(mut guardian) = self.running[node - 1].take() {
+                let children = format!("/proc/{0}/task/{0}/children", guardian.id());
+                let daemon = fs::read_to_string(children).ok();
+                let daemon = daemon.and_then(|pid| pid.trim().parse().ok()).and_then(Pid::from_raw);
+                if let Some(daemon) = daemon {
+                    kill_process(daemon, Signal::KILL).ok();
+                }
+                // It fences what the daemon left.
+                guardian.wait().unwrap();
+            }
+            let data = self.path(node, "data");
+            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            if table.lines().any(|line| line.split(' ').nth(4) == data.to_str()) {
+                Command::new("umount").arg("-fl").arg(data).status().ok();
+            }
+        }
+    }
+}
+
+/// Three services, the second of which answers as it is told.
+fn three(home: &Path, port: u16) -> String {
+    let script = home.join("server.py");
+    fs::write(&script, SERVER).unwrap();
+    let (script, answer) = (script.display(), home.join("answer"));
+    let answer = answer.display();
+    let sleep = "start = [\"/bin/sleep\", \"86400\"]\n";
+    format!(
+        "[[service]]\nname = \"base\"\n{sleep}\
+         [[service]]\nname = \"server\"\n\
+         start = [\"/usr/bin/python3\", \"{script}\", \"{answer}\", \"{port}\"]\n\
+         start_seconds = 60\n\
+         [[service.checker]]\nkind = \"http\"\naddress = \"127.0.0.1:{port}\"\npath = \"/health\"\n\
+         interval_ms = 200\ntimeout_ms = 1500\n\
+         [[service.checker]]\nkind = \"command\"\ncommand = [\"/bin/true\"]\ninterval_ms = 1000\n\
+         [[service]]\nname = \"after\"\n{sleep}"
+    )
+}
+
+#[test]
+fn a_service_that_fails_is_restarted_fails_over_once_and_then_stops_with_its_sentence() {
+    let pair = Pair::start(None, three);
+    let answers = |node, how: &str| fs::write(pair.path(node, "answer"), how).unwrap();
+    let base = pair.runs(1, 0, 0);
+    let (server, after) = (pair.runs(1, 1, 0), pair.runs(1, 2, 0));
+
+    // Twice in a row another status than 200: restarted, with the one after it.
+    answers(1, "503");
+    assert_ne!(pair.runs(1, 1, 1), server);
+    assert_ne!(pair.runs(1, 2, 0), after);
+    assert_eq!(pair.runs(1, 0, 0), base, "an earlier one goes on");
+    pair.stands(1, "PRIM");
+    let table = done(&pair.duolog(1, &["status"]));
+    let rows = table.lines().filter(|line| line.starts_with("  checker")).count();
+    assert!(rows == 2 && table.contains("restarted once lately"), "{table}");
+
+    // An answer that comes too late is none, and no restart is left.
+    answers(1, "slow");
+    pair.stands(2, "PRIM");
+    pair.stands(1, "SECOND");
+    assert_eq!(pair.why(2), "swap");
+    pair.runs(2, 1, 0);
+    assert!(pair.log(1).contains("did not answer its http checker"), "{}", pair.log(1));
+
+    // It fails there too, so soon that nobody may take it over.
+    answers(2, "500");
+    pair.runs(2, 1, 1);
+    answers(2, "500");
+    let status = pair.shows(2, "STOP", |status| status["state"] == "STOP");
+    let sentence = status["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("services failed: server answers http://127.0.0.1:"), "{status}");
+    assert!(sentence.contains("with status 500 and not 200 after a restart here"), "{status}");
+    assert!(sentence.contains("less than 10 minutes ago"), "{status}");
+    assert!(sentence.ends_with("; mend it and start this node"), "{status}");
+    pair.never(1, "it took over", |status| status["state"] == "ALONE");
+    // An operator has mended it.
+    done(&pair.duolog(2, &["start"]));
+    pair.stands(2, "PRIM");
+    pair.runs(2, 1, 0);
+}
+
+#[test]
+fn error_detection_is_suspended_at_both_and_what_runs_where_it_must_not_is_an_alarm() {
+    let pair = Pair::start(None, three);
+    let server = pair.runs(1, 1, 0);
+    done(&pair.duolog(1, &["checkers", "suspend", "--node", "both"]));
+    for node in [1, 2] {
+        let alarm = |status: &Value| {
+            let alarms = status["alarms"].as_array();
+            let text = alarms.and_then(|alarms| alarms.first()?.as_str());
+            text.is_some_and(|text| text.contains("suspended"))
+        };
+        pair.shows(node, "an alarm", alarm);
+        let kept = fs::read_to_string(pair.path(node, "state/settings/operator.json")).unwrap();
+        assert!(kept.contains("\"checkers\": false"), "{kept}");
+    }
+    fs::write(pair.path(1, "answer"), "503").unwrap();
+    pair.never(1, "it is restarted", |status| status["services"][1]["pid"] != server);
+    done(&pair.duolog(2, &["checkers", "resume", "--node", "both"]));
+    // A check counts once it has passed, or the service has had its time to start.
+    fs::write(pair.path(1, "answer"), "200").unwrap();
+    assert_eq!(pair.runs(1, 1, 0), server);
+    fs::write(pair.path(1, "answer"), "503").unwrap();
+    assert_ne!(pair.runs(1, 1, 1), server);
+
+    // Node2 does not serve, and yet somebody answers there.
+    let alarms = |status: &Value| status["alarms"].to_string();
+    assert_eq!(alarms(&pair.status(2)), "[]");
+    let stray = TcpListener::bind(("127.0.0.1", pair.ports[5].number())).unwrap();
+    let status = pair.shows(2, "an alarm", |status| status["alarms"][0].is_string());
+    let text = alarms(&status);
+    assert!(text.contains("service server seems to run here, where it must not"), "{text}");
+    assert!(
+        text.contains("something answers on 127.0.0.1:") && text.contains("; end it"),
+        "{text}"
+    );
+    assert!(done(&pair.duolog(2, &["status"])).contains("\nALARM "), "it is in the table");
+    drop(stray);
+    pair.shows(2, "no alarm", |status| status["alarms"] == serde_json::json!([]));
+    assert_eq!(alarms(&pair.status(1)), "[]", "where it serves it may answer");
+}
+
+/// `PostgreSQL` below each node, from its preset but for the start, which fills the directory first.
+fn postgresql(template: &Path, home: &Path, port: u16) -> String {
+    let script = home.join("start.sh");
+    let mut text = String::from("umask 077\n");
+    let (data, template) = (home.join("data"), template.display());
+    let data = data.display();
+    writeln!(
+        text,
+        "[ -e {data}/PG_VERSION ] || {{ cp -a {template}/. {data}/ && mv {data}/version \
+         {data}/PG_VERSION; }} || exit 1\n\
+         exec {POSTGRESQL}/postgres -D {data} -p {port} -c listen_addresses= \
+         -c unix_socket_directories={} -c shared_buffers=16MB",
+        home.display()
+    )
+    .unwrap();
+    fs::write(&script, text).unwrap();
+    done(&Command::new("chown").arg("postgres").arg(home).output().unwrap());
+    format!(
+        "[[service]]\npreset = \"postgresql\"\nprograms = \"{POSTGRESQL}\"\nport = {port}\n\
+         socket_dir = \"{0}\"\nstart = [\"/bin/sh\", \"{1}\"]\n\
+         [[service.checker]]\nkind = \"sql\"\nquery = \"SELECT count(*) FROM pg_class\"\n\
+         interval_ms = 500\ntimeout_ms = 20000\n",
+        home.display(),
+        script.display()
+    )
+}
+
+/// A cluster that is copied; its mark comes last, so that half a copy is none.
+fn make_template(at: &Path) {
+    let mut init = Command::new("setpriv");
+    init.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]);
+    init.arg(format!("{POSTGRESQL}/initdb")).args(["--auth=trust", "--username=postgres", "-D"]);
+    done(&init.arg(at).current_dir("/").output().unwrap());
+    #[expect(clippy::disallowed_methods, reason = "a test's file need not survive a power cut")]
+    fs::rename(at.join("PG_VERSION"), at.join("version")).unwrap();
+}
+
+/// Runs a statement at a node, as a client does.
+fn sql(pair: &Pair, node: usize, statement: &str) -> Option<String> {
+    let mut psql = Command::new(format!("{POSTGRESQL}/psql"));
+    psql.args(["-X", "-q", "-A", "-t", "-U", "postgres", "-d", "postgres", "-c", statement]);
+    psql.arg("-h").arg(pair.path(node, "")).arg("-p");
+    psql.arg(pair.ports[3 + node].number().to_string()).env("PGCONNECT_TIMEOUT", "10");
+    let output = psql.stdin(Stdio::null()).output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+/// What a client was promised. A number that was not acknowledged is not used again.
+#[derive(Default)]
+struct Journal {
+    next: u32,
+    acknowledged: Vec<u32>,
+}
+
+impl Journal {
+    fn commit(&mut self, pair: &Pair, node: usize) -> bool {
+        let number = self.next;
+        self.next += 1;
+        let insert = format!("INSERT INTO t VALUES ({number}, repeat('x', 2000))");
+        let acknowledged = sql(pair, node, &insert).is_some();
+        if acknowledged {
+            self.acknowledged.push(number);
+        }
+        acknowledged
+    }
+
+    /// All of it is there, each once.
+    fn whole(&self, pair: &Pair, node: usize) {
+        let numbers: Vec<_> = self.acknowledged.iter().map(ToString::to_string).collect();
+        let query = format!("SELECT count(*) FROM t WHERE n IN ({})", numbers.join(", "));
+        let shown = within("the server takes clients", || sql(pair, node, &query));
+        assert_eq!(shown, numbers.len().to_string());
+    }
+}
+
+/// The server is killed by force while a client commits.
+fn kill_under_load(pair: &Pair, node: usize, journal: &mut Journal) {
+    let status = pair.shows(node, "the server", |status| status["services"][0]["state"] == "runs");
+    let pid = i32::try_from(status["services"][0]["pid"].as_i64().unwrap()).unwrap();
+    for _ in 0..10 {
+        assert!(journal.commit(pair, node), "{}", pair.log(node));
+    }
+    // A client that does not go when its server does.
+    let busy = std::thread::spawn({
+        let (home, port) = (pair.path(node, ""), pair.ports[3 + node].number());
+        move || {
+            let mut psql = Command::new(format!("{POSTGRESQL}/psql"));
+            psql.args(["-X", "-q", "-U", "postgres", "-d", "postgres", "-p", &port.to_string()]);
+            psql.args(["-c", "SELECT sum(sqrt(x)) FROM generate_series(1, 1000000000) x", "-h"]);
+            psql.arg(home).stderr(Stdio::null()).output().unwrap()
+        }
+    });
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT sum(sqrt%'";
+    within("the long query", || (sql(pair, node, query)? != "0").then_some(()));
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    // Nobody is waited for: what is acknowledged now must be there as well.
+    while journal.commit(pair, node) {}
+    assert!(!busy.join().unwrap().status.success());
+}
+
+#[test]
+fn a_killed_sql_server_is_restarted_then_fails_over_and_then_stops_with_nothing_lost() {
+    let templates = tempfile::tempdir().unwrap();
+    fs::set_permissions(templates.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let template = templates.path().join("template");
+    make_template(&template);
+    let pair = Pair::start(Some("postgres"), |home, port| postgresql(&template, home, port));
+    let first = pair.runs(1, 0, 0);
+    within("a table", || sql(&pair, 1, "CREATE TABLE t (n int, body text)"));
+    let mut journal = Journal::default();
+
+    kill_under_load(&pair, 1, &mut journal);
+    assert_ne!(pair.runs(1, 0, 1), first);
+    let status = pair.stands(1, "PRIM");
+    assert!(status["directories"][0]["mounted"] == true, "{status}");
+    journal.whole(&pair, 1);
+
+    kill_under_load(&pair, 1, &mut journal);
+    pair.stands(2, "PRIM");
+    pair.stands(1, "SECOND");
+    assert_eq!(pair.why(2), "swap");
+    pair.runs(2, 0, 0);
+    journal.whole(&pair, 2);
+
+    // Nobody is left to fail over to.
+    done(&pair.duolog(1, &["stop", "--yes"]));
+    pair.stands(2, "ALONE");
+    kill_under_load(&pair, 2, &mut journal);
+    pair.runs(2, 0, 1);
+    journal.whole(&pair, 2);
+    kill_under_load(&pair, 2, &mut journal);
+    let status = pair.shows(2, "STOP", |status| status["state"] == "STOP");
+    let sentence = status["sentence"].as_str().unwrap();
+    let begins = "services failed: postgresql was ended by signal 9 after a restart here; what it \
+                  said is in ";
+    assert!(sentence.starts_with(begins), "{sentence}");
+    let ends = "it did not fail over: there is no second copy that is up to date \
+                (connection error); mend it and start this node";
+    assert!(sentence.ends_with(ends), "{sentence}");
+    done(&pair.duolog(2, &["start"]));
+    pair.stands(2, "ALONE");
+    journal.whole(&pair, 2);
+}
