@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+mod acknowledged;
 mod disks;
 mod forced;
 mod interrupted;

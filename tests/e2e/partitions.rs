@@ -1,5 +1,7 @@
 //! Ways that are cut, all of them or one by one, both ways or one way.
 
+use std::time::Duration;
+
 use duolog_tests::hosts::machine::LIMIT;
 use duolog_tests::hosts::{Segment, Who};
 use duolog_tests::wait;
@@ -60,4 +62,62 @@ fn the_loss_of_the_witness_or_of_one_path_costs_nothing() {
     });
     scene.fault("the second path is down", |cluster, _| cluster.lan.take_down(Segment::B));
     scene.end();
+}
+
+/// Several times as long as a takeover may take by the timers of the pair.
+const TAKEOVER: Duration = Duration::from_secs(4);
+
+/// The witness is not heard by these nodes, which they say: the pair goes on as it is. When the
+/// one that serves is lost as well, the other one takes over only if it hears the witness, or once
+/// it does.
+fn without_the_witness(name: &str, cut: impl Fn(usize) -> Vec<usize>) {
+    let mut scene = Scene::new(name);
+    let serving = scene.cluster.wait_pair();
+    let other = 3 - serving;
+    let cut = cut(serving);
+    for node in &cut {
+        scene.cluster.lan.cut(Who::node(*node), Who::Witness);
+    }
+    let told = wait::within(LIMIT, || {
+        let says = |node: &usize| {
+            let status = scene.cluster.nodes[node - 1].status();
+            status.is_some_and(|it| it.paths.iter().any(|path| path.witness && !path.up))
+        };
+        cut.iter().all(says).then_some(())
+    });
+    assert!(told.is_some(), "{name}: nobody says that the witness is not heard");
+    scene.goes_on("the witness is not heard");
+    assert_eq!(scene.cluster.whole(), Some(serving), "{}", scene.cluster.states());
+
+    scene.cluster.node(serving).kill();
+    if cut.contains(&other) {
+        let waits = wait::within(LIMIT, || {
+            let status = scene.cluster.nodes[other - 1].status()?;
+            status.sentence.contains("is not heard").then_some(status.state)
+        });
+        assert!(waits.is_some(), "{name}:\n{}", scene.cluster.states());
+        let served = scene.clients.wait_for_commit(TAKEOVER);
+        assert_eq!(served, None, "{name}: node{other} serves, and nobody let it");
+        scene.cluster.lan.reconnect(Who::Witness);
+    }
+    let served = scene.clients.wait_for_commit_on(other, LIMIT);
+    assert!(served.is_some(), "{name}: nobody takes over:\n{}", scene.cluster.states());
+    println!("{name}: {:?}", scene.cluster.check_now());
+    scene.mended(name);
+    scene.end();
+}
+
+#[test]
+fn a_witness_that_the_primary_does_not_hear_is_no_matter() {
+    without_the_witness("witness-primary", |serving| vec![serving]);
+}
+
+#[test]
+fn a_witness_that_the_secondary_does_not_hear_puts_a_takeover_off() {
+    without_the_witness("witness-secondary", |serving| vec![3 - serving]);
+}
+
+#[test]
+fn a_witness_that_nobody_hears_puts_a_takeover_off() {
+    without_the_witness("witness-both", |_| vec![1, 2]);
 }

@@ -27,6 +27,7 @@ fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
         peer: false,
         witness: false,
         service: false,
+        before: "",
         pair: String::new(),
         // Small, so that the cuts come between checkpoints and in the middle of them.
         log: "segment_bytes = 4194304\ncheckpoint_bytes = 2097152\n".into(),

@@ -67,6 +67,18 @@ pub struct Status {
     /// What runs where the node serves.
     #[serde(default)]
     pub services: Vec<Service>,
+    /// Where heartbeats go.
+    #[serde(default)]
+    pub paths: Vec<HeartbeatPath>,
+}
+
+/// A path of heartbeats.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct HeartbeatPath {
+    /// Whether it goes to the witness, and not to the other node.
+    pub witness: bool,
+    /// Whether somebody answers there.
+    pub up: bool,
 }
 
 /// The link to the other node.

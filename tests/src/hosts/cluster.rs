@@ -39,6 +39,9 @@ pub struct Settings {
     pub witness: bool,
     /// Whether the server is a service of the node.
     pub service: bool,
+    /// What a service of its own runs before the server is started: lines of a script that ends.
+    /// `$home` and `$data` are the node's.
+    pub before: &'static str,
     /// Lines of the table `[pair]`.
     pub pair: String,
     /// Lines of the table `[log]`.
@@ -51,6 +54,7 @@ impl Default for Settings {
             peer: true,
             witness: true,
             service: true,
+            before: "",
             pair: "profile = \"fast\"\nauto_rejoin = true\n".into(),
             log: "segment_bytes = 4194304\ncheckpoint_bytes = 16777216\n".into(),
         }
@@ -194,6 +198,23 @@ impl Cluster {
             if !settings.pair.is_empty() {
                 write!(text, "[pair]\n{}\n", settings.pair).unwrap();
             }
+            if !settings.before.is_empty() {
+                let script = node.home().join("before");
+                let (home, data) = (node.home().display(), node.directory());
+                let lines = settings.before;
+                let lines = format!(
+                    "#!/bin/sh\nset -e\nhome='{home}'\ndata='{}'\n{lines}",
+                    data.display(),
+                );
+                write_script(&script, &lines);
+                write!(
+                    text,
+                    "[[service]]\nname = \"before\"\nstart = [\"{}\"]\nstop = [\"/bin/true\"]\n\
+                     foreground = false\n\n",
+                    script.display(),
+                )
+                .unwrap();
+            }
             if settings.service {
                 let script = self.make_script(node);
                 write!(
@@ -232,8 +253,7 @@ impl Cluster {
             writeln!(text, " -c '{setting}' \\").unwrap();
         }
         text.push('\n');
-        fs::write(&script, text).unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&script, &text);
         script
     }
 
@@ -526,6 +546,11 @@ impl Witness {
 
 fn key_name(number: usize) -> String {
     format!("witness{number}.key")
+}
+
+fn write_script(at: &Path, text: &str) {
+    fs::write(at, text).unwrap();
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// A key is readable for its owner alone.

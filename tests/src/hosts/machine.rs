@@ -25,7 +25,7 @@ const SAYS: &str = "info,duolog::pair::effects=debug";
 /// How long a command of `duolog` may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 /// How long a node may need for whatever it was asked to do.
-pub const LIMIT: Duration = Duration::from_mins(5);
+pub const LIMIT: Duration = Duration::from_mins(2);
 
 /// One of the disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
