@@ -76,7 +76,6 @@ fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
 }
 
 #[test]
-#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn power_cuts_of_either_node_and_of_both_lose_nothing() {
     let mut scene = Scene::new("power");
     for _ in 0..2 {

@@ -86,7 +86,7 @@ pub struct HeartbeatPath {
 pub struct Peer {
     /// Whether the nodes are connected.
     pub connected: bool,
-    /// Log bytes shipped since this node took its part.
+    /// Log bytes that went over the link since this node was started, in either direction.
     pub shipped_bytes: u64,
 }
 
