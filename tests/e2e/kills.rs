@@ -31,7 +31,6 @@ fn a_daemon_that_is_killed_or_stalled_is_taken_over_from() {
 }
 
 #[test]
-#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn a_guardian_that_is_killed_or_stalled_costs_a_takeover_at_most() {
     let mut scene = Scene::new("guardian");
     scene.fault("the guardian of the node that serves is killed", |cluster, serving| {

@@ -1,12 +1,13 @@
 //! Pairs on hosts of their own, with a witness and a real `PostgreSQL`, and everything that can
 //! happen to them. After every fault the clients' journal is compared with what the server shows.
-//! One pair runs at a time, or as many as `DUOLOG_TESTS_PAIRS` says.
+//! Two pairs run at a time, or as many as `DUOLOG_TESTS_PAIRS` says.
 //!
-//! Half of them run only when asked for, because all together take some minutes:
+//! Interrupted swaps take minutes, and run only when asked for:
 //! `cargo test -p duolog-tests --test e2e -- --include-ignored`.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+mod acknowledged;
 mod address;
 mod disks;
 mod forced;

@@ -28,6 +28,7 @@ fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
         witness: false,
         service: false,
         virtual_ip: None,
+        before: "",
         pair: String::new(),
         // Small, so that the cuts come between checkpoints and in the middle of them.
         log: "segment_bytes = 4194304\ncheckpoint_bytes = 2097152\n".into(),
@@ -76,7 +77,6 @@ fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
 }
 
 #[test]
-#[ignore = "long: cargo test -p duolog-tests --test e2e -- --include-ignored"]
 fn power_cuts_of_either_node_and_of_both_lose_nothing() {
     let mut scene = Scene::new("power");
     for _ in 0..2 {

@@ -99,6 +99,13 @@ impl Scene {
         self.mend(what);
     }
 
+    /// Nobody went on alone, was started anew or took over.
+    pub(crate) fn nobody_was_promoted(&self) {
+        let receipts = self.cluster.receipts();
+        let promoted = receipts.iter().find(|it| it.event == "promoted");
+        assert!(promoted.is_none(), "{promoted:?}");
+    }
+
     fn mend(&mut self, what: &str) {
         self.cluster.make_whole();
         self.goes_on(what);

@@ -73,6 +73,9 @@ pub struct Status {
     /// The clients' addresses.
     #[serde(default)]
     pub virtual_ips: Vec<ClientAddress>,
+    /// Where heartbeats go.
+    #[serde(default)]
+    pub paths: Vec<HeartbeatPath>,
 }
 
 /// An address of the clients, as the status tells of it.
@@ -84,12 +87,21 @@ pub struct ClientAddress {
     pub trouble: Option<String>,
 }
 
+/// A path of heartbeats.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct HeartbeatPath {
+    /// Whether it goes to the witness, and not to the other node.
+    pub witness: bool,
+    /// Whether somebody answers there.
+    pub up: bool,
+}
+
 /// The link to the other node.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Peer {
     /// Whether the nodes are connected.
     pub connected: bool,
-    /// Log bytes shipped since this node took its part.
+    /// Log bytes that went over the link since this node was started, in either direction.
     pub shipped_bytes: u64,
 }
 

@@ -167,7 +167,8 @@ impl Driver {
         if self.log_due.is_some_and(|due| due <= at) {
             self.tell_log();
         }
-        if self.hands.tasks.served.serving() && self.waiting_due <= at {
+        // Not only what serves waits for commits: so does what starts or stops.
+        if self.node.leads().is_some() && self.waiting_due <= at {
             self.waiting_due = at.plus(self.heartbeat_ms);
             let (wanted, acked) = self.node.waiting();
             self.step(Event::Waiting { wanted, acked }, &mut None);
@@ -181,7 +182,7 @@ impl Driver {
     fn patience(&self) -> Duration {
         let at = now();
         let mut until = at.plus(PATIENCE_MS);
-        let waiting = self.hands.tasks.served.serving().then_some(self.waiting_due);
+        let waiting = self.node.leads().map(|_| self.waiting_due);
         for due in [self.machine.deadline(), self.log_due, waiting].into_iter().flatten() {
             until = until.min(due);
         }

@@ -441,7 +441,9 @@ mod tests {
             ended: Now(2_100),
             failed: None,
         };
-        kept.started(Ticket(2), &started);
+        // That of a view before.
+        let failed = Some("called off".into());
+        kept.started(Ticket(2), &Started { applied: None, failed, ..started.clone() });
         kept.started(Ticket(3), &started);
         drop(kept);
         let [entry] = &list(dir.path()).unwrap()[..] else { panic!("one receipt") };

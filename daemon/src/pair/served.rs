@@ -354,7 +354,12 @@ pub(super) fn beginning() -> Started {
 mod tests {
     use std::sync::mpsc::channel;
 
+    use duolog_engine::node::{self, NodeConfig};
+    use duolog_engine::store::{Directory, LocalRules};
+    use duolog_wal::{ClusterId, NodeId};
+
     use super::*;
+    use crate::processes::own;
 
     /// A fence may be over before the stop that it overtook: what is started then would be ended
     /// by that stop.
@@ -380,5 +385,34 @@ mod tests {
         let _later = open(5);
         assert_eq!(ends.wait(4, || Ok::<(), ()>(())), Ok(()));
         assert_eq!(ends.wait(6, || Err("called off")), Err("called off"));
+    }
+
+    #[test]
+    fn nothing_is_started_while_an_end_before_it_is_under_way() {
+        let name = "pair::served::tests::nothing_is_started_while_an_end_before_it_is_under_way";
+        own::process(name, || {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path().join("data");
+            std::fs::create_dir(&data).unwrap();
+            let directory = Directory::of(&data, LocalRules::default()).unwrap();
+            let state = dir.path().join("state");
+            let config = NodeConfig::new(ClusterId(7), NodeId::Node1, state, vec![directory]);
+            node::adopt(&config).unwrap();
+            let node = Node::open(config).unwrap();
+            let services = Services::new(&[], dir.path(), Box::new(|_| {})).unwrap();
+            let served = Served::new(node, services, Arc::new(Unguarded));
+            let ending = served.ending(1, false);
+            let (say, started) = channel();
+            std::thread::scope(|scope| {
+                scope.spawn(|| say.send(served.start(2, &mut beginning())).unwrap());
+                let early = started.recv_timeout(Duration::from_millis(300));
+                drop(ending);
+                assert!(early.is_err(), "it does not wait: {early:?}");
+                let late = started.recv_timeout(Duration::from_mins(1)).unwrap();
+                // It goes as far as it can on a node that does not lead.
+                let refused = matches!(late, Err(ServeError::Node(NodeError::NotLeading)));
+                assert!(refused, "{late:?}");
+            });
+        });
     }
 }

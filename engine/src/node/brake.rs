@@ -162,24 +162,29 @@ impl Node {
 
     /// Lets a little through, whatever goes over, and everything once nothing does.
     pub(super) fn trickle(&self) {
+        self.trickle_at(Instant::now());
+    }
+
+    fn trickle_at(&self, now: Instant) {
         if !self.brake.is_on() {
             return;
         }
         let bytes = {
             let mut lap = self.brake.lap();
             // Contents end with an error where the other node is gone, and it may sync for long.
-            let gone = lap.moved.elapsed() >= GONE_AFTER;
+            let gone = now.saturating_duration_since(lap.moved) >= GONE_AFTER;
             if gone && self.resync.giving().progress().is_none() {
                 drop(lap);
                 return self.release_writers();
             }
-            let millis = u64::try_from(lap.trickled.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let since = now.saturating_duration_since(lap.trickled);
+            let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
             let bytes = TRICKLE_BYTES_PER_S.saturating_mul(millis) / 1000;
             if bytes < TRICKLE_BYTES_PER_S / 8 {
                 // Asked often, nothing is to be lost in rounding.
                 return;
             }
-            lap.trickled = Instant::now();
+            lap.trickled = now;
             bytes
         };
         if self.brake.let_through(bytes) {
@@ -219,5 +224,32 @@ impl Node {
             self.brake.lagged.store(true, Ordering::Relaxed);
         }
         self.release_writers();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duolog_wal::{ClusterId, NodeId};
+
+    use super::*;
+    use crate::node::{NodeConfig, adopt};
+    use crate::store::{Directory, LocalRules};
+
+    #[test]
+    fn writers_are_released_once_nothing_goes_over_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let directory = Directory::of(&data, LocalRules::default()).unwrap();
+        let state = dir.path().join("state");
+        let config = NodeConfig::new(ClusterId(7), NodeId::Node1, state, vec![directory]);
+        adopt(&config).unwrap();
+        let node = Node::open(config).unwrap();
+        node.slow_writers();
+        let slowed = Instant::now();
+        node.trickle_at(slowed + GONE_AFTER / 2);
+        assert!(node.slows_writers(), "a peer that syncs for long is there");
+        node.trickle_at(slowed + GONE_AFTER);
+        assert!(!node.slows_writers(), "a peer that is gone slows nobody");
     }
 }

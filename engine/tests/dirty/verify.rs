@@ -331,9 +331,12 @@ fn what_the_primary_lost_is_named_and_not_called_repaired() {
     let pair = Pair::new();
     furnish(&pair);
     fs::remove_file(pair.backing("one").join("dir/inner/file")).unwrap();
+    // One of two names.
+    fs::remove_file(pair.backing("one").join("dir/second")).unwrap();
     fs::write(pair.backing("one").join("stranger"), b"new").unwrap();
     let found = pair.verify(true);
     assert!(pair.differ(&found).contains("dir/inner/file"), "{found:#?}");
+    assert!(pair.differ(&found).contains("small"), "{found:#?}");
     for found in &found.differences {
         let expected = found.path == pair.mount.to_str().unwrap();
         assert_eq!(found.repaired, expected, "{found:?}");

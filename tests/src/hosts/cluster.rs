@@ -42,6 +42,9 @@ pub struct Settings {
     /// The address of the clients, such as [`VIRTUAL_IP`](super::VIRTUAL_IP); the server listens on
     /// all addresses then.
     pub virtual_ip: Option<&'static str>,
+    /// What a service of its own runs before the server is started: lines of a script that ends.
+    /// `$home` and `$data` are the node's.
+    pub before: &'static str,
     /// Lines of the table `[pair]`.
     pub pair: String,
     /// Lines of the table `[log]`.
@@ -55,9 +58,17 @@ impl Default for Settings {
             witness: true,
             service: true,
             virtual_ip: None,
+            before: "",
             pair: "profile = \"fast\"\nauto_rejoin = true\n".into(),
             log: "segment_bytes = 4194304\ncheckpoint_bytes = 16777216\n".into(),
         }
+    }
+}
+
+impl Settings {
+    /// Timers that a busy machine does not reach.
+    pub fn calm() -> Self {
+        Self { pair: "profile = \"normal\"\nauto_rejoin = true\n".into(), ..Self::default() }
     }
 }
 
@@ -89,8 +100,8 @@ pub struct Cluster {
 static PAIRS: Mutex<usize> = Mutex::new(0);
 static ONE_LESS: Condvar = Condvar::new();
 
-/// Timers of a pair run while others compute: one pair at a time in a process, unless
-/// `DUOLOG_TESTS_PAIRS` allows for more.
+/// Timers of a pair run while others compute: two pairs at a time in a process, unless
+/// `DUOLOG_TESTS_PAIRS` says otherwise. Much of their time they wait.
 #[derive(Debug)]
 struct Slot;
 
@@ -98,7 +109,7 @@ impl Slot {
     fn take() -> Self {
         let most = std::env::var("DUOLOG_TESTS_PAIRS").ok().and_then(|most| most.parse().ok());
         let pairs = PAIRS.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = most.unwrap_or(1).max(1);
+        let most = most.unwrap_or(2).max(1);
         let mut pairs = ONE_LESS
             .wait_while(pairs, |pairs| *pairs >= most)
             .unwrap_or_else(PoisonError::into_inner);
@@ -201,6 +212,23 @@ impl Cluster {
             if let Some(address) = settings.virtual_ip {
                 write!(text, "[[virtual_ip]]\naddress = \"{address}/24\"\n\n").unwrap();
             }
+            if !settings.before.is_empty() {
+                let script = node.home().join("before");
+                let (home, data) = (node.home().display(), node.directory());
+                let lines = settings.before;
+                let lines = format!(
+                    "#!/bin/sh\nset -e\nhome='{home}'\ndata='{}'\n{lines}",
+                    data.display(),
+                );
+                write_script(&script, &lines);
+                write!(
+                    text,
+                    "[[service]]\nname = \"before\"\nstart = [\"{}\"]\nstop = [\"/bin/true\"]\n\
+                     foreground = false\n\n",
+                    script.display(),
+                )
+                .unwrap();
+            }
             if settings.service {
                 let script = self.make_script(node, settings.virtual_ip.is_some());
                 write!(
@@ -240,8 +268,7 @@ impl Cluster {
             writeln!(text, " -c '{setting}' \\").unwrap();
         }
         text.push('\n');
-        fs::write(&script, text).unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&script, &text);
         script
     }
 
@@ -534,6 +561,11 @@ impl Witness {
 
 fn key_name(number: usize) -> String {
     format!("witness{number}.key")
+}
+
+fn write_script(at: &Path, text: &str) {
+    fs::write(at, text).unwrap();
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// A key is readable for its owner alone.

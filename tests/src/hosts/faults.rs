@@ -105,7 +105,7 @@ impl Cluster {
     }
 
     /// Both at one moment, before either could do anything about it.
-    fn cut_both(&mut self) {
+    pub fn cut_both(&mut self) {
         for machine in &self.nodes {
             machine.freeze();
         }

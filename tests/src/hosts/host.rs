@@ -14,7 +14,7 @@ use crate::node::program;
 use crate::process::{Process, command};
 use crate::wait;
 
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// A computer that can be switched on and off.
 #[derive(Debug)]

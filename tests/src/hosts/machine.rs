@@ -23,9 +23,9 @@ use crate::wait;
 /// What nodes say: also each step of the machine, so that a test can wait for one.
 const SAYS: &str = "info,duolog::pair::effects=debug";
 /// How long a command of `duolog` may take.
-const COMMAND_LIMIT: Duration = Duration::from_mins(1);
+const COMMAND_LIMIT: Duration = Duration::from_mins(2);
 /// How long a node may need for whatever it was asked to do.
-pub const LIMIT: Duration = Duration::from_mins(5);
+pub const LIMIT: Duration = Duration::from_mins(2);
 
 /// One of the disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,9 +24,6 @@ pub struct Receipt {
     /// Of a promotion: who decided; of what an operator forced: nothing.
     #[serde(default)]
     pub decided_by: String,
-    /// Of a promotion: where the log ended that was promoted.
-    #[serde(default)]
-    pub log_end_lsn: u64,
     /// Of what an operator forced: who.
     #[serde(default)]
     pub who: String,
@@ -82,7 +79,6 @@ mod tests {
             event: "promoted".into(),
             why: why.into(),
             decided_by: "witness".into(),
-            log_end_lsn: 0,
             who: String::new(),
             reason: String::new(),
             phases_ms: BTreeMap::new(),
