@@ -224,9 +224,11 @@ fn a_restart_ends_all_of_a_service_and_those_after_it_and_nobody_else() {
         || {
             let site = Site::new(|at| {
                 let one = |name: &str| {
+                    // One that leaves the session at once, and one that leaves its parent too.
                     let start = format!(
-                        "echo +{name} >> {at}/order; (setsid sleep 600 & echo $! > {at}/{name}; \
-                         wait) & trap 'echo -{name} >> {at}/order; kill %1; exit 0' TERM; \
+                        "echo +{name} >> {at}/order; setsid sleep 600 & echo $! > {at}/{name}; \
+                         (setsid sleep 600 & echo $! > {at}/{name}.away); \
+                         trap 'echo -{name} >> {at}/order; kill $!; exit 0' TERM; \
                          while :; do sleep 0.01; done"
                     );
                     service(name, &start, None)
@@ -236,6 +238,9 @@ fn a_restart_ends_all_of_a_service_and_those_after_it_and_nobody_else() {
             site.services.start().unwrap();
             let pids = ["a", "b", "c"].map(|name| site.wait_for(name).trim().parse().unwrap());
             let [a, b, c] = pids.map(|pid| processes::of(Pid::from_raw(pid).unwrap()).unwrap());
+            let away = site.wait_for("a.away").trim().parse().unwrap();
+            let away = processes::of(Pid::from_raw(away).unwrap()).unwrap();
+            site.wait_for("b.away");
             let lives = |process: Process| processes::of(process.pid) == Some(process);
             site.services.look();
             let before = site.services.standing();
@@ -249,6 +254,7 @@ fn a_restart_ends_all_of_a_service_and_those_after_it_and_nobody_else() {
             within(BOUND, || site.read("order").ends_with("+b\n+c\n").then_some(()));
             assert_eq!(site.read("order"), "+a\n+b\n+c\n-c\n+b\n+c\n");
             assert!(lives(a) && !lives(b) && !lives(c), "{:?}", [a, b, c].map(lives));
+            assert!(lives(away), "it belongs to the one that goes on, or to nobody");
             let after = site.services.standing();
             assert_eq!(before[0], after[0]);
             assert!(after.iter().all(|standing| standing.running) && after[1].pid != before[1].pid);
