@@ -25,7 +25,7 @@ use super::kept::Kept;
 use super::served::Served;
 use crate::actions::words::OtherNode;
 use crate::actions::{ActError, Refusal};
-use crate::config::{Config, Service};
+use crate::config::Service;
 use crate::services::policy::{
     CheckId, CheckRules, Effect, Event, Finding, Found, Health, Policy, Rules,
 };
@@ -117,10 +117,10 @@ struct Watch {
 }
 
 impl Checks {
-    pub(super) fn new(config: &Config, suspended: bool, tell: Sender<Said>) -> Self {
-        let rules = config.services.iter().map(rules).collect();
+    pub(super) fn new(services: &[Service], suspended: bool, tell: Sender<Said>) -> Self {
+        let rules = services.iter().map(rules).collect();
         Self {
-            services: config.services.clone(),
+            services: services.to_vec(),
             policy: Mutex::new(Policy::new(rules, suspended)),
             strays: Mutex::default(),
             tell,

@@ -143,7 +143,7 @@ impl Pair {
         watch(&node, self.inputs.clone()).context("cannot start a thread")?;
         let kept = Kept::load(&config.state_dir);
         let (tell, told) = channel();
-        let checks = Arc::new(Checks::new(config, kept.checkers == Some(false), tell));
+        let checks = Arc::new(Checks::new(&config.services, kept.checkers == Some(false), tell));
         let watch = checks.clone();
         let on_end = Box::new(move |_: Ended| watch.tell(Said::Ended));
         let services = Services::new(&config.services, &config.state_dir, on_end)?;

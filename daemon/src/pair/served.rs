@@ -400,7 +400,9 @@ mod tests {
             node::adopt(&config).unwrap();
             let node = Node::open(config).unwrap();
             let services = Services::new(&[], dir.path(), Box::new(|_| {})).unwrap();
-            let served = Served::new(node, services, Arc::new(Unguarded));
+            let (addresses, (tell, _told)) = (Addresses::start(&[]).unwrap(), channel());
+            let checks = Arc::new(Checks::new(&[], false, tell));
+            let served = Served::new(node, addresses, services, Arc::new(Unguarded), checks);
             let ending = served.ending(1, false);
             let (say, started) = channel();
             std::thread::scope(|scope| {
