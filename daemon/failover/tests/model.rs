@@ -78,6 +78,13 @@ fn what_is_forgotten_changes_nothing() {
     forgets("a swap", Limits { swaps: 1, ..limits });
     forgets("another witness", Limits { replaced: true, ..limits });
     forgets("a force", Limits { forces: 1, ..limits });
+    forgets("stops and a force", Limits { stops: 2, forces: 1, ..limits });
+}
+
+#[test]
+fn a_pair_of_which_one_is_forced() {
+    let limits = Limits { views: 2, writes: 1, forces: 1, ..NONE };
+    model(pair(), limits).explore("pair, 2 views, 1 write, 1 force");
 }
 
 #[test]

@@ -188,8 +188,12 @@ impl World {
             }
         }
         let [one, other] = self.nodes.clone();
-        // One that nobody leads yet, or any more, is followed by another before anything is
-        // acknowledged in it.
+        // Only of a view that is led: a primary proposed it, was restarted without its record,
+        // proposed the next, and heard only then that the first was accepted. Both have that view
+        // then, and records of two in their logs. What it acknowledges needs a view that it
+        // leads, which is chosen, and an incarnation that had not confirmed this one
+        // acknowledged nothing in it; the next proposal makes the logs equal, and a takeover
+        // from the other goes on from a log that had everything when it accepted.
         let view = one.register.conf;
         let led = self.node(view.primary).machine.leads() == Some(view.num);
         let members = led
