@@ -214,6 +214,12 @@ pub enum Note {
     },
     /// An operator overrode the protocol.
     Forced(Forced),
+    /// An operator forced the other node while this one led: what it led has ended, and what it
+    /// acknowledged meanwhile will stand in a branch.
+    Overruled {
+        /// The forced view.
+        view: View,
+    },
     /// Another witness is named from now on.
     Witness {
         /// Identity before.

@@ -74,6 +74,9 @@ reasons! {
     /// The witness knows a newer view.
     Refused: Wait Red
         "the witness knows that {peer} may have gone on: waits for {peer}, or for a forced start";
+    /// An operator forced the other node.
+    Overruled: Wait Red
+        "an operator forced {peer}: nothing is acknowledged here any more; waits for {peer}, or for a forced start of this node";
     /// The witness was replaced while this node was not alone.
     OtherWitness: Wait Red "another witness answers than the one view {view} names: waits for {peer}, or for a forced start";
     /// Without a witness: cut off, or started without the peer.
@@ -183,6 +186,11 @@ pub const TABLE: &[Row] = &{
         ),
         row(
             &[Stop, Second, Prim, Alone],
+            Why::Overruled,
+            "the witness or the other tells that the other was forced; from PRIM and ALONE when the guardian fenced",
+        ),
+        row(
+            &[Stop, Second, Prim, Alone],
             Why::OtherWitness,
             "another witness answers than the one the view names; from PRIM and ALONE when the guardian fenced",
         ),
@@ -201,7 +209,7 @@ pub const TABLE: &[Row] = &{
         row(
             &[Stop, Prim, Alone],
             Why::StopsServices,
-            "an operator's stop, restart or swap; a failure; the lease is over; a newer view is heard",
+            "an operator's stop, restart or swap; a failure; the lease is over; a newer view is heard, or that the other was forced",
         ),
         row(&[Stop], Why::SplitBrain, "both are heard to have gone on alone"),
         row(&[Wait, Alone], Why::Pair, "services run and the other has accepted the view"),

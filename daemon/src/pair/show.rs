@@ -64,6 +64,9 @@ fn text(entry: &Entry) -> String {
         Happened::Forced { who, reason } => {
             writeln!(out, "forced by {who}: {reason}").ok();
         }
+        Happened::Overruled { view } => {
+            writeln!(out, "stopped: an operator forced the other node; view {view}").ok();
+        }
         Happened::Witness { from, to } => {
             writeln!(out, "witness {to} in place of {from}").ok();
         }

@@ -7,13 +7,13 @@
 
 use duolog_wal::{View, ViewNum};
 
-use super::{Asking, Machine, Split, Timer};
+use super::{Asking, Machine, Services, Split, Timer};
 use crate::effect::{Decider, Note, Receipt, Task};
 use crate::message::{Ask, Refusal, Reply, WitnessAnswer};
 use crate::{Effect, Forced, Now, Promotion, Question};
 
 /// Where the epoch begins in a view's number.
-const EPOCH: u32 = 48;
+pub(super) const EPOCH: u32 = 48;
 
 /// The epoch of a number: how many times operators forced a view.
 pub(super) const fn epoch(num: ViewNum) -> u64 {
@@ -136,6 +136,9 @@ impl Machine {
         if self.witness.reg.is_none_or(newer) {
             self.witness.reg = reg;
         }
+        if let Some(reg) = reg {
+            self.hear_forced(reg);
+        }
         // A witness knows a pair only once it was accepted, so an own proposal that it knows is
         // chosen, also when the acceptance never arrived here.
         if let Some(reg) = reg
@@ -239,17 +242,6 @@ impl Machine {
 
     /// The only member was restarted, or names another witness: nobody else can have moved, so
     /// it raises its number by itself.
-    /// Whether an operator forced the other node while this one was in the way: its line goes on
-    /// from there, whatever this node was granted before. A number above the forced one would make
-    /// a second line of this one.
-    pub(super) fn forced_elsewhere(&self) -> bool {
-        let heard = self.peer.beat.as_ref().map(|beat| beat.conf);
-        let forced = |view: View| {
-            view.primary == self.me.peer() && epoch(view.num) > epoch(self.register.conf.num)
-        };
-        heard.into_iter().chain(self.witness.reg).any(forced)
-    }
-
     pub(super) fn raise(&mut self, witness: u128) {
         let base = self.register.conf;
         let view = self.alone_view(self.next_num(), witness);
@@ -260,6 +252,37 @@ impl Machine {
         self.out.push(Effect::SyncLog);
         self.lead(view);
         self.tell_witness(Question::Learn { view });
+    }
+
+    /// Keeps in mind that an operator forced the other node, whoever tells it.
+    pub(super) fn hear_forced(&mut self, view: View) {
+        let known = self.overruled.map_or(0, |view| epoch(view.num));
+        if view.primary == self.me.peer() && epoch(view.num) > known {
+            self.overruled = Some(view);
+        }
+    }
+
+    /// The view of the other node that an operator forced while this one was in the way: its line
+    /// goes on from there, whatever this node was granted before. A number above the forced one
+    /// would make a second line of this one.
+    pub(super) fn forced_elsewhere(&self) -> Option<View> {
+        self.overruled.filter(|view| epoch(view.num) > epoch(self.register.conf.num))
+    }
+
+    /// Ends what this node leads, at once, when the other was forced: until they meet there are
+    /// two lines, and this is the one whose tail becomes a branch.
+    pub(super) fn settle_forced(&mut self) {
+        if self.begun.is_none() {
+            return;
+        }
+        let Some(view) = self.forced_elsewhere() else { return };
+        self.begun = None;
+        self.settle_commit();
+        self.out.push(Effect::Record(Note::Overruled { view }));
+        if matches!(self.services, Services::Stopping(_)) {
+            // In order takes too long now.
+            self.end_services(Task::Fence);
+        }
     }
 
     /// An operator overrode the protocol.

@@ -1,8 +1,9 @@
 //! What a machine may forget without ever doing anything else for it. For model checkers, to which
 //! two machines that will do the same are one; nothing here is called where the product runs.
 
-use duolog_wal::{Cursor, NodeId, View};
+use duolog_wal::{Cursor, NodeId, View, ViewNum};
 
+use super::alone::{EPOCH, epoch};
 use super::{Leases, Machine, Services, Timer};
 use crate::message::Prop;
 use crate::{LinkRole, LogFacts, Register};
@@ -64,6 +65,11 @@ impl Machine {
         if let Some(reg) = &mut self.witness.reg {
             *reg = View { num: reg.num, ..Register::empty(NodeId::Node1).conf };
         }
+        // Of a forced view of the other only the epoch counts.
+        self.overruled = self.forced_elsewhere().map(|view| View {
+            num: ViewNum(epoch(view.num) << EPOCH),
+            ..Register::empty(self.me.peer()).conf
+        });
         if primary {
             // A primary takes over from nobody; whoever becomes a follower begins anew.
             self.expired = false;

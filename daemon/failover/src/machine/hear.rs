@@ -5,6 +5,7 @@
 
 use duolog_wal::{Lsn, View};
 
+use super::alone::epoch;
 use super::{Machine, Mode, Services, Stopped, Timer};
 use crate::effect::Note;
 use crate::message::{Beat, Gone};
@@ -65,6 +66,7 @@ impl Machine {
             self.peer.heard = self.now;
             self.timers.set(Timer::PeerLost, self.now.plus(self.settings.peer_lost_ms));
         }
+        self.hear_forced(beat.conf);
         if self.works() {
             self.hear_view(&beat);
             self.answer(&beat);
@@ -86,8 +88,10 @@ impl Machine {
         }
         let lost = beat.won == Some(conf) && self.alone_here();
         let above = view.num > self.register.conf.num;
+        // An operator who forces one of two lines has settled which goes on.
+        let settled = self.split.is_none() || lost || epoch(view.num) > epoch(conf.num);
         // A view of both counts here only by this node's own acceptance.
-        if above && !view.pair && view.primary == self.me.peer() && (self.split.is_none() || lost) {
+        if above && !view.pair && view.primary == self.me.peer() && settled {
             self.split = None;
             self.depose(view);
             if self.served && !self.settings.auto_rejoin {

@@ -190,6 +190,8 @@ pub struct Machine {
     split: Option<Split>,
     /// The peer's view that lost the split brain against this node.
     won: Option<View>,
+    /// The newest view of the peer that an operator forced, as heard by this process.
+    overruled: Option<View>,
     log_known: bool,
     /// The log was synced since its facts were told.
     log_stale: bool,
@@ -262,6 +264,7 @@ impl Machine {
             services_moved_until: None,
             split: None,
             won: None,
+            overruled: None,
             log_known: false,
             log_stale: false,
             promotion: None,
@@ -398,6 +401,7 @@ impl Machine {
 
     /// Decides what follows from what is known.
     fn settle(&mut self) {
+        self.settle_forced();
         self.settle_split();
         self.settle_lead();
         // A connection of another kind is gone before it could count for an acceptance.

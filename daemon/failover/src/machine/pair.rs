@@ -24,6 +24,9 @@ impl Machine {
         if self.leads_chosen() {
             return self.settle_successor();
         }
+        if self.forced_elsewhere().is_some() {
+            return;
+        }
         // A swap cannot be taken back: it is said again, by this incarnation or the next.
         if pend.is_some_and(|pend| pend.primary != self.me) {
             return;
@@ -66,7 +69,7 @@ impl Machine {
         if !conf.pair {
             let known = conf.witness == 0 || self.witness.here;
             let early = self.settings.join_without_witness || self.join_now;
-            if witness != conf.witness && !self.restarting && !self.forced_elsewhere() {
+            if witness != conf.witness && !self.restarting {
                 self.raise(witness);
             } else if connected
                 && self.peer.caught_up
@@ -110,7 +113,7 @@ impl Machine {
         let peer_is_behind =
             self.peer.here && self.peer.beat.as_ref().is_some_and(|beat| beat.conf.num <= conf.num);
         let free = conf.witness != 0 || !self.settings.peer || conf.num.0 <= 1 || self.looked;
-        (free || peer_is_behind) && !self.forced_elsewhere()
+        free || peer_is_behind
     }
 
     fn pair_view(&self, witness: u128) -> View {

@@ -45,7 +45,7 @@ impl Machine {
         }
     }
 
-    fn end_services(&mut self, task: Task) {
+    pub(super) fn end_services(&mut self, task: Task) {
         // What may no longer be acknowledged is not acknowledged while it stops either.
         self.settle_commit();
         let ticket = self.ticket();

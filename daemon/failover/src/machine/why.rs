@@ -122,6 +122,7 @@ impl Machine {
         match () {
             () if swap && self.peer.here && !self.overdue => Why::SwapsOut,
             () if !self.log.complete && self.log_known => Why::NotComplete,
+            () if self.forced_elsewhere().is_some() => Why::Overruled,
             () if self.leads_chosen() => Why::StartsServices,
             () if self.asking.is_some() => self.why_asking(),
             () if !self.heard_of_peer() && self.timers.is_set(Timer::PeerLost) => Why::Starts,

@@ -8,30 +8,6 @@ use duolog_wal::{Lsn, View, ViewNum};
 
 use crate::bench::{Bench, N1, N2, WID, alone, beat, log, pair};
 
-/// The newest task of that kind is done.
-fn done(bench: &mut Bench) {
-    let ticket = bench.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Run { ticket, .. } => Some(*ticket),
-        _ => None,
-    });
-    bench.event(Event::Done(ticket.unwrap_or(Ticket(0))));
-}
-
-/// Node1 is PRIM in view 2, node2 follows.
-pub(crate) fn prim() -> Bench {
-    let mut n1 = Bench::new(N1, pair(1, N1), None, log(&[(1, N1)]));
-    n1.peer(Message::Beat(beat(n1.now, pair(1, N1), None, false, log(&[(1, N1)]))));
-    n1.event(Event::LinkUp { incarnation: 3, view: ViewNum(2) });
-    n1.event(Event::Log(log(&[(1, N1), (2, N1)])));
-    n1.peer(Message::Accepted { view: pair(2, N1), durable: Lsn(20) });
-    n1.peer(Message::Beat(beat(n1.now, pair(2, N1), None, false, log(&[(1, N1), (2, N1)]))));
-    let sent = n1.now;
-    n1.peer(Message::Answer { incarnation: 5, sent });
-    done(&mut n1);
-    assert!(n1.machine.serves() && n1.conf() == pair(2, N1));
-    n1
-}
-
 fn grant(view: View, nonce: u64) -> Event {
     Event::Witness(Reply::Grant { view, nonce })
 }
@@ -52,7 +28,7 @@ fn r4_a_word_of_the_witness_makes_nobody_a_member() {
 
 #[test]
 fn r8_a_swap_is_proposed_once_services_are_stopped_and_the_log_is_on_disk() {
-    let mut n1 = prim();
+    let mut n1 = Bench::prim();
     n1.event(Event::Operator(Action::Swap));
     assert_eq!(n1.machine.register().pend, None);
     n1.event(Event::Operator(Action::Failover(true)));
@@ -109,7 +85,7 @@ fn r22_a_grant_of_a_replaced_witness_is_none() {
 
 #[test]
 fn r18_a_spurious_silence_stops_nothing() {
-    let mut n1 = prim();
+    let mut n1 = Bench::prim();
     n1.wait(2_000);
     let (view, nonce) = n1.asked().expect("it asks");
     n1.peer(Message::Beat(beat(n1.now, pair(2, N1), None, false, log(&[(1, N1), (2, N1)]))));
@@ -122,7 +98,7 @@ fn r18_a_spurious_silence_stops_nothing() {
 fn r20_who_was_alone_has_a_lease_from_its_proposal_on() {
     let mut n1 = Bench::new(N1, alone(1, N1), None, log(&[(1, N1)]));
     assert!(n1.effects.contains(&Effect::Lease(Lease::Endless)));
-    done(&mut n1);
+    n1.done();
     n1.event(Event::Log(log(&[(1, N1), (2, N1)])));
     n1.event(Event::Witness(Reply::Beat(WitnessAnswer {
         witness: WID,
@@ -170,7 +146,7 @@ fn r15_r16_two_lines_from_one_history_are_met_and_one_goes_on() {
 /// lease, for whoever gave it has heard since that nothing is served here.
 #[test]
 fn r26_an_answer_from_before_the_fence_is_no_lease_after_it() {
-    let mut n1 = prim();
+    let mut n1 = Bench::prim();
     let sent = n1.now;
     n1.wait(1_000);
     let at = n1.now;
@@ -185,51 +161,12 @@ fn r26_an_answer_from_before_the_fence_is_no_lease_after_it() {
     assert!(n1.starts());
 }
 
-/// An operator stops the node that serves alone, forces the other one, and starts this one again,
-/// as a swap without sync does: it knows of the forced view, and makes no line of its own above.
-#[test]
-fn who_knows_that_the_other_was_forced_does_not_go_on_above_it() {
-    let forced = View { forced: true, ..alone(1 << 48, N2) };
-    let theirs = log(&[(1, N1), (1 << 48, N2)]);
-    let stopped = || {
-        let mut n1 = Bench::new(N1, alone(2, N1), None, log(&[(1, N1), (2, N1)]));
-        assert_eq!(n1.conf(), alone(3, N1), "the only member goes on");
-        n1.event(Event::Log(log(&[(1, N1), (2, N1), (3, N1)])));
-        done(&mut n1);
-        n1.event(Event::Operator(Action::Stop));
-        done(&mut n1);
-        n1
-    };
-    let witness = WitnessAnswer {
-        witness: WID,
-        reg: Some(forced),
-        incarnation: 5,
-        sent: Now(0),
-        lease: false,
-    };
-    for by_witness in [true, false] {
-        let mut n1 = stopped();
-        if by_witness {
-            n1.event(Event::Witness(Reply::Beat(witness)));
-        } else {
-            n1.peer(Message::Beat(beat(n1.now, forced, None, false, theirs.clone())));
-        }
-        n1.event(Event::Operator(Action::Start));
-        assert_eq!(n1.conf(), alone(3, N1), "a line of its own");
-        n1.wait(60_000);
-        assert_eq!(n1.conf(), alone(3, N1), "a line of its own");
-        assert!(!n1.machine.serves());
-        n1.peer(Message::Beat(beat(n1.now, forced, None, false, theirs.clone())));
-        assert_eq!(n1.conf(), forced, "it follows");
-    }
-}
-
 /// Found by the simulation (seed 3245): the witness lost its disk while a pair was open, so who
 /// had been ALONE asked it for ever, fenced, beside a peer that was back.
 #[test]
 fn r27_a_peer_that_is_back_is_proposed_to_though_a_lost_witness_is_asked() {
     let mut n1 = Bench::new(N1, alone(1, N1), None, log(&[(1, N1)]));
-    done(&mut n1);
+    n1.done();
     n1.event(Event::Log(log(&[(1, N1), (2, N1)])));
     let answer = |n1: &Bench, witness, lease| {
         let (incarnation, sent) = (5, n1.now);
@@ -247,7 +184,7 @@ fn r27_a_peer_that_is_back_is_proposed_to_though_a_lost_witness_is_asked() {
     n1.event(Event::LinkDown { why: String::new() });
     for _ in 0..6 {
         n1.wait(1_000);
-        done(&mut n1);
+        n1.done();
         n1.event(answer(&n1, WID + 1, false));
     }
     assert!(n1.machine.asks() && !n1.machine.serves(), "it asks whom it may, in vain");

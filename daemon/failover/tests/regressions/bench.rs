@@ -3,6 +3,7 @@
 use duolog_failover::message::{Beat, Prop};
 use duolog_failover::{
     Effect, Event, LogFacts, Machine, Message, Now, Question, Register, Settings, State, Task,
+    Ticket,
 };
 use duolog_wal::{Chain, Cursor, HistoryEntry, Lsn, NodeId, Time, View, ViewNum};
 
@@ -57,6 +58,21 @@ impl Bench {
         bench
     }
 
+    /// Node1 is PRIM in view 2, node2 follows.
+    pub(crate) fn prim() -> Self {
+        let mut n1 = Self::new(N1, pair(1, N1), None, log(&[(1, N1)]));
+        n1.peer(Message::Beat(beat(n1.now, pair(1, N1), None, false, log(&[(1, N1)]))));
+        n1.event(Event::LinkUp { incarnation: 3, view: ViewNum(2) });
+        n1.event(Event::Log(log(&[(1, N1), (2, N1)])));
+        n1.peer(Message::Accepted { view: pair(2, N1), durable: Lsn(20) });
+        n1.peer(Message::Beat(beat(n1.now, pair(2, N1), None, false, log(&[(1, N1), (2, N1)]))));
+        let sent = n1.now;
+        n1.peer(Message::Answer { incarnation: 5, sent });
+        n1.done();
+        assert!(n1.machine.serves() && n1.conf() == pair(2, N1));
+        n1
+    }
+
     pub(crate) fn event(&mut self, event: Event) -> &[Effect] {
         self.effects = self.machine.step(self.now, event);
         &self.effects
@@ -69,6 +85,15 @@ impl Bench {
     pub(crate) fn wait(&mut self, ms: u64) -> &[Effect] {
         self.now = self.now.plus(ms);
         self.event(Event::Tick)
+    }
+
+    /// The newest task of the newest step is done.
+    pub(crate) fn done(&mut self) {
+        let ticket = self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Run { ticket, .. } => Some(*ticket),
+            _ => None,
+        });
+        self.event(Event::Done(ticket.unwrap_or(Ticket(0))));
     }
 
     pub(crate) fn conf(&self) -> View {

@@ -26,7 +26,7 @@ impl Bench {
 #[test]
 fn services_that_fail_soon_after_they_moved_are_not_taken_over_before_they_may_move_again() {
     for moved in [false, true] {
-        let mut n1 = crate::alone::prim();
+        let mut n1 = Bench::prim();
         if moved {
             n1.event(Event::ServicesMoved { until: n1.now.plus(600_000) });
         }

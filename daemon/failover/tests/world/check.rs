@@ -1,11 +1,11 @@
 //! What must never happen, looked for after every step.
 
-use duolog_failover::CommitRule;
+use duolog_failover::{CommitRule, Event, Message, Reply};
 use duolog_wal::{NodeId, View};
 
-use super::{N1, N2, Rec, Serving, World, common};
+use super::{N1, N2, Rec, Serving, World, common, slot};
 
-/// What went wrong. The names are those of the protocol.
+/// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Bad {
     /// An acknowledged write is missing at a primary that can commit.
@@ -29,8 +29,30 @@ pub(crate) enum Bad {
     Uq,
     /// An acknowledged write is on no disk.
     Kept,
+    /// One that has heard that the other was forced above it acknowledges or starts something.
+    Hf,
     /// A change of state that the table does not know.
     Table,
+}
+
+impl Bad {
+    /// As the protocol calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::S1 => "S1",
+            Self::S2 => "S2",
+            Self::S3 => "S3",
+            Self::S4 => "S4",
+            Self::S4p => "S4p",
+            Self::S4x => "S4x",
+            Self::Lm => "LM",
+            Self::Cd => "CD",
+            Self::Uq => "UQ",
+            Self::Kept => "KEPT",
+            Self::Hf => "HF",
+            Self::Table => "table",
+        }
+    }
 }
 
 /// What nobody in the world knows.
@@ -43,6 +65,10 @@ pub(crate) struct Ghost {
     /// Chosen views.
     pub(crate) views: Vec<View>,
     pub(crate) bad: Vec<Bad>,
+    /// Which node has heard, since it was started, that the other was forced above it.
+    pub(crate) heard: [bool; 2],
+    /// One that acknowledged by itself has just heard it.
+    pub(crate) overruled: bool,
 }
 
 const fn epoch(view: View) -> usize {
@@ -55,6 +81,11 @@ impl World {
             self.ghost.bad.push(what);
             self.ghost.bad.sort();
         }
+    }
+
+    /// Whether this has held so far.
+    pub(crate) fn keeps(&self, what: Bad) -> bool {
+        !self.ghost.bad.contains(&what)
     }
 
     /// A node's register says that this view is chosen.
@@ -71,8 +102,28 @@ impl World {
         }
     }
 
+    /// The event tells the node which view somebody knows to be chosen.
+    pub(crate) fn hears(&mut self, node: NodeId, event: &Event) {
+        let told = match event {
+            Event::Peer(Message::Beat(beat)) => Some(beat.conf),
+            Event::Witness(Reply::Beat(answer)) => answer.reg,
+            Event::Witness(Reply::Refuse { reg, .. }) => *reg,
+            _ => None,
+        };
+        let it = self.node(node);
+        let above =
+            |view: View| view.primary == node.peer() && epoch(view) > epoch(it.register.conf);
+        if told.is_some_and(above) {
+            self.ghost.overruled |= it.rule == CommitRule::Local;
+            self.ghost.heard[slot(node)] = true;
+        }
+    }
+
     /// Services begin to start.
     pub(crate) fn started(&mut self, node: NodeId, view: View) {
+        if self.ghost.heard[slot(node)] {
+            self.bad(Bad::Hf);
+        }
         if self.lacks(node) {
             self.bad(if view.pair { Bad::S4p } else { Bad::S4 });
         }
@@ -130,10 +181,19 @@ impl World {
             if lacks && self.node(node).serving == Serving::Yes {
                 self.bad(Bad::S4x);
             }
+            // Its own line may be the forced one by now.
+            self.ghost.heard[slot(node)] &= epoch(self.node(node).register.conf) == 0;
+            if self.ghost.heard[slot(node)] && self.node(node).rule != CommitRule::Blocked {
+                self.bad(Bad::Hf);
+            }
         }
         let [one, other] = self.nodes.clone();
-        // One that nobody leads yet, or any more, is followed by another before anything is
-        // acknowledged in it.
+        // Only of a view that is led: a primary proposed it, was restarted without its record,
+        // proposed the next, and heard only then that the first was accepted. Both have that view
+        // then, and records of two in their logs. What it acknowledges needs a view that it
+        // leads, which is chosen, and an incarnation that had not confirmed this one
+        // acknowledged nothing in it; the next proposal makes the logs equal, and a takeover
+        // from the other goes on from a log that had everything when it accepted.
         let view = one.register.conf;
         let led = self.node(view.primary).machine.leads() == Some(view.num);
         let members = led

@@ -112,7 +112,10 @@ impl World {
                 if prop.view.primary == prop.view.origin {
                     prop.end.chain = Chain(0);
                 } else {
-                    assert_eq!(prop.end, super::forget::remember(&self.node(node).log));
+                    // Where the proposer believes its log to end.
+                    let upto = usize::try_from(prop.end.lsn.0).expect("a few");
+                    let log = &self.node(node).log[..upto];
+                    assert_eq!(prop.end, super::forget::remember(log));
                 }
                 Message::Prop(prop)
             }

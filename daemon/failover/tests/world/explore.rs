@@ -18,8 +18,9 @@ pub(crate) struct Explored {
     /// What must hold.
     pub(crate) holds: Vec<Bad>,
     /// What has been come by, seen before it was forgotten: node1 committed alone, node2 did,
-    /// node2 committed for both, a write was cut off.
-    pub(crate) reached: Arc<[AtomicBool; 4]>,
+    /// node2 committed for both, a write was cut off, one that acknowledged alone heard that the
+    /// other was forced.
+    pub(crate) reached: Arc<[AtomicBool; 5]>,
 }
 
 impl Explored {
@@ -122,26 +123,30 @@ impl Model for Explored {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always("S1", |model: &Self, world| model.holds(world, Bad::S1)),
-            Property::always("S2", |model: &Self, world| model.holds(world, Bad::S2)),
-            Property::always("S3", |model: &Self, world| model.holds(world, Bad::S3)),
-            Property::always("S4", |model: &Self, world| model.holds(world, Bad::S4)),
-            Property::always("S4p", |model: &Self, world| model.holds(world, Bad::S4p)),
-            Property::always("S4x", |model: &Self, world| model.holds(world, Bad::S4x)),
-            Property::always("LM", |model: &Self, world| model.holds(world, Bad::Lm)),
-            Property::always("CD", |model: &Self, world| model.holds(world, Bad::Cd)),
-            Property::always("UQ", |model: &Self, world| model.holds(world, Bad::Uq)),
-            Property::always("KEPT", |model: &Self, world| model.holds(world, Bad::Kept)),
-            Property::always("table", |model: &Self, world| model.holds(world, Bad::Table)),
-        ]
+        let all = [
+            Property::<Self>::always("S1", |_, world| world.keeps(Bad::S1)),
+            Property::<Self>::always("S2", |_, world| world.keeps(Bad::S2)),
+            Property::<Self>::always("S3", |_, world| world.keeps(Bad::S3)),
+            Property::<Self>::always("S4", |_, world| world.keeps(Bad::S4)),
+            Property::<Self>::always("S4p", |_, world| world.keeps(Bad::S4p)),
+            Property::<Self>::always("S4x", |_, world| world.keeps(Bad::S4x)),
+            Property::<Self>::always("LM", |_, world| world.keeps(Bad::Lm)),
+            Property::<Self>::always("CD", |_, world| world.keeps(Bad::Cd)),
+            Property::<Self>::always("UQ", |_, world| world.keeps(Bad::Uq)),
+            Property::<Self>::always("KEPT", |_, world| world.keeps(Bad::Kept)),
+            Property::<Self>::always("HF", |_, world| world.keeps(Bad::Hf)),
+            Property::<Self>::always("table", |_, world| world.keeps(Bad::Table)),
+        ];
+        let sought = self.sought();
+        all.into_iter().filter(|it| sought.iter().any(|bad| bad.name() == it.name)).collect()
     }
 
     fn within_boundary(&self, world: &World) -> bool {
-        let highest = world.highest().0 & 0xffff_ffff_ffff;
-        let base = self.start.highest().0;
-        world.highest().0 >> 48 <= u64::from(self.limits.forces)
-            && (highest < base || highest - base < self.limits.views)
+        let highest = world.highest().0;
+        let forces = highest >> 48;
+        // A forced view begins to count anew.
+        let from = if forces == 0 { self.start.highest().0 } else { forces << 48 };
+        forces <= u64::from(self.limits.forces) && highest < from + self.limits.views
     }
 }
 
@@ -151,12 +156,21 @@ impl Explored {
         world.used.swaps < self.limits.swaps || world.used.stops < self.limits.stops
     }
 
+    /// What must hold, or of that the one property that is asked for.
+    fn sought(&self) -> Vec<Bad> {
+        let Ok(name) = std::env::var("DUOLOG_HOLDS") else { return self.holds.clone() };
+        let sought: Vec<_> = self.holds.iter().copied().filter(|bad| bad.name() == name).collect();
+        assert!(!sought.is_empty(), "{name} is not looked for here");
+        sought
+    }
+
     fn look(&self, world: &World) {
         let seen = [
             world.committed_by(N1, false),
             world.committed_by(N2, false),
             world.committed_by(N2, true),
             world.cut_a_write(),
+            world.ghost.overruled,
         ];
         for (reached, seen) in self.reached.iter().zip(seen) {
             reached.fetch_or(seen, Ordering::Relaxed);
@@ -164,14 +178,11 @@ impl Explored {
     }
 
     /// Which of these the limits let happen.
-    const fn may_reach(&self) -> [bool; 4] {
-        let Limits { views, writes, reboots, swaps, .. } = self.limits;
+    const fn may_reach(&self) -> [bool; 5] {
+        let Limits { views, writes, reboots, swaps, forces, .. } = self.limits;
         let alone = writes > 0 && views > 1;
-        [alone, alone, writes > 0 && swaps > 0, writes > 1 && reboots > 0]
-    }
-
-    fn holds(&self, world: &World, what: Bad) -> bool {
-        !self.holds.contains(&what) || !world.ghost.bad.contains(&what)
+        let cut = writes > 1 && reboots > 0;
+        [alone, alone, writes > 0 && swaps > 0, cut, views > 1 && forces > 0]
     }
 
     /// Explores everything within the limits, prints what it came to, and panics with the way
@@ -192,7 +203,7 @@ impl Explored {
             }
         }
         checker.assert_properties();
-        let reached = [0, 1, 2, 3].map(|at| reached[at].load(Ordering::Relaxed));
+        let reached = [0, 1, 2, 3, 4].map(|at| reached[at].load(Ordering::Relaxed));
         let missed = may.iter().zip(reached).any(|(may, reached)| *may && !reached);
         assert!(!missed, "a run that comes by nothing shows nothing: {reached:?} of {may:?}");
     }
@@ -245,47 +256,58 @@ impl Explored {
     }
 
     /// Walks at random from where exploring begins, `walks` times `steps`, and panics with the
-    /// way to the first thing that must not happen.
-    ///
-    /// Returns in how many of them each node committed a write alone.
-    pub(crate) fn walk(&self, seed: u64, walks: u64, steps: usize) -> [u64; 2] {
-        let mut alone = [0; 2];
-        for walk in 0..walks {
-            let mut reached = [false; 2];
-            let mut random = Random::new(seed.wrapping_add(walk));
-            let mut world = self.start.clone();
-            let mut way = Vec::new();
-            for _ in 0..steps {
-                let mut acts = Vec::new();
-                self.actions(&world, &mut acts);
-                let at = random.below(acts.len());
-                let act = acts.swap_remove(at);
-                let mut next = world.clone();
-                next.act(&act);
-                next.sweep();
-                if !self.within_boundary(&next) {
-                    continue;
-                }
-                way.push(act);
-                world = next;
-                for (node, reached) in [N1, N2].into_iter().zip(&mut reached) {
-                    *reached |= world.committed_by(node, false);
-                }
-                if let Some(bad) = world.ghost.bad.iter().find(|bad| self.holds.contains(bad)) {
-                    for act in &way[way.len().saturating_sub(40)..] {
-                        println!("  {act:?}");
-                    }
-                    for node in &world.nodes {
-                        println!("{:?} {:?} {:?}", node.log, node.register, node.machine);
-                    }
-                    panic!("{bad:?} fails, seed {}", seed.wrapping_add(walk));
-                }
-            }
-            for (count, reached) in alone.iter_mut().zip(reached) {
+    /// way to the first thing that must not happen. Goes on walking, twenty times as often at
+    /// most, until it has come by everything that makes a walk worth something.
+    pub(crate) fn walk(&self, seed: u64, walks: u64, steps: usize) {
+        let what = ["node1 committed alone", "node2 committed alone", "a forced one was heard of"];
+        let mut met = [0_u64; 3];
+        let wanted = if self.limits.forces > 0 { 3 } else { 2 };
+        let mut walked = 0;
+        while walked < walks || (met[..wanted].contains(&0) && walked < 20 * walks) {
+            let reached = self.walk_once(seed.wrapping_add(walked), steps);
+            for (count, reached) in met.iter_mut().zip(reached) {
                 *count += u64::from(reached);
             }
+            walked += 1;
         }
-        println!("{walks} walks from seed {seed}: each node committed alone in {alone:?}");
-        alone
+        let met: Vec<_> = what.into_iter().zip(met).take(wanted).collect();
+        println!("{walked} walks from seed {seed}: {met:?}");
+        assert!(met.iter().all(|(_, count)| *count > 0), "walks that come by nothing show nothing");
+    }
+
+    fn walk_once(&self, seed: u64, steps: usize) -> [bool; 3] {
+        let mut reached = [false; 3];
+        let sought = self.sought();
+        let mut random = Random::new(seed);
+        let mut world = self.start.clone();
+        let mut way = Vec::new();
+        for _ in 0..steps {
+            let mut acts = Vec::new();
+            self.actions(&world, &mut acts);
+            let at = random.below(acts.len());
+            let act = acts.swap_remove(at);
+            let mut next = world.clone();
+            next.act(&act);
+            next.sweep();
+            if !self.within_boundary(&next) {
+                continue;
+            }
+            way.push(act);
+            world = next;
+            for (node, reached) in [N1, N2].into_iter().zip(&mut reached) {
+                *reached |= world.committed_by(node, false);
+            }
+            reached[2] |= world.ghost.overruled;
+            if let Some(bad) = world.ghost.bad.iter().find(|bad| sought.contains(bad)) {
+                for act in &way[way.len().saturating_sub(40)..] {
+                    println!("  {act:?}");
+                }
+                for node in &world.nodes {
+                    println!("{:?} {:?} {:?}", node.log, node.register, node.machine);
+                }
+                panic!("{} fails, seed {seed}", bad.name());
+            }
+        }
+        reached
     }
 }

@@ -84,6 +84,7 @@ impl World {
     /// Forgets what can never count again; with `operators`, if these may still act.
     pub(crate) fn forget(&mut self, operators: bool) {
         let names = self.names();
+        self.ghost.overruled = false;
         for node in [N1, N2] {
             let it = self.node_mut(node);
             it.machine.forget_past(operators);

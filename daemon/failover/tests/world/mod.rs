@@ -19,7 +19,7 @@ mod net;
 use duolog_failover::message::{Beat, HISTORY_MAX};
 use duolog_failover::{
     Action, CommitRule, Effect, Event, LinkRole, LogFacts, Machine, Message, Now, Question,
-    Register, Reply, Settings, Task, Ticket, Timer, Witness, WitnessEffect,
+    Register, Reply, Settings, State, Task, Ticket, Timer, Witness, WitnessEffect,
 };
 use std::sync::Arc;
 
@@ -384,10 +384,7 @@ impl World {
     pub(crate) fn act(&mut self, act: &Act) {
         match act {
             Act::Deliver(letter) => self.deliver(letter),
-            Act::Fire(node, timer) => {
-                let effects = self.node_mut(*node).machine.fire(*timer);
-                self.perform(*node, effects);
-            }
+            Act::Fire(node, timer) => self.step(*node, |machine| machine.fire(*timer)),
             Act::Done(node, ticket) => self.done(*node, *ticket),
             Act::Write(node) => self.write(*node),
             Act::Sync(node) => self.sync(*node),
@@ -413,8 +410,7 @@ impl World {
                     (Lsn(node.log.len() as u64), Lsn(node.committed as u64))
                 };
                 self.event(*node, Event::Waiting { wanted, acked });
-                let effects = self.node_mut(*node).machine.fire(Timer::Stall);
-                self.perform(*node, effects);
+                self.step(*node, |machine| machine.fire(Timer::Stall));
             }
             Act::Replace => {
                 self.used.replaced = true;
@@ -513,9 +509,13 @@ impl World {
         self.event(node, Event::Tick);
         let (mut machine, _) = self.doubting(node);
         let before = (*machine.register(), machine.leads());
-        let effects = machine.step(self.now, Event::Witness(reply));
+        let event = Event::Witness(reply);
+        let effects = machine.step(self.now, event.clone());
         if before != (*machine.register(), machine.leads()) {
+            self.hears(node, &event);
+            let state = self.node(node).machine.why().state();
             self.node_mut(node).machine = machine;
+            self.moved(node, state);
             self.perform(node, effects);
         }
     }
@@ -658,6 +658,7 @@ impl World {
         it.said = None;
         let facts = it.facts(false);
         it.machine = Machine::new(node, it.incarnation, it.register, facts, settings, now);
+        self.ghost.heard[slot(node)] = false;
         self.connected = false;
         self.event(node.peer(), Event::LinkDown { why: String::new() });
         self.event(node, Event::Tick);
@@ -670,13 +671,25 @@ impl World {
     /// Gives a node an event and carries out what comes of it.
     pub(crate) fn event(&mut self, node: NodeId, event: Event) {
         let now = self.now;
-        let before = self.node(node).machine.why().state();
-        let effects = self.node_mut(node).machine.step(now, event);
-        if !duolog_failover::table::knows(before, self.node(node).machine.why()) {
-            println!("{before} to {:?}: no row", self.node(node).machine.why());
+        self.hears(node, &event);
+        self.step(node, |machine| machine.step(now, event));
+    }
+
+    fn step(&mut self, node: NodeId, step: impl FnOnce(&mut Machine) -> Vec<Effect>) {
+        let machine = &mut self.node_mut(node).machine;
+        let before = machine.why().state();
+        let effects = step(machine);
+        self.moved(node, before);
+        self.perform(node, effects);
+    }
+
+    /// Looks up the way that the node has just gone.
+    fn moved(&mut self, node: NodeId, before: State) {
+        let why = self.node(node).machine.why();
+        if !duolog_failover::table::knows(before, why) {
+            println!("{before} to {why:?}: no row");
             self.bad(Bad::Table);
         }
-        self.perform(node, effects);
     }
 
     /// Tells a node how its log stands.
