@@ -58,7 +58,7 @@ impl Scene {
         fault: impl FnOnce(&mut Cluster, usize),
         then: impl FnOnce(&mut Self),
     ) {
-        let serving = self.cluster.wait_pair();
+        let serving = self.cluster.make_whole();
         self.warm(what);
         println!("{what}, node{serving} serves");
         fault(&mut self.cluster, serving);
@@ -69,7 +69,7 @@ impl Scene {
 
     /// A fault after which nobody may be served before it is mended.
     pub(crate) fn outage(&mut self, what: &str, fault: impl FnOnce(&mut Cluster, usize)) {
-        let serving = self.cluster.wait_pair();
+        let serving = self.cluster.make_whole();
         self.warm(what);
         println!("{what}, node{serving} serves");
         fault(&mut self.cluster, serving);

@@ -135,7 +135,8 @@ impl Cluster {
         for node in &mut cluster.nodes {
             node.boot(&cluster.lan);
         }
-        cluster.wait_pair();
+        // A node may be fenced before it has a peer, where others compute; it is started again.
+        cluster.make_whole();
         cluster.execute(&promise(None));
         cluster
     }
