@@ -79,12 +79,18 @@ fn clients_find_the_server_at_one_address_whatever_happens() {
     is_with(&cluster, 3 - fourth);
     assert_eq!(cluster.wait_pair(), 3 - fourth);
 
-    // Neither has the time to drop it: the address stays until the node is started again.
+    // Nobody is left to drop it: the address stays until the node is started again.
     let node = cluster.node(3 - fourth);
     let (guardian, daemon) = (node.guardian(), node.daemon());
+    node.signal(guardian, Signal::STOP);
     node.signal(daemon, Signal::KILL);
     node.signal(guardian, Signal::KILL);
-    cluster.node(3 - fourth).wait_ended();
+    let gone = wait::within(LIMIT, || {
+        node.go_on();
+        (!node.runs()).then_some(())
+    });
+    assert!(gone.is_some(), "it survives SIGKILL");
+    assert!(is_on(node), "somebody dropped the address");
     cluster.node(3 - fourth).start();
     let last = cluster.make_whole();
     assert_eq!(commit(&cluster), last);
