@@ -54,8 +54,8 @@ fn a_pair_that_restarts() {
 
 #[test]
 fn a_pair_that_swaps() {
-    let limits = Limits { views: 2, writes: 1, swaps: 1, ..NONE };
-    model(pair(), limits).explore("pair, 2 views, 1 write, 1 swap");
+    let limits = Limits { views: 3, writes: 1, swaps: 1, ..NONE };
+    model(pair(), limits).explore("pair, 3 views, 1 write, 1 swap");
 }
 
 #[test]
