@@ -54,8 +54,8 @@ fn a_pair_that_restarts() {
 
 #[test]
 fn a_pair_that_swaps() {
-    let limits = Limits { views: 2, writes: 1, swaps: 1, ..NONE };
-    model(pair(), limits).explore("pair, 2 views, 1 write, 1 swap");
+    let limits = Limits { views: 3, writes: 1, swaps: 1, ..NONE };
+    model(pair(), limits).explore("pair, 3 views, 1 write, 1 swap");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn timed(witness: bool) -> Explored {
         ..settings(witness)
     };
     assert_eq!(settings.check(), Ok(()));
-    let limits = Limits { views: 9, writes: 4, reboots: 2, swaps: 1, until: 90, ..NONE };
+    let limits = Limits { views: 30, writes: 20, reboots: 4, swaps: 2, until: 150, ..NONE };
     let mut start = World::pair(&settings);
     start.timed = true;
     start.ghost.split = !witness;
@@ -156,8 +156,7 @@ fn walks_without_a_witness() {
 
 fn walk(model: &Explored) {
     let steps = if model.limits.until == 0 { 200 } else { 600 };
-    let walks = number("DUOLOG_WALKS", if model.limits.until == 0 { 1_000 } else { 400 });
-    model.walk(number("DUOLOG_SEED", 1), walks, steps);
+    model.walk(number("DUOLOG_SEED", 1), number("DUOLOG_WALKS", 1_000), steps);
 }
 
 fn number(name: &str, default: u64) -> u64 {

@@ -8,7 +8,7 @@ use duolog_wal::NodeId;
 use stateright::util::HashableHashMap;
 use stateright::{Checker, Model, Property};
 
-use super::{Act, Bad, Limits, N1, N2, Serving, World};
+use super::{Act, Bad, Letter, Limits, N1, N2, Serving, World, slot};
 
 /// Where exploring begins, and how far it goes.
 #[derive(Clone, Debug)]
@@ -76,6 +76,35 @@ impl Random {
         self.0 ^= self.0 >> 27;
         let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
         usize::try_from(drawn).expect("31 bits") % bound
+    }
+}
+
+/// The ways that are cut for a while, where time passes. Whoever is cut off hears nothing, and
+/// what was said stays on its way: late words are what leases guard against, and a walk in which
+/// any word may arrive at any moment leaves hardly one unheard for that long.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cut {
+    peers: bool,
+    /// Between a node and the witness.
+    witness: [bool; 2],
+}
+
+impl Cut {
+    fn draw(random: &mut Random) -> Self {
+        let mut cut = || random.below(2) == 0;
+        Self { peers: cut(), witness: [cut(), cut()] }
+    }
+
+    fn keeps(self, act: &Act) -> bool {
+        match act {
+            Act::Deliver(letter) => match **letter {
+                Letter::Peer(..) | Letter::Ack(..) => self.peers,
+                Letter::Ask(node, _) | Letter::Reply(node, _) => self.witness[slot(node)],
+            },
+            Act::Hear(_) | Act::Connect | Act::Ship | Act::CaughtUp => self.peers,
+            Act::Talk(node) => self.witness[slot(*node)],
+            _ => false,
+        }
     }
 }
 
@@ -281,11 +310,12 @@ impl Explored {
         let mut random = Random::new(seed);
         let mut world = self.start.clone();
         let mut way = Vec::new();
+        let mut cut = Cut::default();
         for _ in 0..steps {
-            let mut acts = Vec::new();
-            self.actions(&world, &mut acts);
-            let at = random.below(acts.len());
-            let act = acts.swap_remove(at);
+            let Some(act) = self.draw(&world, cut, &mut random) else { break };
+            if act == Act::Wait && random.below(8) == 0 {
+                cut = Cut::draw(&mut random);
+            }
             let mut next = world.clone();
             next.act(&act);
             next.sweep();
@@ -299,6 +329,7 @@ impl Explored {
             }
             reached[2] |= world.ghost.overruled;
             if let Some(bad) = world.ghost.bad.iter().find(|bad| sought.contains(bad)) {
+                println!("{} fails:", bad.name());
                 for act in &way[way.len().saturating_sub(40)..] {
                     println!("  {act:?}");
                 }
@@ -309,5 +340,20 @@ impl Explored {
             }
         }
         reached
+    }
+
+    /// What happens next; `None` once nothing may. Where time passes every fourth time a moment
+    /// does, however much might happen instead.
+    fn draw(&self, world: &World, cut: Cut, random: &mut Random) -> Option<Act> {
+        let mut acts = Vec::new();
+        self.actions(world, &mut acts);
+        if cut.peers && world.connected {
+            acts.push(Act::Disconnect);
+        }
+        acts.retain(|act| !cut.keeps(act));
+        if acts.contains(&Act::Wait) && random.below(4) == 0 {
+            return Some(Act::Wait);
+        }
+        (!acts.is_empty()).then(|| acts.swap_remove(random.below(acts.len())))
     }
 }
