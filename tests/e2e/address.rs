@@ -90,8 +90,9 @@ fn clients_find_the_server_at_one_address_whatever_happens() {
         (!node.runs()).then_some(())
     });
     assert!(gone.is_some(), "it survives SIGKILL");
+    node.wait_ended();
     assert!(is_on(node), "somebody dropped the address");
-    cluster.node(3 - fourth).start();
+    node.start();
     let last = cluster.make_whole();
     assert_eq!(commit(&cluster), last);
     is_with(&cluster, last);
