@@ -98,15 +98,18 @@ impl Digests {
         untold.drain(..count).collect()
     }
 
-    /// Waits for both hashes of a mark; `None` when one does not come in time.
+    /// Waits for both hashes of a mark; `None` when one does not come in time, or not any more: the
+    /// other node tells them in order, so one that a later one has overtaken is lost.
     pub(super) fn both(&self, at: Lsn, until: Instant) -> Option<(u128, u128)> {
         let mut inner = self.inner();
         loop {
             if let (Some(own), Some(other)) = (inner.own.get(&at), inner.others.get(&at)) {
                 return Some((*own, *other));
             }
+            let overtaken = !inner.others.contains_key(&at)
+                && inner.others.last_key_value().is_some_and(|(last, _)| *last > at);
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if overtaken || left.is_zero() {
                 return None;
             }
             let waited = self.came.wait_timeout(inner, left);
@@ -192,5 +195,27 @@ impl Digests {
                 touch(id, |touched| touched.attributes = true);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A node whose copy becomes whole only after it follows answers none of the marks before; each
+    /// would be waited for as long as a node that is slow.
+    #[test]
+    fn a_hash_that_a_later_one_has_overtaken_is_not_waited_for() {
+        let digests = Digests::new(Lsn(0));
+        let hour = Instant::now() + Duration::from_hours(1);
+        for at in [10, 20, 30] {
+            digests.note(Digest { at: Lsn(at), hash: 7 });
+        }
+        digests.note_other(Digest { at: Lsn(20), hash: 8 });
+        assert_eq!(digests.both(Lsn(10), hour), None);
+        assert_eq!(digests.both(Lsn(20), hour), Some((7, 8)));
+        assert_eq!(digests.both(Lsn(30), Instant::now()), None, "it may still come");
     }
 }
