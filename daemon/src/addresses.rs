@@ -78,7 +78,9 @@ struct Here {
 }
 
 /// Somebody was asked for each address; see [`Addresses::ask`].
-pub(crate) struct Asked(Vec<thread::JoinHandle<Result<(Device, Probed), VipError>>>);
+pub(crate) struct Asked(Vec<std::io::Result<thread::JoinHandle<Found>>>);
+
+type Found = Result<(Device, Probed), VipError>;
 
 impl Addresses {
     /// Takes away what a former process left here, and keeps what is taken later on a thread of
@@ -112,7 +114,8 @@ impl Addresses {
     pub(crate) fn ask(&self) -> Asked {
         let ask = |configured: &ClientAddress| {
             let configured = configured.clone();
-            thread::spawn(move || look(&configured))
+            let thread = thread::Builder::new().name("duolog-ask".into());
+            thread.spawn(move || look(&configured))
         };
         Asked(self.configured.iter().map(ask).collect())
     }
@@ -122,15 +125,20 @@ impl Addresses {
     /// # Errors
     /// Somebody has one for which the start is to fail.
     pub(crate) fn take(&self, asked: Asked) -> Result<(), VipError> {
-        let found: Vec<_> = asked.0.into_iter().map(thread::JoinHandle::join).collect();
+        let found: Vec<_> =
+            asked.0.into_iter().map(|asked| asked.map(thread::JoinHandle::join)).collect();
         let mut held = self.held();
         held.turn += 1;
         held.wanted = true;
         for (index, found) in found.into_iter().enumerate() {
             let configured = &self.configured[index];
             let taken = match found {
-                Ok(found) => found.and_then(|found| settle(configured, found)),
-                Err(_) => Err(VipError::Ends { address: configured.address }),
+                Ok(Ok(found)) => found.and_then(|found| settle(configured, found)),
+                Ok(Err(_)) => Err(VipError::Ends { address: configured.address }),
+                Err(source) => {
+                    let address = configured.address;
+                    Err(VipError::Io { address, what: "starting a thread that asks", source })
+                }
             };
             let failed = held.each[index].learn(configured, taken);
             if let Some(error) = failed.filter(|_| configured.conflict == Conflict::Stop) {
