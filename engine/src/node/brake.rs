@@ -208,6 +208,14 @@ impl Node {
         self.went_over(came);
     }
 
+    /// Contents are copied, and the peer goes on with the log from `from` on: if it never comes so
+    /// far as to say what it has, it lagged all the same.
+    pub(crate) fn joiner_goes_on_from(&self, from: Lsn) {
+        let end = self.log.end_lsn();
+        let mut lap = self.brake.lap();
+        (lap.round, lap.last) = (Some((from, end)), from);
+    }
+
     /// The peer is a member, and commits wait for it.
     pub(super) fn peer_is_member(&self) {
         self.brake.lagged.store(false, Ordering::Relaxed);

@@ -40,6 +40,8 @@ use crate::disk::Disk;
 pub(super) struct Folding {
     place: Place,
     map: Mutex<Option<Map>>,
+    /// The peer has everything below.
+    peer_has: AtomicU64,
     /// Nothing below is kept for the peer: it has it, or it is folded, or that was given up.
     floor: AtomicU64,
     room: Growth,
@@ -76,6 +78,7 @@ impl Folding {
         Self {
             place,
             map: Mutex::new(None),
+            peer_has: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             room: Growth {
                 until: AtomicU64::new(u64::MAX),
@@ -89,12 +92,14 @@ impl Folding {
 
     /// The peer has everything below.
     pub(super) fn peer_has(&self, lsn: Lsn) {
+        self.peer_has.fetch_max(lsn.0, Ordering::Relaxed);
         self.floor.fetch_max(lsn.0, Ordering::Relaxed);
     }
 
     /// The log begins anew in another history: what was known is of the one before.
     pub(super) fn forget(&self) {
         *self.map() = None;
+        self.peer_has.store(0, Ordering::Relaxed);
         self.floor.store(0, Ordering::Relaxed);
     }
 
@@ -316,6 +321,10 @@ impl Node {
     fn fold(&self, first: Cursor, next: Cursor) -> Result<(), NodeError> {
         let mut map = self.folding.map();
         self.open_map(&mut map);
+        if map.as_ref().is_some_and(|map| self.both_have(map.stamp().to)) {
+            // It is of an absence that is over: gone on with, it would name what the peer has.
+            self.drop_map(&mut map)?;
+        }
         let goes_on = |map: &Map| {
             let stamp = map.stamp();
             // One ahead of the control block ends in this segment's end, not at its beginning.
@@ -369,25 +378,30 @@ impl Node {
     /// Drops the map once both nodes have what it stands for.
     fn let_go_of_map(&self, control: &Control) -> Result<(), NodeError> {
         let Some(fold) = control.fold else { return Ok(()) };
-        let both_have = match (self.progress.rule(), self.progress.acknowledged()) {
-            (Some(CommitRule::Pair(_)), Some(acknowledged)) => {
-                acknowledged.min(self.progress.peer_applied()) >= fold.to
-            }
-            (None, _) => {
+        let both_have = match self.progress.rule() {
+            Some(CommitRule::Pair(_)) => self.both_have(fold.to),
+            None => {
                 control.conf.pair
                     && control.conf.primary != self.config.node
                     && self.progress.committed() >= fold.to
             }
             _ => false,
         };
-        if both_have {
-            let mut map = self.folding.map();
-            *map = None;
-            self.control.update(|control| control.fold = None)?;
-            if let Err(error) = self.folding.place.remove() {
-                // The next one that is begun removes it.
-                tracing::warn!(%error, "a map that nobody needs any more stays behind");
-            }
+        if both_have { self.drop_map(&mut self.folding.map()) } else { Ok(()) }
+    }
+
+    /// Whether the peer has everything below, in its log and in its directories.
+    fn both_have(&self, below: Lsn) -> bool {
+        let peer_has = Lsn(self.folding.peer_has.load(Ordering::Relaxed));
+        peer_has.min(self.progress.peer_applied()) >= below
+    }
+
+    fn drop_map(&self, map: &mut Option<Map>) -> Result<(), NodeError> {
+        *map = None;
+        self.control.update(|control| control.fold = None)?;
+        if let Err(error) = self.folding.place.remove() {
+            // The next one that is begun removes it.
+            tracing::warn!(%error, "a map that nobody needs any more stays behind");
         }
         Ok(())
     }

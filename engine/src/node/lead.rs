@@ -235,9 +235,9 @@ impl Node {
         self.peer_says_room(durable, room);
         let before = self.progress.committed();
         self.progress.advance_acknowledged(view, durable, applied);
-        if let Some(acknowledged) = self.progress.acknowledged() {
-            self.folding.peer_has(acknowledged);
-        } else {
+        // Also of a peer that is not, or not yet, a member: it has what it has.
+        self.folding.peer_has(durable);
+        if self.progress.acknowledged().is_none() {
             self.peer_follows(durable);
         }
         if self.progress.committed() > before {

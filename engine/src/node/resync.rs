@@ -98,6 +98,13 @@ impl Seat {
         *joiner = joiner.filter(|(from, _)| *from >= before);
     }
 
+    /// Whether the directories are what the log says once it is applied up to `at`. Before that
+    /// they differ, and everybody knows.
+    pub(super) fn is_whole_at(&self, at: Lsn) -> bool {
+        let state = self.state();
+        state.is_none_or(|state| consistent_from(state.phase).is_some_and(|from| at >= from))
+    }
+
     pub(crate) fn standing(&self) -> Standing {
         let inner = self.inner();
         match inner.state.map(|state| state.phase) {
@@ -323,4 +330,21 @@ pub(crate) fn begin_control(control: &ControlFile, first: Cursor) -> Result<(), 
         control.fold = None;
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Up to date is what is said of a copy as soon as it is consistent; that it is so on disk
+    /// too takes a sync more, and a verification in between is answered.
+    #[test]
+    fn a_copy_is_whole_from_where_its_log_makes_it_so() {
+        let whole_at =
+            |phase: Phase, at| Seat::new(Some(State::new(1, phase)), 0).is_whole_at(Lsn(at));
+        let catch_up = Phase::CatchUp { consistent_from: 100 };
+        assert!(!whole_at(catch_up, 99) && whole_at(catch_up, 100));
+        assert!(!whole_at(Phase::Copy { done: 7 }, 100) && !whole_at(Phase::Suspect, 100));
+        assert!(Seat::default().is_whole_at(Lsn(0)));
+    }
 }

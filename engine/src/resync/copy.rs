@@ -96,8 +96,10 @@ impl Taker<'_> {
             self.mark(&mut mark)?;
         }
         self.send(&Message::Enough)?;
-        let Message::Consistent(consistent_from) = self.receive()? else {
-            return Err(ResyncError::Protocol { what: "no end" });
+        let consistent_from = match self.receive()? {
+            Message::Consistent(consistent_from) => consistent_from,
+            Message::Again => return Ok(None),
+            _ => return Err(ResyncError::Protocol { what: "no end" }),
         };
         let from = task.cursor().lsn;
         if consistent_from < from {

@@ -43,8 +43,8 @@ pub fn give(node: &Node, pipe: &mut dyn Pipe) -> Result<(), ResyncError> {
     let _until_the_end = giving.begin();
     let (busy, out) = (Busy::new(node), Vec::new());
     let rounds = Rounds::default();
-    let (pin, compares, wire) = (None, false, 0);
-    let mut giver = Giver { node, pipe, giving, pin, compares, out, busy, rounds, wire };
+    let (plan, compares, wire) = (Held::None, false, 0);
+    let mut giver = Giver { node, pipe, giving, plan, compares, out, busy, rounds, wire };
     let done = giver.run();
     if done.is_err() {
         // Otherwise the log follows at once.
@@ -57,15 +57,25 @@ struct Giver<'a> {
     node: &'a Node,
     pipe: &'a mut dyn Pipe,
     giving: &'a Giving,
-    /// The log is kept from the plan's place on.
-    pin: Option<(Cursor, crate::node::Pin<'a>)>,
-    /// Its plan compares everything.
+    plan: Held<'a>,
+    /// The plan compares everything.
     compares: bool,
     out: Vec<u8>,
     busy: Busy,
     rounds: Rounds,
     /// Bytes on the wire that were counted.
     wire: u64,
+}
+
+/// What the joiner goes by.
+enum Held<'a> {
+    /// Nothing yet.
+    None,
+    /// The log is kept from the plan's place on.
+    Plan(Cursor, crate::node::Pin<'a>),
+    /// A plan that came to nothing. What was asked for by it before the joiner knew is not
+    /// answered.
+    Over,
 }
 
 /// Whether one plan after the other gets smaller.
@@ -93,6 +103,7 @@ impl Giver<'_> {
                 }
                 Some(Message::Want { left, wants }) => self.serve(left, &wants)?,
                 Some(Message::Enough) => {
+                    let Some(at) = self.stands()? else { continue };
                     if self.compares {
                         node.was_compared()?;
                     }
@@ -100,6 +111,7 @@ impl Giver<'_> {
                     // node was started. All of that is durable in the log.
                     let applied = node.exactly_applied().lsn.max(node.durable());
                     self.send(&Message::Consistent(applied))?;
+                    node.joiner_goes_on_from(at.lsn);
                     self.giving.finished();
                     return Ok(());
                 }
@@ -117,10 +129,6 @@ impl Giver<'_> {
             if added > given / 2 && std::mem::replace(&mut self.rounds.hurries, true) {
                 self.node.slow_writers();
             }
-        }
-        if self.node.lagged() {
-            self.rounds.hurries = true;
-            self.node.slow_writers();
         }
         self.rounds.present = Some((left, 0));
     }
@@ -144,6 +152,11 @@ impl Giver<'_> {
         if ask.version != VERSION {
             return Err(ResyncError::Protocol { what: "a question of another version" });
         }
+        if self.node.lagged() {
+            // Already while the plan is made: it does not know what is written meanwhile.
+            self.rounds.hurries = true;
+            self.node.slow_writers();
+        }
         let at = Cursor::from(ask.at);
         if ask.resumes && self.keep(at)? {
             tracing::info!(from = %at.lsn, "the joiner goes on with its plan");
@@ -165,14 +178,14 @@ impl Giver<'_> {
         let held = self.node.cursor_at(at.lsn)? == Some(at);
         if held {
             self.node.joiner_is_here(at.lsn);
-            self.pin = Some((at, pin));
+            self.plan = Held::Plan(at, pin);
         }
         Ok(held)
     }
 
     fn plan(&mut self, ask: &Ask) -> Result<Plan, ResyncError> {
         let (manifest, at, pin) = self.node.describe()?;
-        self.pin = Some((at, pin));
+        self.plan = Held::Plan(at, pin);
         let log = &self.node.log;
         let (view, history) = log.views_before(at.lsn);
         let theirs = plan::history(&ask.history);
@@ -212,15 +225,26 @@ impl Giver<'_> {
         })
     }
 
+    /// The place of the plan that the joiner goes by, from where on it will need the log; `None`
+    /// where the log is not kept any longer, and then it is told to begin anew.
+    fn stands(&mut self) -> Result<Option<Cursor>, ResyncError> {
+        match &self.plan {
+            Held::None => Err(ResyncError::Protocol { what: "bytes wanted before a plan" }),
+            Held::Over => Ok(None),
+            Held::Plan(at, pin) if pin.holds() && self.node.first() <= at.lsn => Ok(Some(*at)),
+            Held::Plan(at, _) => {
+                // What was kept took too much room.
+                tracing::warn!(from = %at.lsn, "the log is not kept any longer: another round");
+                self.plan = Held::Over;
+                self.send(&Message::Again)?;
+                Ok(None)
+            }
+        }
+    }
+
     fn serve(&mut self, left: u64, wants: &[Want]) -> Result<(), ResyncError> {
-        let Some((at, pin)) = &self.pin else {
-            return Err(ResyncError::Protocol { what: "bytes wanted before a plan" });
-        };
-        if !pin.holds() || self.node.first() > at.lsn {
-            // What was kept took too much room.
-            tracing::warn!(from = %at.lsn, "the log is not kept any longer: another round");
-            self.pin = None;
-            return self.send(&Message::Again);
+        if self.stands()?.is_none() {
+            return Ok(());
         }
         if std::mem::take(&mut self.rounds.begins) {
             self.begin_round(left);

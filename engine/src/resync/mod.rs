@@ -18,6 +18,9 @@
 //!                                                             applied up to K: equal, up to date
 //! ```
 //!
+//! Where what has to be kept of the log would pass its limit, the left end says *Again* to a Want or
+//! to Enough, and the right one asks for another plan; what it copied by the old one stays.
+//!
 //! [`give`] is the left end, [`take`] the right one; a [`Pipe`] is between them. The right end asks
 //! and the left one keeps nothing but the log from C on, so an interruption costs the left end
 //! nothing and the right one what it received since its last mark.

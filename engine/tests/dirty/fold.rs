@@ -355,6 +355,59 @@ fn what_the_peer_has_is_not_folded() {
     second.stop(BOUND).unwrap();
 }
 
+/// A node that was started again folds, until its peer is heard, what the peer has; once that is
+/// known, the next absence is not charged with it, whether the peer became a member or not.
+#[test]
+fn the_map_of_an_absence_that_is_over_is_not_gone_on_with() {
+    for becomes_member in [false, true] {
+        an_absence_that_is_over(becomes_member);
+    }
+}
+
+fn an_absence_that_is_over(becomes_member: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let second = || NodeConfig { node: NodeId::Node2, ..tight(&two) };
+    for root in [&one, &two] {
+        fs::create_dir(root).unwrap();
+    }
+    node::adopt(&tight(&one)).unwrap();
+    node::adopt(&second()).unwrap();
+    let second = Node::open(second()).unwrap();
+    second.follow();
+    let alone = Alone::open(tight(&one));
+    let map = one.join("state/dirty-map");
+    let mut random = Random(17);
+    while !map.exists() || alone.node.first() == Lsn::ZERO {
+        let at = alone.node.end().lsn;
+        scatter(&alone.mount, &mut random, || alone.node.end().lsn.since(at) > SEGMENT / 8);
+        ship(&alone.node, &second);
+    }
+    let table = FileId(fs::metadata(alone.mount.join("table")).unwrap().ino());
+    alone.node.sync_log().unwrap();
+    ship(&alone.node, &second);
+    let has = second.end().lsn;
+    eventually("the second node has applied it", || second.applied() == has);
+    // It is heard before it is a member, and lost before it acknowledges anything as one.
+    let (view, room) = (alone.node.leads().unwrap(), node::Room::ENDLESS);
+    alone.node.peer_durable(view, second.durable(), second.applied(), room).unwrap();
+    if becomes_member {
+        alone.node.lead(true).unwrap();
+        alone.node.lead(false).unwrap();
+    }
+    let at = alone.node.end().lsn;
+    for number in 0_u8.. {
+        fs::write(alone.mount.join("late"), vec![number; 200_000]).unwrap();
+        if alone.node.first() > at {
+            break;
+        }
+    }
+    let dirty = alone.node.changed_since(has).unwrap();
+    assert!(dirty.get(table).is_none_or(|change| change.ranges.is_empty()), "the peer has it");
+    assert!(!one.join("state/dirty-map.lost").exists(), "nothing was lost");
+    second.stop(BOUND).unwrap();
+}
+
 #[test]
 fn the_map_goes_once_the_peer_has_everything() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
 //! A writer that never pauses, and a second node behind a link that is slower than it: the second
-//! node catches up all the same.
+//! node catches up all the same. Where the log that it needs is not kept, it begins anew.
 
 use std::fs;
 use std::io;
@@ -110,22 +110,142 @@ fn joiner(root: &Path) -> Arc<Node> {
     node
 }
 
+/// In memory where that is possible: what syncs take is not to be part of the link.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    for name in ["one", "two"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    dir
+}
+
+/// A node with a file of that many blocks, that keeps little of its log for its peer.
+fn giver(root: &Path, blocks: u64) -> (Alone, fs::File) {
+    let mut config = config(root);
+    config.has_peer = true;
+    config.retention_bytes = 4 << 20;
+    config.log.segment_bytes = 1 << 20;
+    config.checkpoint_bytes = 1 << 20;
+    node::adopt(&config).unwrap();
+    let alone = Alone::open(config);
+    let mut open = fs::File::options();
+    let file = open.create_new(true).write(true).open(alone.mount.join("table")).unwrap();
+    for block in 0..blocks {
+        file.write_all_at(&[1; 8192], block * BLOCK).unwrap();
+    }
+    assert!(alone.node.wait_ready(BOUND).unwrap(), "all of it is in the directory");
+    (alone, file)
+}
+
+/// An end that does something before it sends its message of that number.
+struct Before<'a> {
+    end: End<'a>,
+    sent: u64,
+    number: u64,
+    what: &'a (dyn Fn() + Sync),
+}
+
+impl Pipe for Before<'_> {
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        self.sent += 1;
+        if self.sent == self.number {
+            (self.what)();
+        }
+        self.end.send(message)
+    }
+
+    fn receive(&mut self, message: &mut Vec<u8>) -> io::Result<()> {
+        self.end.receive(message)
+    }
+
+    fn pace(&mut self, _bytes_per_s: Option<u64>) {}
+
+    fn wire_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// Goes round in the file until the node does not keep what it has not applied now.
+fn outrun(node: &Node, file: &fs::File, blocks: u64) {
+    let planned = node.applied();
+    for number in 0.. {
+        if node.first() > planned {
+            break;
+        }
+        file.write_all_at(&[2; 8192], number % blocks * BLOCK).unwrap();
+    }
+}
+
+/// Gives the one node's contents to the other, and does something before the giver's message of
+/// that number; how many there were.
+fn give_and_take(wire: Wire<'_>, to: &Node, number: u64, what: &(dyn Fn() + Sync)) -> u64 {
+    let (end, mut taker) = link(wire);
+    let mut giver = Before { end, sent: 0, number, what };
+    std::thread::scope(|scope| {
+        let given = scope.spawn(|| resync::give(wire.from, &mut giver));
+        resync::take(to, &mut taker).unwrap();
+        given.join().unwrap().unwrap();
+    });
+    giver.sent
+}
+
+/// Whatever was asked for when the log went, and also when everything was: no connection breaks,
+/// and the log that follows is there.
+#[test]
+fn a_joiner_whose_log_is_not_kept_begins_anew_at_once() {
+    let blocks = 2 * BLOCKS;
+    let extents = blocks * BLOCK / resync::CHUNK;
+    // After the plan: the first contents, and the last ones.
+    for number in [2, 1 + extents] {
+        let dir = folder();
+        let (alone, file) = giver(&dir.path().join("one"), blocks);
+        let to = joiner(&dir.path().join("two"));
+        let from = &alone.node;
+        let (over, until) = (AtomicBool::new(true), Instant::now() + 2 * BOUND);
+        let wire = Wire { from, over: &over, until };
+        let sent = give_and_take(wire, &to, number, &|| outrun(from, &file, blocks));
+        assert!(sent > number, "another round was needed");
+        let mut at = to.end().lsn;
+        to.begin_receiving();
+        while to.applied() < from.end_lsn() || !to.standing().is_whole() {
+            assert!(Instant::now() < until, "the joiner is not whole: {:?}", to.standing());
+            from.sync_log().unwrap();
+            assert!(ship(wire, &to, &mut at), "what a joiner lacks is kept");
+        }
+        let copy = to.config().directories[0].data.join("table");
+        assert!(fs::read(alone.mount.join("table")).unwrap() == fs::read(copy).unwrap());
+        to.stop(Duration::from_secs(5)).ok();
+    }
+}
+
+/// It had all contents, and was not heard again before the log after them went.
+#[test]
+fn a_joiner_that_came_too_late_for_the_log_finds_writers_slowed() {
+    let dir = folder();
+    let (alone, file) = giver(&dir.path().join("one"), BLOCKS);
+    let to = joiner(&dir.path().join("two"));
+    let from = &alone.node;
+    let (over, until) = (AtomicBool::new(true), Instant::now() + 2 * BOUND);
+    let wire = Wire { from, over: &over, until };
+    give_and_take(wire, &to, 0, &|| {});
+    from.peer_connected(true);
+    outrun(from, &file, BLOCKS);
+    assert!(!ship(wire, &to, &mut to.end().lsn), "the log went");
+    from.peer_connected(false);
+    assert!(!from.slows_writers(), "nobody is there to wait for");
+    let slowed = AtomicBool::new(false);
+    let look = || slowed.store(from.slows_writers(), Ordering::Relaxed);
+    give_and_take(wire, &to, 1, &look);
+    assert!(slowed.into_inner(), "already when the plan is sent");
+    to.stop(Duration::from_secs(5)).ok();
+}
+
 #[test]
 fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
-    // In memory where that is possible: what syncs take is not to be part of the link.
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let mut one = config(&dir.path().join("one"));
-    fs::create_dir(dir.path().join("one")).unwrap();
-    fs::create_dir(dir.path().join("two")).unwrap();
-    one.has_peer = true;
-    one.retention_bytes = 4 << 20;
-    one.log.segment_bytes = 1 << 20;
-    one.checkpoint_bytes = 1 << 20;
-    node::adopt(&one).unwrap();
-    let alone = Alone::open(one);
+    let dir = folder();
+    let (alone, file) = giver(&dir.path().join("one"), BLOCKS);
     let to = joiner(&dir.path().join("two"));
     let (from, table) = (&alone.node, alone.mount.join("table"));
-    let file = fs::File::options().create_new(true).write(true).open(&table).unwrap();
     let over = AtomicBool::new(false);
     let until = Instant::now() + 2 * BOUND;
     let wire = Wire { from, over: &over, until };
@@ -141,10 +261,6 @@ fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
         // However this ends, so does the writer.
         let _over = Over(&over);
         let mut slowed = false;
-        while from.end_lsn().0 < BLOCKS * BLOCK {
-            assert!(Instant::now() < until, "the writer does not write");
-            std::thread::sleep(Duration::from_millis(1));
-        }
         'again: loop {
             let (mut giver, mut taker) = link(wire);
             let given = scope.spawn(move || {
@@ -179,7 +295,14 @@ fn a_resynchronisation_ends_under_a_writer_that_never_pauses() {
     assert!(slowed, "the writer was no faster than the link");
     let mut at = to.end().lsn;
     while to.applied() < from.end_lsn() || !to.standing().is_whole() {
-        assert!(Instant::now() < until, "the joiner is not whole: {:?}", to.standing());
+        let failed = (from.wait_failure(Duration::ZERO), to.wait_failure(Duration::ZERO));
+        assert!(
+            Instant::now() < until && matches!(failed, (None, None)),
+            "the joiner is not whole: {:?}, {failed:?}, {from:?}, {to:?}",
+            to.standing()
+        );
+        // Nobody else asks for what was written last to be durable.
+        from.sync_log().unwrap();
         ship(wire, &to, &mut at);
         std::thread::yield_now();
     }

@@ -16,8 +16,7 @@ use crate::store::{Kind, Look};
 impl Node {
     /// For the apply thread: a mark was reached.
     pub(in crate::node) fn reach_mark(&self, at: Lsn, id: FileId, offset: u64, len: u32) {
-        // A copy that is not whole differs, and everybody knows.
-        if self.digests.counts(at) && self.standing().is_whole() {
+        if self.digests.counts(at) && self.resync.is_whole_at(at) {
             let hash = self.store.digest(id, offset, len);
             self.digests.note(Digest { at, hash });
         }
@@ -32,7 +31,7 @@ impl Node {
         offset: u64,
         len: u32,
     ) {
-        if !self.digests.counts(at) || !self.standing().is_whole() {
+        if !self.digests.counts(at) || !self.resync.is_whole_at(at) {
             return;
         }
         let kept = if len == 0 {
