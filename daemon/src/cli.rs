@@ -429,6 +429,36 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Every command that a reader is told to type is one.
+    #[test]
+    fn commands_in_the_documents_are_commands() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut documents = vec![root.join("README.md")];
+        for folder in ["docs", "docs/operate"] {
+            let files =
+                std::fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().path());
+            documents.extend(files.filter(|file| file.extension().is_some_and(|end| end == "md")));
+        }
+        let mut seen = 0;
+        for document in documents {
+            let text = std::fs::read_to_string(&document).unwrap();
+            let blocks =
+                text.split("```").skip(1).step_by(2).filter(|block| block.starts_with("sh"));
+            let lines = blocks.flat_map(str::lines).map(|line| line.split('#').next().unwrap());
+            for line in lines.filter(|line| line.starts_with("duolog ")) {
+                // What is in quotes is one word.
+                let words = line.split('\'').enumerate().flat_map(|(at, part)| match at % 2 {
+                    1 => vec![part],
+                    _ => part.split_whitespace().collect(),
+                });
+                let parsed = Cli::try_parse_from(words);
+                assert!(parsed.is_ok(), "{}: {line}\n{}", document.display(), parsed.unwrap_err());
+                seen += 1;
+            }
+        }
+        assert!(seen > 20, "{seen} commands");
+    }
+
     #[test]
     fn the_demo_never_kills_before_it_has_its_least_number_of_commits() {
         assert_eq!(kill_after("500"), Ok(KillAfter::Rows(500)));

@@ -16,6 +16,7 @@ use super::fence::{Fence, FenceError};
 use super::wire::{Lease, ReceiveError, ToDaemon, ToGuardian, hear, pair, say};
 use super::{FENCED, Farewell, boottime_ms};
 use crate::config::Config;
+use crate::notify::Watchdog;
 use crate::processes::{self, Process};
 
 /// How long everyone may take to be gone before it is said that they are not, and tried again.
@@ -81,6 +82,7 @@ pub(super) fn guard(
         fence_limit,
         standing: Standing::default(),
         farewell,
+        watchdog: Watchdog::of_process(),
     };
     guard.watch()
 }
@@ -153,11 +155,13 @@ struct Guard<'a> {
     fence_limit: Duration,
     standing: Standing,
     farewell: Option<&'a dyn Farewell>,
+    watchdog: Watchdog,
 }
 
 impl Guard<'_> {
     fn watch(&mut self) -> anyhow::Result<u8> {
         loop {
+            self.watchdog.alive();
             let left = self.standing.left(boottime_ms());
             if left.is_some_and(|left| left.is_zero()) {
                 tracing::error!(
@@ -241,6 +245,8 @@ impl Guard<'_> {
         let begun = Instant::now();
         while let Err(error) = self.fence.enforce(self.fence_limit, Some(self.process)) {
             alarm(&error);
+            // Ended by a watchdog it would try no more.
+            self.watchdog.alive();
             if self.signal_count() > 0 {
                 tracing::error!("ended by a signal; nobody is told to take over");
                 return FENCED;

@@ -61,6 +61,8 @@ impl Prepared {
             .args(arguments)
             .current_dir("/")
             .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             .env_remove("DUOLOG_LOG")
             .stdin(Stdio::null())
             .stdout(to.try_clone()?)
