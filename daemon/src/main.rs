@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod control;
 mod demo;
+mod document;
 mod guardian;
 mod keygen;
 mod link;
