@@ -13,6 +13,7 @@ use duolog_wal::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{ActError, Refusal, Seat, SeatStanding, Wish};
+use crate::document::said::{Asked, Said, Ways};
 
 /// Most bytes of a sentence in one: it may double where all of it is quotes.
 const SENTENCE_MAX: usize = 360;
@@ -40,6 +41,8 @@ enum Ask {
     Standing,
     /// Services failed there for good and are about to be handed over.
     ServicesMove,
+    /// Of the settings of the pair.
+    Settings(Asked),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +51,7 @@ enum Answer {
     Begun,
     Refused(Refusal),
     Standing(SeatStanding),
+    Settings(Said),
 }
 
 /// Answers the other node's words.
@@ -64,6 +68,8 @@ pub(crate) trait Answering: Send + Sync {
     /// # Errors
     /// Why that must not be.
     fn services_move(&self) -> Result<(), Refusal>;
+    /// Answers of the settings of the pair; may take its time.
+    fn settings(&self, asked: Asked) -> Said;
 }
 
 /// Sends a word to the other node; may be lost.
@@ -124,6 +130,7 @@ impl Words {
                     Ok(()) => Answer::Begun,
                     Err(why) => Answer::Refused(why),
                 },
+                Ask::Settings(asked) => Answer::Settings(answering.settings(asked)),
                 Ask::Act { wish, who } => {
                     tracing::info!(wish = wish.name(), who, "asked for at the other node");
                     match answering.act(&wish, &who) {
@@ -195,7 +202,7 @@ impl OtherNode {
         match self.words.ask(Ask::ServicesMove, self.patience) {
             Some(Answer::Begun) => Ok(()),
             Some(Answer::Refused(why)) => Err(ActError::Refused { node: self.node.number(), why }),
-            Some(Answer::Standing(_)) | None => Err(self.unreachable()),
+            Some(_) | None => Err(self.unreachable()),
         }
     }
 
@@ -214,7 +221,7 @@ impl Seat for OtherNode {
         match self.words.ask(ask, self.patience) {
             Some(Answer::Begun) => Ok(()),
             Some(Answer::Refused(why)) => Err(ActError::Refused { node: self.node.number(), why }),
-            Some(Answer::Standing(_)) | None => Err(self.unreachable()),
+            Some(_) | None => Err(self.unreachable()),
         }
     }
 
@@ -222,6 +229,15 @@ impl Seat for OtherNode {
         match self.words.ask(Ask::Standing, self.patience) {
             Some(Answer::Standing(standing)) => Ok(standing),
             Some(_) | None => Err(self.unreachable()),
+        }
+    }
+}
+
+impl Ways for OtherNode {
+    fn ask(&self, what: Asked, patience: Duration) -> Option<Said> {
+        match self.words.ask(Ask::Settings(what), patience)? {
+            Answer::Settings(said) => Some(said),
+            _ => None,
         }
     }
 }
@@ -270,6 +286,10 @@ mod tests {
                 0 => Ok(()),
                 _ => Err(Refusal::FailedOverLately),
             }
+        }
+
+        fn settings(&self, _asked: Asked) -> Said {
+            Said::NotHere
         }
     }
 
@@ -343,5 +363,12 @@ mod tests {
         };
         let answer = Word::Answer { id: u64::MAX, what: Answer::Standing(standing) };
         assert!(serde_json::to_vec(&answer).unwrap().len() <= WORD_MAX);
+        for (asked, said) in crate::document::said::longest() {
+            let ask = Word::Ask { id: u64::MAX, what: Ask::Settings(asked) };
+            let answer = Word::Answer { id: u64::MAX, what: Answer::Settings(said) };
+            for word in [ask, answer] {
+                assert!(serde_json::to_vec(&word).unwrap().len() <= WORD_MAX, "{word:?}");
+            }
+        }
     }
 }

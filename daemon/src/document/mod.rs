@@ -11,13 +11,27 @@
 //! Nothing here decides who serves: a node whose settings differ from the other one's is safe all
 //! the same, see docs/decisions/one-document-for-the-pair.md.
 
-pub(crate) mod edit;
+mod agree;
+mod answer;
+mod changes;
+mod command;
+mod edit;
+mod import;
+mod meet;
+mod refused;
+pub(crate) mod said;
+mod standing;
 mod store;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use agree::{Changed, Documents, Live, Other};
+pub(crate) use answer::{answer_change, answer_history, answer_show};
+pub(crate) use command::run;
+pub(crate) use refused::ChangeError;
+pub(crate) use standing::SettingsStanding;
 pub(crate) use store::{DocumentError, current, place, versions};
-pub(crate) use store::{keep, open, set_aside};
+use store::{keep, open, set_aside};
 
 /// Where versions stand, below the state directory: of its own, because the log locks that one.
 pub(crate) const DIRECTORY: &str = "document";

@@ -67,7 +67,9 @@ pub(crate) fn versions(directory: &Path) -> Result<Vec<Document>, DocumentError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         disk => disk.map_err(failed)?,
     };
-    list(&disk).map_err(failed)?.map_err(|name| DocumentError::Damaged { path: directory.join(name) })
+    list(&disk)
+        .map_err(failed)?
+        .map_err(|name| DocumentError::Damaged { path: directory.join(name) })
 }
 
 /// Where a version stands.

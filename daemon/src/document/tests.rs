@@ -1,3 +1,5 @@
+mod agree;
+
 use duolog_engine::disk::DirDisk;
 use duolog_engine::disk::sim::SimDisk;
 
@@ -43,8 +45,8 @@ fn a_node_that_is_cut_off_while_its_version_is_set_aside_still_has_one_that_coun
             let disk = SimDisk::new(seed);
             keep(&disk, &version(2, 1)).unwrap();
             disk.die_after(operations);
-            let done = keep(&disk, &version(2, 2)).is_ok()
-                && set_aside(&disk, &version(2, 1), 2).is_ok();
+            let done =
+                keep(&disk, &version(2, 2)).is_ok() && set_aside(&disk, &version(2, 1), 2).is_ok();
             disk.cut_power();
             let all = list(&disk).unwrap().unwrap();
             let counts = all.last().unwrap();
@@ -133,7 +135,10 @@ fn one_key_is_changed_and_every_comment_stays() {
     assert_eq!(set("service.events.restarts", None), with("restarts = 1\n", ""));
     let list = set("service.sql.start", Some("[\"/bin/sql\", \"-x\"]"));
     assert_eq!(list, with("[\"/bin/sql\"]", "[\"/bin/sql\", \"-x\"]"));
-    assert_eq!(super::edit::set("", "pair.profile", Some("fast")).unwrap(), "[pair]\nprofile = \"fast\"\n");
+    assert_eq!(
+        edit::set("", "pair.profile", Some("fast")).unwrap(),
+        "[pair]\nprofile = \"fast\"\n"
+    );
 }
 
 #[test]

@@ -1,0 +1,334 @@
+//! Two nodes that agree, without a network between them: what they say is carried by hand.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use super::super::agree::{Changed, Documents, Live, Other};
+use super::super::refused::ChangeError;
+use super::super::said::{Asked, Said, Unwilling, Ways};
+use super::super::*;
+use crate::config::{Config, Shared};
+
+/// Carries what is asked; where it is cut nothing comes back.
+#[derive(Default)]
+struct Cable {
+    to: OnceLock<Arc<Documents>>,
+    cut: AtomicBool,
+    /// Lets so many answers through, and loses the one after them.
+    loses: Mutex<Option<usize>>,
+    /// Done before an offer is brought.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    asked: AtomicUsize,
+}
+
+impl Ways for Cable {
+    fn ask(&self, what: Asked, _patience: Duration) -> Option<Said> {
+        if self.cut.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if matches!(what, Asked::Keep { .. }) {
+            let first = self.meanwhile.lock().unwrap().take();
+            first.into_iter().for_each(|first| first());
+        }
+        // As words cross.
+        let what = serde_json::from_slice(&serde_json::to_vec(&what).unwrap()).unwrap();
+        let said = self.to.get().unwrap().answer(what);
+        let mut loses = self.loses.lock().unwrap();
+        match &mut *loses {
+            Some(0) => {
+                *loses = None;
+                return None;
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Some(said)
+    }
+}
+
+/// Writes down what takes effect.
+#[derive(Default)]
+struct Seen(Mutex<Vec<u64>>);
+
+impl Live for Arc<Seen> {
+    fn apply(&self, _was: &Shared, new: &Shared) {
+        self.0.lock().unwrap().push(new.pair.resync_bytes_per_s);
+    }
+}
+
+struct Node {
+    documents: Arc<Documents>,
+    /// From this node to the other one.
+    cable: Arc<Cable>,
+    live: Arc<Seen>,
+}
+
+impl Node {
+    fn new(number: u8, home: &Path, tables: &str) -> Self {
+        let state = home.join(format!("state{number}"));
+        let text = format!(
+            "[cluster]\nid = \"00000000000000000000000000000001\"\n[node]\nnumber = {number}\n\
+             state_dir = {state:?}\ncertificate = \"c\"\nkey = \"k\"\npair_key = \"p\"\n[peer]\n\
+             address = \"10.0.0.2:1\"\nfingerprint = \"sha256:{}\"\n[[directory]]\n\
+             path = \"/data\"\n[witness]\naddress = \"10.0.0.3:1\"\nkey = \"w\"\n{tables}",
+            "0".repeat(64)
+        );
+        let file = home.join(format!("{number}.toml"));
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file).unwrap();
+        let cable = Arc::new(Cable::default());
+        let documents = Arc::new(Documents::load(&config, Other::Ways(cable.clone())));
+        let live = Arc::new(Seen::default());
+        documents.goes_live(Box::new(live.clone()));
+        Self { documents, cable, live }
+    }
+
+    fn name(&self) -> Option<Name> {
+        self.documents.history().last().map(|document| document.stamp.name())
+    }
+
+    fn change(&self, text: &str, here: bool) -> Result<Changed, ChangeError> {
+        self.documents.change(self.name().as_ref(), text.into(), "root".into(), here)
+    }
+
+    fn compare(&self) {
+        self.documents.compare(&*self.cable);
+    }
+
+    fn text(&self) -> String {
+        self.documents.history().last().unwrap().text.clone()
+    }
+
+    /// Whether node1's version of that number is here.
+    fn name_of(&self, version: u64) -> bool {
+        let history = self.documents.history();
+        history.iter().any(|it| (it.stamp.version, it.stamp.node) == (version, 1))
+    }
+
+    fn is_cut(&self, cut: bool) {
+        self.cable.cut.store(cut, Ordering::SeqCst);
+    }
+}
+
+fn connect(one: &Node, two: &Node) {
+    assert!(one.cable.to.set(two.documents.clone()).is_ok());
+    assert!(two.cable.to.set(one.documents.clone()).is_ok());
+}
+
+fn pair(home: &Path) -> (Node, Node) {
+    let (one, two) = (Node::new(1, home, ""), Node::new(2, home, ""));
+    connect(&one, &two);
+    (one, two)
+}
+
+fn rate(bytes: u64) -> String {
+    format!(
+        "[pair]\n# as fast as the disks go, {}\nresync_bytes_per_s = {bytes}\n",
+        "\"".repeat(2000)
+    )
+}
+
+#[test]
+fn a_change_is_kept_by_both_before_it_counts_and_takes_effect_at_both() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    let changed = one.change(&rate(1000), false).unwrap();
+    assert_eq!((changed.stamp.version, changed.both), (1, true));
+    assert_eq!(changed.changes.at_once, ["pair.resync_bytes_per_s"]);
+    assert_eq!(*one.live.0.lock().unwrap(), [1000]);
+    assert_eq!((two.name(), two.text()), (one.name(), rate(1000)));
+    // It hears that the other one has it, too.
+    assert_eq!(two.live.0.lock().unwrap().len(), 0);
+    one.compare();
+    assert_eq!(*two.live.0.lock().unwrap(), [1000]);
+    let next = two.change(&rate(2000), false).unwrap();
+    assert_eq!((next.stamp.version, next.stamp.node), (2, 2));
+    assert_eq!(one.text(), rate(2000));
+    assert!(matches!(one.change(&rate(2000), false), Err(ChangeError::Same)));
+    // Both would start with it.
+    for number in [1, 2] {
+        let config = Config::load(&home.path().join(format!("{number}.toml"))).unwrap();
+        assert_eq!(config.pair.resync_bytes_per_s, 2000);
+    }
+    assert!(one.documents.alarms().is_empty() && two.documents.alarms().is_empty());
+}
+
+#[test]
+fn a_text_that_either_node_cannot_use_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let one = Node::new(1, home.path(), "");
+    // Its gateway has the address that is to move.
+    let two = Node::new(2, home.path(), "[gateway]\naddress = \"10.0.0.9\"\n");
+    connect(&one, &two);
+    assert!(matches!(one.change("[pair]\nheartbeat = 1\n", false), Err(ChangeError::Faulty(_))));
+    let moves = "[[virtual_ip]]\naddress = \"10.0.0.9/24\"\n";
+    let error = one.change(moves, false).unwrap_err();
+    assert!(matches!(error, ChangeError::Unwilling { node: 2, why: Unwilling::Faulty { .. } }));
+    let said = error.to_string();
+    assert!(said.contains("10.0.0.9 is the address of [gateway]"), "{said}");
+    let long = format!("# {}\n", "x".repeat(TEXT_MAX));
+    assert!(matches!(one.change(&long, false), Err(ChangeError::TooLong { .. })));
+    let stale = one.documents.change(None, rate(1), "root".into(), false);
+    assert!(stale.is_ok());
+    let stale = one.documents.change(None, rate(2), "root".into(), false).unwrap_err();
+    assert!(stale.to_string().starts_with("version 1 of node1 counts since"), "{stale}");
+    assert_eq!((one.documents.history().len(), two.documents.history().len()), (1, 1));
+}
+
+#[test]
+fn without_the_other_node_nothing_is_changed_unless_that_is_said() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    one.is_cut(true);
+    let error = one.change(&rate(1000), false).unwrap_err();
+    assert!(matches!(error, ChangeError::Unreachable { node: 2 }), "{error}");
+    assert_eq!(one.name(), None);
+    let changed = one.change(&rate(1000), true).unwrap();
+    assert!(!changed.both);
+    assert_eq!(*one.live.0.lock().unwrap(), [1000]);
+    // They meet again.
+    two.compare();
+    assert_eq!(two.name(), one.name());
+    assert_eq!(*two.live.0.lock().unwrap(), [1000]);
+    assert_eq!(two.documents.standing().version.unwrap().version, 1);
+}
+
+/// Where the other node keeps it and the answer is lost, this one takes it over when they meet.
+#[test]
+fn a_change_whose_answer_is_lost_is_brought_to_both_by_the_next_look() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    // The question how it stands is answered, that it kept the version is not.
+    *one.cable.loses.lock().unwrap() = Some(1);
+    let error = one.change(&rate(1000), false).unwrap_err();
+    assert!(error.to_string().contains("takes it over when they meet"), "{error}");
+    assert_eq!((one.name(), two.text()), (None, rate(1000)));
+    one.compare();
+    assert_eq!(one.name(), two.name());
+}
+
+#[test]
+fn of_two_changes_made_apart_one_counts_and_the_other_one_is_kept_and_named() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    one.change(&rate(1), false).unwrap();
+    (one.is_cut(true), two.is_cut(true));
+    one.change(&rate(10), true).unwrap();
+    one.change(&rate(11), true).unwrap();
+    two.change(&rate(20), true).unwrap();
+    (one.is_cut(false), two.is_cut(false));
+    for _ in 0..2 {
+        (two.compare(), one.compare());
+    }
+    for node in [&one, &two] {
+        let history = node.documents.history();
+        let all: Vec<_> = history
+            .iter()
+            .map(|document| {
+                let Stamp { version, node, aside_for, .. } = &document.stamp;
+                (*version, *node, *aside_for)
+            })
+            .collect();
+        // node2 never had what node1 went on from.
+        let expected = [(1, 1, None), (2, 1, None), (2, 2, Some(3)), (3, 1, None)];
+        let kept = expected.iter().filter(|it| **it != (2, 1, None) || node.name_of(2));
+        assert!(kept.eq(&all), "{all:?}");
+        let alarms = node.documents.alarms();
+        assert_eq!(alarms.len(), 1, "{alarms:?}");
+        assert!(alarms[0].contains("version 2 of node2"), "{alarms:?}");
+        assert!(alarms[0].contains("duolog config show --version 2.2"), "{alarms:?}");
+    }
+    // Whoever has looked changes what is to be changed.
+    two.change(&rate(20), false).unwrap();
+    assert!(one.documents.alarms().is_empty() && two.documents.alarms().is_empty());
+}
+
+#[test]
+fn of_two_changes_of_the_same_number_the_one_of_node2_counts() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    (one.is_cut(true), two.is_cut(true));
+    one.change(&rate(10), true).unwrap();
+    two.change(&rate(20), true).unwrap();
+    (one.is_cut(false), two.is_cut(false));
+    for _ in 0..2 {
+        (two.compare(), one.compare());
+    }
+    assert_eq!((one.text(), two.text()), (rate(20), rate(20)));
+    assert_eq!(one.documents.history()[0].stamp.aside_for, Some(1));
+}
+
+/// Each asks the other one to keep a version before it has heard of the other's.
+#[test]
+fn of_two_changes_at_the_same_moment_one_is_refused_and_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    let other = two.documents.clone();
+    let result = Arc::new(Mutex::new(None));
+    let came = result.clone();
+    *one.cable.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let changed = other.change(None, rate(20), "root".into(), false);
+        *came.lock().unwrap() = Some(changed);
+    }));
+    let error = one.change(&rate(10), false).unwrap_err();
+    assert!(result.lock().unwrap().take().unwrap().is_ok());
+    assert!(error.to_string().contains("version 1 of node2 counts there"), "{error}");
+    assert_eq!((one.text(), two.text()), (rate(20), rate(20)));
+}
+
+#[test]
+fn times_that_do_not_go_with_those_that_run_are_refused_with_the_way_there() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    let error = one.change("[pair]\nprofile = \"fast\"\n", false).unwrap_err();
+    assert!(matches!(error, ChangeError::Timers(_)), "{error}");
+    let way = "first fence_ms = 500, stop_services_ms = 375, failover_ms = 5000, then";
+    assert!(error.to_string().contains(way), "{error}");
+    // Slower ones go beside those that run.
+    let slower = "[pair]\nfailover_ms = 6000\nstop_services_ms = 1500\n";
+    one.is_cut(true);
+    assert!(matches!(one.change(slower, true), Err(ChangeError::TimersHere)));
+    one.is_cut(false);
+    let changed = one.change(slower, false).unwrap();
+    assert_eq!(changed.changes.at_restart, ["pair.failover_ms"]);
+    assert_eq!(two.documents.standing().restart_due, ["pair.failover_ms"]);
+    // A restart of either would bring those: what comes next must go with them as well.
+    let error = one.change("[pair]\nfence_ms = 3700\nfailover_ms = 7000\n", false);
+    assert!(matches!(error, Err(ChangeError::Timers(_))), "{error:?}");
+    assert!(one.documents.alarms().is_empty());
+}
+
+/// The node that would take a change runs by other times than the one that was asked for it.
+#[test]
+fn the_other_node_refuses_times_that_do_not_go_with_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    let one = Node::new(1, home.path(), "");
+    let two = Node::new(
+        2,
+        home.path(),
+        "[pair]\nfence_ms = 4000\nstop_services_ms = 1000\nfailover_ms = 7000\n",
+    );
+    connect(&one, &two);
+    one.compare();
+    let alarms = one.documents.alarms();
+    assert!(alarms[0].contains("the file of node2 holds settings of the pair"), "{alarms:?}");
+    assert!(alarms[1].contains("both could serve"), "{alarms:?}");
+    let error = one.change(&rate(1), false).unwrap_err().to_string();
+    assert!(error.contains("its own file still holds settings"), "{error}");
+    let own = two.change(&rate(1), false).unwrap_err();
+    assert!(matches!(own, ChangeError::InFile));
+}
+
+/// What the nodes would be asked at every look if they went on asking.
+#[test]
+fn nodes_that_agree_say_one_word_at_a_look() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, _two) = pair(home.path());
+    one.change(&rate(1), false).unwrap();
+    let before = one.cable.asked.load(Ordering::SeqCst);
+    one.compare();
+    assert_eq!(one.cable.asked.load(Ordering::SeqCst), before + 1);
+}
