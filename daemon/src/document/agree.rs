@@ -256,12 +256,12 @@ impl Documents {
         before: Option<Timers>,
         reached: bool,
     ) -> Result<(), ChangeError> {
-        let same = |others: &Timers| others == timers;
         match &self.other {
             // Without another node, or with fixed roles, nobody takes over.
             Other::Nobody | Other::Silent => Ok(()),
             Other::Ways(_) if reached => self.go_with(timers, before).map_err(ChangeError::Timers),
-            Other::Ways(_) if same(&self.running) && before.as_ref().is_none_or(same) => Ok(()),
+            // What a node may start with, or runs by, is no more than before.
+            Other::Ways(_) if *timers == before.unwrap_or(self.running) => Ok(()),
             Other::Ways(_) => Err(ChangeError::TimersHere),
         }
     }

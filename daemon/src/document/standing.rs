@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agree::Documents;
 use super::refused::UnsafeTimers;
-use super::{Document, Name, Stamp};
+use super::{Name, Stamp};
 use crate::config::Shared;
 use crate::status::moment_ms;
 
@@ -131,7 +131,7 @@ impl Documents {
 impl SettingsStanding {
     /// For tests of those who show it.
     pub(crate) fn example() -> Self {
-        let new = Document::new(7, 2, 1_795_880_731_000, "root".into(), String::new());
+        let new = super::Document::new(7, 2, 1_795_880_731_000, "root".into(), String::new());
         Self { from: Source::Document, version: Some(new.stamp), restart_due: Vec::new() }
     }
 }
