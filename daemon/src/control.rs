@@ -176,7 +176,7 @@ pub(crate) type Answerer = Arc<dyn Fn(Question) -> Reply + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
     /// A node with the same socket runs.
-    #[error("another node already listens on {}; stop it, or give this one a control_socket of its own", path.display())]
+    #[error("another node already listens on {}; stop it, or give this one another instance in [node], or a control_socket of its own", path.display())]
     Taken {
         /// The socket.
         path: PathBuf,

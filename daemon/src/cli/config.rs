@@ -83,7 +83,7 @@ pub(crate) struct ShowSettings {
 /// `duolog config set`.
 #[derive(Args, Debug)]
 pub(crate) struct SetKey {
-    /// Which, such as pair.peer_lost_ms.
+    /// Which, such as `pair.peer_lost_ms`.
     pub key: String,
     /// TOML, or a text without its quotes.
     #[arg(required_unless_present = "unset", allow_hyphen_values = true)]

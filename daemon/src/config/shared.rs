@@ -64,6 +64,7 @@ impl Around {
 
 /// Which times decide whether a primary that lost its lease still serves beside its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[expect(clippy::struct_field_names, reason = "a bare integer carries its unit")]
 pub(crate) struct Timers {
     /// After so long without an answer it ends what it serves.
     pub fence_ms: u64,

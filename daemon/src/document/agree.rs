@@ -221,7 +221,7 @@ impl Documents {
                 kept => kept?,
             }
         }
-        self.take(&mut known, new.clone(), base)?;
+        self.take(&mut known, &new, base)?;
         if let Some(by) = known.current().filter(|counts| counts.stamp != new.stamp) {
             return Err(ChangeError::Overtaken { by: by.stamp.clone() });
         }
@@ -320,7 +320,7 @@ impl Documents {
     pub(super) fn take(
         &self,
         known: &mut Known,
-        new: Document,
+        new: &Document,
         base: Option<&Name>,
     ) -> std::io::Result<()> {
         let disk = open(&self.directory)?;
@@ -329,15 +329,15 @@ impl Documents {
         match &before {
             Some(before) if before.stamp.name() == name => return Ok(()),
             Some(before) if before.stamp.name() > name && before.text == new.text => {
-                keep(&disk, &new)?;
+                keep(&disk, new)?;
             }
             Some(before) if before.stamp.name() > name => {
                 let by = before.stamp.version;
                 tracing::warn!(version = %new.stamp.title(), by, "settings are set aside");
-                set_aside(&disk, &new, by)?;
+                set_aside(&disk, new, by)?;
             }
             _ => {
-                keep(&disk, &new)?;
+                keep(&disk, new)?;
                 tracing::info!(version = %new.stamp.title(), who = new.stamp.who, "new settings");
                 let apart = |before: &Document| {
                     Some(&before.stamp.name()) != base && before.text != new.text

@@ -36,9 +36,10 @@ pub(crate) fn run(verb: &SettingsVerb) -> anyhow::Result<ExitCode> {
         }
         SettingsVerb::History(options) => {
             for stamp in history(&options.node)?.iter().rev() {
-                match options.json {
-                    true => println!("{}", serde_json::to_string(stamp)?),
-                    false => println!("{}", line(stamp)),
+                if options.json {
+                    println!("{}", serde_json::to_string(stamp)?);
+                } else {
+                    println!("{}", line(stamp));
                 }
             }
         }
@@ -151,10 +152,8 @@ fn report(submitted: &Submitted) -> ExitCode {
 
 /// What a change comes to. Ends with a line feed.
 fn told(Changed { stamp, both, changes }: &Changed) -> String {
-    let on = match both {
-        true => "on both nodes",
-        false => "on this node; another one takes it over when they meet",
-    };
+    let here = "on this node; another one takes it over when they meet";
+    let on = if *both { "on both nodes" } else { here };
     let mut out = format!("{} counts {on}\n", stamp.title());
     // Writing to a String does not fail.
     if !changes.at_once.is_empty() {

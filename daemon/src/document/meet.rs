@@ -91,7 +91,7 @@ impl Documents {
         if let Some(why) = differs(&known) {
             return Err(why);
         }
-        self.take(&mut known, new, base)
+        self.take(&mut known, &new, base)
             .map_err(|error| Unwilling::Failed { why: error.to_string() })
     }
 
@@ -140,13 +140,13 @@ impl Documents {
         }
         if let Some(new) = fetch(ways, &wanted) {
             // Whatever ours was made from: if they have it, theirs comes after it.
-            self.take_over(new, ours.as_ref(), has_yours);
+            self.take_over(&new, ours.as_ref(), has_yours);
         }
     }
 
     /// Keeps a version of the other node. It counts if it is greater than `ours`, which it was made
     /// from if `after_ours`.
-    fn take_over(&self, new: Document, ours: Option<&Name>, after_ours: bool) {
+    fn take_over(&self, new: &Document, ours: Option<&Name>, after_ours: bool) {
         let name = new.stamp.name();
         let counts = ours.is_none_or(|ours| name > *ours);
         let usable = Shared::parse(&new.text, &self.around);

@@ -23,6 +23,8 @@ pub(crate) mod said;
 mod standing;
 mod store;
 
+use std::fmt::Write;
+
 use serde::{Deserialize, Serialize};
 
 pub(crate) use agree::{Changed, Documents, Live, Other};
@@ -115,7 +117,11 @@ impl Document {
 /// SHA-256 of a text, in hex digits.
 pub(crate) fn hash(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String does not fail.
+        write!(hex, "{byte:02x}").ok();
+        hex
+    })
 }
 
 #[cfg(test)]
