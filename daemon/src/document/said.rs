@@ -1,5 +1,6 @@
-//! What the nodes say to each other of the document: short words, see `actions::words`. A text goes
-//! over in pieces that the one who lacks it asks for.
+//! What the nodes say to each other of the document: short words, see `actions::words`, which are
+//! sealed there, because settings are nobody else's business. A text goes over in pieces that the one
+//! who lacks it asks for.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use super::{Document, Name, Stamp, TEXT_MAX, hash};
 use crate::config::Timers;
 
 /// Most bytes of a piece: each may double where it is all quotes.
-const PIECE_MAX: usize = 300;
+const PIECE_MAX: usize = 128;
 /// Most bytes of an explanation.
-const WHY_MAX: usize = 300;
+const WHY_MAX: usize = 280;
 /// How long a short answer is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
