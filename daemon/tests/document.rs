@@ -22,6 +22,11 @@ const TIMERS: &str = "heartbeat_ms = 200\npeer_lost_ms = 1500\nstall_ms = 20000\
                       # As the network of the site wants it.\n\
                       fence_ms = 3000\nstop_services_ms = 1000\nfailover_ms = 5000\n";
 
+/// One whose checker can be another one without being found to fail.
+const SERVICE: &str = "[[service]]\nname = \"sleeper\"\nstart = [\"/bin/sleep\", \"100000\"]\n\
+                       [[service.checker]]\nkind = \"command\"\ncommand = [\"/bin/true\"]\n\
+                       interval_ms = 200\nfailures = 1000\n";
+
 fn duolog() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_duolog"));
     command.stdin(Stdio::null());
@@ -153,7 +158,7 @@ impl Pair {
                  state_dir = \"{1}/state\"\ncontrol_socket = \"{1}/sock\"\n\
                  listen = \"127.0.0.1:{2}\"\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\n\
                  pair_key = \"pair.key\"\n[peer]\naddress = \"127.0.0.1:{3}\"\n\
-                 fingerprint = \"{4}\"\n[pair]\nauto_rejoin = true\n{TIMERS}[[directory]]\n\
+                 fingerprint = \"{4}\"\n[pair]\nauto_rejoin = true\n{TIMERS}{SERVICE}[[directory]]\n\
                  path = \"{1}/data\"\n[log]\nsegment_bytes = 4194304\n",
                 index + 1,
                 home.display(),
@@ -287,15 +292,33 @@ fn the_settings_of_the_pair_are_changed_on_both_nodes_and_survive_what_happens_t
     let edited = pair.one.edit("sed -i s/20000/21000/ \"$1\"");
     assert!(edited.status.success(), "{}", said(&edited));
     pair.two.goes_by(5);
+    // The service that runs is watched in another way, and runs on.
+    let checked = |result: &str| {
+        let begun = Instant::now();
+        loop {
+            let status = pair.one.status().unwrap();
+            let service = &status["services"][0];
+            if service["checkers"][0]["found"]["result"] == result {
+                return service["pid"].clone();
+            }
+            assert!(begun.elapsed() < BOUND, "{service}");
+            pause();
+        }
+    };
+    let pid = checked("ok");
+    let edited = pair.two.edit("sed -i s,/bin/true,/bin/false, \"$1\"");
+    assert!(said(&edited).contains("at once: service (checkers"), "{}", said(&edited));
+    assert_eq!(checked("failed"), pid);
     pair.two.done(&["config", "back", "4"]);
-    pair.one.goes_by(6);
+    assert_eq!(checked("ok"), pid);
+    pair.one.goes_by(7);
     let show = |node: &Node, more: &[&str]| {
         let shown = node.done(&[&["config", "show"], more].concat());
         shown.split_once('\n').unwrap().1.to_owned()
     };
     assert_eq!(show(&pair.one, &[]), show(&pair.one, &["--version", "4"]));
     let history = pair.two.done(&["config", "history"]);
-    assert!(history.starts_with("version 6 of node2, by "), "{history}");
+    assert!(history.starts_with("version 7 of node2, by "), "{history}");
 
     // The other node is away.
     pair.two.end();
@@ -303,13 +326,13 @@ fn the_settings_of_the_pair_are_changed_on_both_nodes_and_survive_what_happens_t
     let alone = pair.one.refused(&["config", "set", "pair.verify_every_s", "3600"]);
     assert!(alone.contains("node2 does not answer") && alone.contains("--here"), "{alone}");
     let told = pair.one.done(&["config", "set", "pair.verify_every_s", "3600", "--here"]);
-    assert!(told.contains("version 7 of node1 counts on this node"), "{told}");
+    assert!(told.contains("version 8 of node1 counts on this node"), "{told}");
     let times = pair.one.refused(&["config", "set", "pair.failover_ms", "7000", "--here"]);
     assert!(times.contains("only while the other node answers"), "{times}");
     // Without it running, what it would start with.
     assert!(!show(&pair.two, &[]).contains("verify_every_s"));
     pair.two.start();
-    let status = pair.two.goes_by(7);
+    let status = pair.two.goes_by(8);
     assert_eq!(status["settings"]["restart_due"], serde_json::json!([]));
     assert_eq!(show(&pair.two, &[]), show(&pair.one, &[]));
     pair.two.end();

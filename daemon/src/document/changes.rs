@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Shared;
 use crate::config::pair::Pair;
+use crate::config::{Service, Shared};
 
 /// What differs between two settings of the pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +55,28 @@ pub(crate) fn changes(was: &Shared, new: &Shared) -> Changes {
     later("pair.retention_bytes", *retention_bytes == old.retention_bytes);
     later("pair.drop_address", *drop_address == old.drop_address);
     later("virtual_ip", new.addresses == was.addresses);
-    later("service", new.services == was.services);
+    if watched_otherwise(&was.services, &new.services) {
+        found.at_once.push(WATCHED.into());
+    } else {
+        later("service", new.services == was.services);
+    }
     found
+}
+
+/// How services are watched, as people are told.
+const WATCHED: &str = "service (checkers, process, restarts)";
+
+/// Whether services differ, and in how they are watched alone.
+fn watched_otherwise(was: &[Service], new: &[Service]) -> bool {
+    let same = |(was, new): (&Service, &Service)| {
+        let mut new = new.clone();
+        new.checkers.clone_from(&was.checkers);
+        new.process = was.process;
+        new.restarts = was.restarts;
+        new.restart_window_seconds = was.restart_window_seconds;
+        new == *was
+    };
+    was != new && was.len() == new.len() && was.iter().zip(new).all(same)
 }
 
 /// `was`, with what takes effect at once as in `new`.
@@ -67,5 +87,8 @@ pub(crate) fn at_once(was: &Shared, new: &Shared) -> Shared {
     now.pair.resync_bytes_per_s = new.pair.resync_bytes_per_s;
     now.pair.verify_every_s = new.pair.verify_every_s;
     now.pair.verify_bytes_per_s = new.pair.verify_bytes_per_s;
+    if watched_otherwise(&was.services, &new.services) {
+        now.services.clone_from(&new.services);
+    }
     now
 }

@@ -150,3 +150,31 @@ fn a_key_that_is_none_changes_nothing() {
     assert_eq!(missing, "there is no service called \"log\"; known are sql, events");
     assert!(matches!(set("= 1", "pair.a", Some("1")), Err(EditError::NotToml(_))));
 }
+
+/// What differs, and when each takes effect.
+#[test]
+fn services_that_are_only_watched_otherwise_need_no_restart() {
+    use crate::config::{Around, Shared};
+    let read = |text: &str| Shared::parse(text, &Around::unknown(true)).unwrap();
+    let was = read(TEXT);
+    let compare = |from: &str, to: &str| {
+        let new = read(&TEXT.replacen(from, to, 1));
+        let found = changes::changes(&was, &new);
+        let now = changes::at_once(&was, &new);
+        // What takes effect at once is all that does not wait.
+        assert_eq!(changes::changes(&now, &new).at_once, [""; 0]);
+        assert_eq!(changes::changes(&now, &new).at_restart, found.at_restart);
+        (found.at_once, found.at_restart)
+    };
+    let (at_once, at_restart) = compare("restarts = 1", "restarts = 3\nprocess = false");
+    assert_eq!((at_once.len(), at_restart.len()), (1, 0), "{at_once:?}, {at_restart:?}");
+    let checker = "[[service.checker]]\nkind = \"tcp\"\naddress = \"127.0.0.1:1\"\n[[service]]\nname = \"events";
+    let (at_once, _) = compare("[[service]]\nname = \"events", checker);
+    assert_eq!(at_once, ["service (checkers, process, restarts)"]);
+    let (at_once, at_restart) = compare("restarts = 1", "restarts = 3\nstop_seconds = 5");
+    assert_eq!((at_once.len(), at_restart), (0, vec!["service".to_owned()]));
+    let (_, at_restart) = compare("\"10.0.0.9/24\"", "\"10.0.0.8/24\"");
+    assert_eq!(at_restart, ["virtual_ip"]);
+    let (_, at_restart) = compare("peer_lost_ms = 2500", "peer_lost_ms = 2600");
+    assert_eq!(at_restart, ["pair.peer_lost_ms"]);
+}

@@ -187,6 +187,7 @@ impl Pair {
         self.documents.goes_live(Box::new(Going {
             node: Arc::downgrade(&node),
             verifier: self.verifier.clone(),
+            checks: checks.clone(),
             inputs: self.inputs.clone(),
         }));
         self.documents.start().context("cannot start a thread")?;

@@ -7,6 +7,7 @@ use duolog_engine::node::Node;
 use duolog_failover::Action;
 
 use super::Input;
+use super::checks::{Checks, Said};
 use crate::config::Shared;
 use crate::document::Live;
 use crate::verify::Verifier;
@@ -16,11 +17,15 @@ pub(super) struct Going {
     /// May end before the document does.
     pub node: Weak<Node>,
     pub verifier: Arc<Verifier>,
+    pub checks: Arc<Checks>,
     pub inputs: Sender<Input>,
 }
 
 impl Live for Going {
     fn apply(&self, was: &Shared, new: &Shared) {
+        if was.services != new.services {
+            self.checks.tell(Said::Rules(new.services.clone()));
+        }
         let (was, new) = (&was.pair, &new.pair);
         if let Some(node) = self.node.upgrade() {
             node.set_resync_bytes_per_s(new.resync_bytes_per_s);
