@@ -116,7 +116,7 @@ async fn supervise(
         }
         Question::SettingsHistory => Reply::At(document::answer_history(&asked.documents())),
         Question::ChangeSettings { base, text, who, here } => {
-            document::answer_change(asked.documents(), base, text, who, here)
+            document::answer_change(asked.documents(), base, text, &who, here)
         }
         Question::Act { wish, node, who, wait_ms } => {
             asked.act(wish, node, who, Duration::from_millis(wait_ms))

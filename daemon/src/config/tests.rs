@@ -44,28 +44,15 @@ fn the_sample_parses_to_what_it_says() {
 /// An operator who leaves a key out gets what the sample file calls the default.
 #[test]
 fn the_sample_shows_the_defaults() {
-    let optional =
-        ["instance", "control_socket", "listen", "compression", "mtu_bytes", "segment_bytes"]
-            .into_iter()
-            .chain(["checkpoint_bytes", "unacknowledged_max_bytes", "recovery_window_bytes"])
-            .chain([
-                "profile",
-                "heartbeat_ms",
-                "peer_lost_ms",
-                "stall_ms",
-                "fence_ms",
-                "failover_ms",
-            ])
-            .chain(["stop_services_ms", "auto_rejoin", "start_at_boot", "split_brain"])
-            .chain([
-                "retention_bytes",
-                "resync_bytes_per_s",
-                "verify_every_s",
-                "verify_bytes_per_s",
-            ])
-            .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"])
-            .chain(["process", "restarts", "restart_window_seconds"])
-            .chain(["interval_ms", "timeout_ms", "failures"]);
+    let optional = ["control_socket", "listen", "compression", "mtu_bytes", "segment_bytes"]
+        .into_iter()
+        .chain(["checkpoint_bytes", "unacknowledged_max_bytes", "recovery_window_bytes"])
+        .chain(["profile", "heartbeat_ms", "peer_lost_ms", "stall_ms", "fence_ms", "failover_ms"])
+        .chain(["stop_services_ms", "auto_rejoin", "start_at_boot", "split_brain"])
+        .chain(["retention_bytes", "resync_bytes_per_s", "verify_every_s", "verify_bytes_per_s"])
+        .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"])
+        .chain(["process", "restarts", "restart_window_seconds", "instance"])
+        .chain(["interval_ms", "timeout_ms", "failures"]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
         let line = short.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();

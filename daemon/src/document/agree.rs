@@ -302,11 +302,15 @@ impl Documents {
     }
 
     /// Whether a node with these times may stand beside this one, now and after a restart of it.
+    /// Those of the version `before` add nothing to what may be already.
     pub(super) fn go_with(
         &self,
         timers: &Timers,
         before: Option<Timers>,
     ) -> Result<(), UnsafeTimers> {
+        if before == Some(*timers) {
+            return Ok(());
+        }
         for others in std::iter::once(self.running).chain(before) {
             if !timers.go_with(&others) {
                 return Err(UnsafeTimers { wanted: *timers, others });
@@ -345,7 +349,10 @@ impl Documents {
                 if let Some(before) = before.filter(apart) {
                     let by = new.stamp.version;
                     tracing::warn!(version = %before.stamp.title(), by, "settings are set aside");
-                    set_aside(&disk, &before, by)?;
+                    // It counts no more, which is what matters.
+                    if let Err(error) = set_aside(&disk, &before, by) {
+                        tracing::warn!(%error, "that they were set aside is not kept");
+                    }
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{ChangeError, Document, Documents, Name};
+use crate::actions::WHO_MAX;
 use crate::control::{Answer, Reply};
 
 /// A version, or the one that counts.
@@ -46,9 +47,12 @@ pub(crate) fn answer_change(
     documents: Arc<Documents>,
     base: Option<Name>,
     text: String,
-    who: String,
+    who: &str,
     here: bool,
 ) -> Reply {
+    // It travels, and is shown in a line.
+    let mut who = who.replace(char::is_control, " ");
+    who.truncate(who.floor_char_boundary(WHO_MAX));
     let (say, answers) = mpsc::channel(1);
     let begun = std::thread::Builder::new().name("duolog-settings".into()).spawn(move || {
         let answer = match documents.change(base.as_ref(), text, who, here) {

@@ -84,6 +84,13 @@ pub(crate) fn place(directory: &Path, stamp: &Stamp) -> PathBuf {
 /// What the disk says; the version is kept or not.
 pub(crate) fn keep<D: Disk>(disk: &D, document: &Document) -> io::Result<()> {
     put(disk, document)?;
+    if let Err(error) = prune(disk) {
+        tracing::warn!(%error, "old versions of the settings are not removed");
+    }
+    Ok(())
+}
+
+fn prune<D: Disk>(disk: &D) -> io::Result<()> {
     let mut names: Vec<_> = disk.list()?.into_iter().filter(|name| is_version(name)).collect();
     names.sort_unstable();
     let many = names.len().saturating_sub(KEPT);

@@ -330,6 +330,28 @@ fn the_other_node_refuses_times_that_do_not_go_with_its_own() {
     assert!(matches!(own, ChangeError::InFile));
 }
 
+/// A node that was set up anew runs by the defaults until it is restarted: what changes no times is
+/// changed all the same.
+#[test]
+fn a_node_that_is_to_be_restarted_does_not_keep_others_from_changes() {
+    let home = tempfile::tempdir().unwrap();
+    let fast = "[pair]\nprofile = \"fast\"\n";
+    let disk = open(&home.path().join("state1").join(DIRECTORY)).unwrap();
+    keep(&disk, &Document::new(3, 1, 0, "root".into(), fast.into())).unwrap();
+    drop(disk);
+    let (one, two) = pair(home.path());
+    two.compare();
+    assert_eq!(two.name(), one.name());
+    assert!(two.documents.standing().restart_due.len() > 3);
+    two.compare();
+    assert!(two.documents.alarms()[0].contains("both could serve"));
+    let slower = fast.replace("fast\"", "fast\"\nresync_bytes_per_s = 1");
+    assert_eq!(one.change(&slower, false).unwrap().stamp.version, 4);
+    assert_eq!(two.name(), one.name());
+    let times = fast.replace("fast\"", "fast\"\nfailover_ms = 1200");
+    assert!(matches!(one.change(&times, false), Err(ChangeError::Unwilling { node: 2, .. })));
+}
+
 /// What the nodes would be asked at every look if they went on asking.
 #[test]
 fn nodes_that_agree_say_one_word_at_a_look() {
