@@ -348,7 +348,7 @@ fn a_node_that_is_to_be_restarted_does_not_keep_others_from_changes() {
     let slower = fast.replace("fast\"", "fast\"\nresync_bytes_per_s = 1");
     assert_eq!(one.change(&slower, false).unwrap().stamp.version, 4);
     assert_eq!(two.name(), one.name());
-    let times = fast.replace("fast\"", "fast\"\nfailover_ms = 1200");
+    let times = fast.replace("fast\"", "fast\"\nstop_services_ms = 375\nfailover_ms = 1050");
     assert!(matches!(one.change(&times, false), Err(ChangeError::Unwilling { node: 2, .. })));
 }
 
