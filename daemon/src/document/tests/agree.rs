@@ -287,6 +287,54 @@ fn of_two_changes_at_the_same_moment_one_is_refused_and_says_so() {
     assert_eq!((one.text(), two.text()), (rate(20), rate(20)));
 }
 
+/// The one of node2 is on its way when node1's comes: it counts, so that neither node ever starts with
+/// the other one's.
+#[test]
+fn a_change_that_comes_while_a_greater_one_is_on_its_way_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    let (other, result) = (one.documents.clone(), Arc::new(Mutex::new(None)));
+    let came = result.clone();
+    *two.cable.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let changed = other.change(None, rate(10), "root".into(), false);
+        *came.lock().unwrap() = Some(changed);
+    }));
+    two.change(&rate(20), false).unwrap();
+    let error = result.lock().unwrap().take().unwrap().unwrap_err().to_string();
+    assert!(error.contains("version 1 of node2 counts there"), "{error}");
+    assert_eq!((one.text(), two.text()), (rate(20), rate(20)));
+}
+
+/// A node that answers for what it does not have.
+struct Liar;
+
+impl Ways for Liar {
+    fn ask(&self, what: Asked, _patience: Duration) -> Option<Said> {
+        let new = Document::new(4, 2, 0, "root".into(), rate(4));
+        match what {
+            Asked::Stands(mine) => {
+                let stands = super::super::said::Stands { name: Some(new.stamp.name()), ..mine };
+                Some(Said::Stands { stands, has_yours: true })
+            }
+            Asked::Piece { from, .. } => {
+                let text = if from == 0 { rate(5) } else { String::new() };
+                Some(Said::Piece { stamp: new.stamp, text })
+            }
+            Asked::Keep { .. } => None,
+        }
+    }
+}
+
+#[test]
+fn a_text_that_is_not_what_it_is_called_is_not_taken_over() {
+    let home = tempfile::tempdir().unwrap();
+    let one = Node::new(1, home.path(), "");
+    one.documents.compare(&Liar);
+    // Else the next start would find a version that is damaged.
+    let kept = versions(&home.path().join("state1").join(DIRECTORY)).unwrap();
+    assert_eq!((one.name(), kept), (None, Vec::new()));
+}
+
 #[test]
 fn times_that_do_not_go_with_those_that_run_are_refused_with_the_way_there() {
     let home = tempfile::tempdir().unwrap();
@@ -296,15 +344,17 @@ fn times_that_do_not_go_with_those_that_run_are_refused_with_the_way_there() {
     let way = "first fence_ms = 500, stop_services_ms = 375, failover_ms = 5000, then";
     assert!(error.to_string().contains(way), "{error}");
     // Slower ones go beside those that run.
-    let slower = "[pair]\nfailover_ms = 6000\nstop_services_ms = 1500\n";
+    let slower = "[pair]\nfailover_ms = 6000\nstop_services_ms = 1650\n";
     one.is_cut(true);
     assert!(matches!(one.change(slower, true), Err(ChangeError::TimersHere)));
     one.is_cut(false);
     let changed = one.change(slower, false).unwrap();
-    assert_eq!(changed.changes.at_restart, ["pair.failover_ms"]);
-    assert_eq!(two.documents.standing().restart_due, ["pair.failover_ms"]);
+    let due = ["pair.failover_ms", "pair.stop_services_ms"];
+    assert_eq!(changed.changes.at_restart, due);
+    assert_eq!(two.documents.standing().restart_due, due);
     // A restart of either would bring those: what comes next must go with them as well.
-    let error = one.change("[pair]\nfence_ms = 3700\nfailover_ms = 7000\n", false);
+    let beside_what_runs = "[pair]\nfailover_ms = 4850\nstop_services_ms = 1500\n";
+    let error = one.change(beside_what_runs, false);
     assert!(matches!(error, Err(ChangeError::Timers(_))), "{error:?}");
     assert!(one.documents.alarms().is_empty());
 }
