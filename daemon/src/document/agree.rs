@@ -240,7 +240,9 @@ impl Documents {
             Other::Silent if here => Ok(None),
             Other::Silent => Err(ChangeError::Silent),
             Other::Ways(ways) => {
-                match ways.ask(Asked::Stands(self.stands(&self.known())), PATIENCE) {
+                // Others ask this node meanwhile.
+                let mine = self.stands(&self.known());
+                match ways.ask(Asked::Stands(mine), PATIENCE) {
                     Some(_) => Ok(Some(ways.clone())),
                     None if here => Ok(None),
                     None => Err(ChangeError::Unreachable { node: 3 - self.me }),

@@ -402,6 +402,44 @@ fn a_node_that_is_to_be_restarted_does_not_keep_others_from_changes() {
     assert!(matches!(one.change(&times, false), Err(ChangeError::Unwilling { node: 2, .. })));
 }
 
+/// Asks the other node, and lets it ask back before it answers.
+struct AskedBack {
+    cable: Arc<Cable>,
+    from: OnceLock<Arc<Documents>>,
+}
+
+impl Ways for AskedBack {
+    fn ask(&self, what: Asked, patience: Duration) -> Option<Said> {
+        let (from, to) = (self.from.get().unwrap().clone(), self.cable.to.get().unwrap().clone());
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let theirs = super::super::said::Stands { name: None, ..to.stands(&to.known()) };
+            tell.send(from.answer(Asked::Stands(theirs))).ok();
+        });
+        told.recv_timeout(Duration::from_secs(5)).ok()?;
+        self.cable.ask(what, patience)
+    }
+}
+
+/// Else two nodes that ask each other at the same moment would each wait until it is too late.
+#[test]
+fn a_node_that_asks_answers_meanwhile() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    let config = Config::load(&home.path().join("1.toml")).unwrap();
+    let ways = Arc::new(AskedBack { cable: one.cable.clone(), from: OnceLock::new() });
+    let asks = Arc::new(Documents::load(&config, Other::Ways(ways.clone())));
+    assert!(ways.from.set(asks.clone()).is_ok());
+    // Its text is asked for at the node that the cable of node2 leads to.
+    two.cable.cut.store(true, Ordering::SeqCst);
+    let error = asks.change(None, rate(1), "root".into(), false).unwrap_err();
+    assert!(
+        matches!(error, ChangeError::Unwilling { why: Unwilling::Failed { .. }, .. }),
+        "{error}"
+    );
+    asks.compare(&*ways);
+}
+
 /// What the nodes would be asked at every look if they went on asking.
 #[test]
 fn nodes_that_agree_say_one_word_at_a_look() {
