@@ -1,4 +1,6 @@
 mod agree;
+mod nodes;
+mod times;
 
 use duolog_engine::disk::DirDisk;
 use duolog_engine::disk::sim::SimDisk;

@@ -1,137 +1,15 @@
-//! Two nodes that agree, without a network between them: what they say is carried by hand.
+//! Two nodes that agree, or do not.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::super::agree::{Changed, Documents, Live, Other};
+use super::super::agree::{Documents, Other};
 use super::super::refused::ChangeError;
-use super::super::said::{Asked, Said, Unwilling, Ways};
+use super::super::said::{Asked, Said, Stands, Unwilling, Ways};
 use super::super::*;
-use crate::config::{Config, Shared};
-
-/// Carries what is asked; where it is cut nothing comes back.
-#[derive(Default)]
-struct Cable {
-    to: OnceLock<Arc<Documents>>,
-    cut: AtomicBool,
-    /// Lets so many answers through, and loses the one after them.
-    loses: Mutex<Option<usize>>,
-    /// Done before an offer is brought.
-    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-    asked: AtomicUsize,
-}
-
-impl Ways for Cable {
-    fn ask(&self, what: Asked, _patience: Duration) -> Option<Said> {
-        if self.cut.load(Ordering::SeqCst) {
-            return None;
-        }
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        if matches!(what, Asked::Keep { .. }) {
-            let first = self.meanwhile.lock().unwrap().take();
-            if let Some(first) = first {
-                first();
-            }
-        }
-        // As words cross.
-        let what = serde_json::from_slice(&serde_json::to_vec(&what).unwrap()).unwrap();
-        let said = self.to.get().unwrap().answer(what);
-        let mut loses = self.loses.lock().unwrap();
-        match &mut *loses {
-            Some(0) => {
-                *loses = None;
-                return None;
-            }
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        Some(said)
-    }
-}
-
-/// Writes down what takes effect.
-#[derive(Default)]
-struct Seen(Mutex<Vec<u64>>);
-
-impl Live for Arc<Seen> {
-    fn apply(&self, _was: &Shared, new: &Shared) {
-        self.0.lock().unwrap().push(new.pair.resync_bytes_per_s);
-    }
-}
-
-struct Node {
-    documents: Arc<Documents>,
-    /// From this node to the other one.
-    cable: Arc<Cable>,
-    live: Arc<Seen>,
-}
-
-impl Node {
-    fn new(number: u8, home: &Path, tables: &str) -> Self {
-        let state = home.join(format!("state{number}"));
-        let text = format!(
-            "[cluster]\nid = \"00000000000000000000000000000001\"\n[node]\nnumber = {number}\n\
-             state_dir = {state:?}\ncertificate = \"c\"\nkey = \"k\"\npair_key = \"p\"\n[peer]\n\
-             address = \"10.0.0.2:1\"\nfingerprint = \"sha256:{}\"\n[[directory]]\n\
-             path = \"/data\"\n[witness]\naddress = \"10.0.0.3:1\"\nkey = \"w\"\n{tables}",
-            "0".repeat(64)
-        );
-        let file = home.join(format!("{number}.toml"));
-        std::fs::write(&file, text).unwrap();
-        let config = Config::load(&file).unwrap();
-        let cable = Arc::new(Cable::default());
-        let documents = Arc::new(Documents::load(&config, Other::Ways(cable.clone())));
-        let live = Arc::new(Seen::default());
-        documents.goes_live(Box::new(live.clone()));
-        Self { documents, cable, live }
-    }
-
-    fn name(&self) -> Option<Name> {
-        self.documents.history().last().map(|document| document.stamp.name())
-    }
-
-    fn change(&self, text: &str, here: bool) -> Result<Changed, ChangeError> {
-        self.documents.change(self.name().as_ref(), text.into(), "root".into(), here)
-    }
-
-    fn compare(&self) {
-        self.documents.compare(&*self.cable);
-    }
-
-    fn text(&self) -> String {
-        self.documents.history().last().unwrap().text.clone()
-    }
-
-    /// Whether node1's version of that number is here.
-    fn name_of(&self, version: u64) -> bool {
-        let history = self.documents.history();
-        history.iter().any(|it| (it.stamp.version, it.stamp.node) == (version, 1))
-    }
-
-    fn is_cut(&self, cut: bool) {
-        self.cable.cut.store(cut, Ordering::SeqCst);
-    }
-}
-
-fn connect(one: &Node, two: &Node) {
-    assert!(one.cable.to.set(two.documents.clone()).is_ok());
-    assert!(two.cable.to.set(one.documents.clone()).is_ok());
-}
-
-fn pair(home: &Path) -> (Node, Node) {
-    let (one, two) = (Node::new(1, home, ""), Node::new(2, home, ""));
-    connect(&one, &two);
-    (one, two)
-}
-
-fn rate(bytes: u64) -> String {
-    format!(
-        "[pair]\n# as fast as the disks go, {}\nresync_bytes_per_s = {bytes}\n",
-        "\"".repeat(2000)
-    )
-}
+use super::nodes::{Cable, Node, connect, pair, rate};
+use crate::config::Config;
 
 #[test]
 fn a_change_is_kept_by_both_before_it_counts_and_takes_effect_at_both() {
@@ -313,7 +191,7 @@ impl Ways for Liar {
         let new = Document::new(4, 2, 0, "root".into(), rate(4));
         match what {
             Asked::Stands(mine) => {
-                let stands = super::super::said::Stands { name: Some(new.stamp.name()), ..mine };
+                let stands = Stands { name: Some(new.stamp.name()), ..mine };
                 Some(Said::Stands { stands, has_yours: true })
             }
             Asked::Piece { from, .. } => {
@@ -335,73 +213,6 @@ fn a_text_that_is_not_what_it_is_called_is_not_taken_over() {
     assert_eq!((one.name(), kept), (None, Vec::new()));
 }
 
-#[test]
-fn times_that_do_not_go_with_those_that_run_are_refused_with_the_way_there() {
-    let home = tempfile::tempdir().unwrap();
-    let (one, two) = pair(home.path());
-    let error = one.change("[pair]\nprofile = \"fast\"\n", false).unwrap_err();
-    assert!(matches!(error, ChangeError::Timers(_)), "{error}");
-    let way = "first fence_ms = 500, stop_services_ms = 375, failover_ms = 5000, then";
-    assert!(error.to_string().contains(way), "{error}");
-    // Slower ones go beside those that run.
-    let slower = "[pair]\nfailover_ms = 6000\nstop_services_ms = 1650\n";
-    one.is_cut(true);
-    assert!(matches!(one.change(slower, true), Err(ChangeError::TimersHere)));
-    one.is_cut(false);
-    let changed = one.change(slower, false).unwrap();
-    let due = ["pair.failover_ms", "pair.stop_services_ms"];
-    assert_eq!(changed.changes.at_restart, due);
-    assert_eq!(two.documents.standing().restart_due, due);
-    // A restart of either would bring those: what comes next must go with them as well.
-    let beside_what_runs = "[pair]\nfailover_ms = 4850\nstop_services_ms = 1500\n";
-    let error = one.change(beside_what_runs, false);
-    assert!(matches!(error, Err(ChangeError::Timers(_))), "{error:?}");
-    assert!(one.documents.alarms().is_empty());
-}
-
-/// The node that would take a change runs by other times than the one that was asked for it.
-#[test]
-fn the_other_node_refuses_times_that_do_not_go_with_its_own() {
-    let home = tempfile::tempdir().unwrap();
-    let one = Node::new(1, home.path(), "");
-    let two = Node::new(
-        2,
-        home.path(),
-        "[pair]\nfence_ms = 4000\nstop_services_ms = 1000\nfailover_ms = 7000\n",
-    );
-    connect(&one, &two);
-    one.compare();
-    let alarms = one.documents.alarms();
-    assert!(alarms[0].contains("the file of node2 holds settings of the pair"), "{alarms:?}");
-    assert!(alarms[1].contains("both could serve"), "{alarms:?}");
-    let error = one.change(&rate(1), false).unwrap_err().to_string();
-    assert!(error.contains("its own file still holds settings"), "{error}");
-    let own = two.change(&rate(1), false).unwrap_err();
-    assert!(matches!(own, ChangeError::InFile));
-}
-
-/// A node that was set up anew runs by the defaults until it is restarted: what changes no times is
-/// changed all the same.
-#[test]
-fn a_node_that_is_to_be_restarted_does_not_keep_others_from_changes() {
-    let home = tempfile::tempdir().unwrap();
-    let fast = "[pair]\nprofile = \"fast\"\n";
-    let disk = open(&home.path().join("state1").join(DIRECTORY)).unwrap();
-    keep(&disk, &Document::new(3, 1, 0, "root".into(), fast.into())).unwrap();
-    drop(disk);
-    let (one, two) = pair(home.path());
-    two.compare();
-    assert_eq!(two.name(), one.name());
-    assert!(two.documents.standing().restart_due.len() > 3);
-    two.compare();
-    assert!(two.documents.alarms()[0].contains("both could serve"));
-    let slower = fast.replace("fast\"", "fast\"\nresync_bytes_per_s = 1");
-    assert_eq!(one.change(&slower, false).unwrap().stamp.version, 4);
-    assert_eq!(two.name(), one.name());
-    let times = fast.replace("fast\"", "fast\"\nstop_services_ms = 375\nfailover_ms = 1050");
-    assert!(matches!(one.change(&times, false), Err(ChangeError::Unwilling { node: 2, .. })));
-}
-
 /// Asks the other node, and lets it ask back before it answers.
 struct AskedBack {
     cable: Arc<Cable>,
@@ -413,7 +224,7 @@ impl Ways for AskedBack {
         let (from, to) = (self.from.get().unwrap().clone(), self.cable.to.get().unwrap().clone());
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let theirs = super::super::said::Stands { name: None, ..to.stands(&to.known()) };
+            let theirs = Stands { name: None, ..to.stands(&to.known()) };
             tell.send(from.answer(Asked::Stands(theirs))).ok();
         });
         told.recv_timeout(Duration::from_secs(5)).ok()?;
