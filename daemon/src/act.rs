@@ -131,7 +131,7 @@ fn warning(wish: &Wish, target: Target, status: &Status) -> String {
 }
 
 /// The operator, for the record.
-fn who() -> String {
+pub(crate) fn who() -> String {
     let name = ["SUDO_USER", "LOGNAME", "USER"]
         .into_iter()
         .filter_map(|name| std::env::var(name).ok())
@@ -169,6 +169,7 @@ mod tests {
             alarms: Vec::new(),
             verifications: crate::verify::Verifications::default(),
             changed_by_others: Vec::new(),
+            settings: crate::document::SettingsStanding::default(),
         }
     }
 

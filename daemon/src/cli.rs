@@ -1,6 +1,7 @@
 //! The command line: what can be asked of `duolog`, and nothing of how it is done.
 
 mod actions;
+mod config;
 mod log;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
+pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, SettingsVerb, Wanted};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     Leave(OfConfig),
     /// Look at the log, and recover from it: on segments alone, beside a node or without one.
     Log(Log),
+    /// Show, change and check the settings of the pair, which are equal on both nodes.
+    Config(Settings),
     /// Show that no commit is lost: two nodes on this computer, one of them killed under load.
     Demo(Demo),
     /// Measure what this computer can do: a directory (plain or mounted), the log, the link.

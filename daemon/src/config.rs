@@ -13,6 +13,7 @@ mod peer;
 mod presets;
 mod reader;
 pub(crate) mod services;
+pub(crate) mod shared;
 mod values;
 pub(crate) mod virtual_ip;
 mod witness;
@@ -26,6 +27,8 @@ use std::path::{Path, PathBuf};
 use duolog_wal::{ClusterId, NodeId};
 use toml::de::DeTable;
 
+use crate::document::{self, Document, DocumentError};
+
 pub(crate) use directories::{Directory, Preset};
 pub(crate) use log::Log;
 pub(crate) use node::Role;
@@ -34,6 +37,7 @@ pub(crate) use peer::{Compression, HeartbeatPath, Peer, Witness};
 pub(crate) use reader::Fault;
 use reader::{Faults, Section};
 pub(crate) use services::Service;
+pub(crate) use shared::{Around, Settled, Shared, Timers};
 pub(crate) use virtual_ip::{ClientAddress, Conflict};
 pub(crate) use witness::{WitnessConfig, WitnessPair};
 
@@ -72,6 +76,8 @@ pub(crate) struct Config {
     pub addresses: Vec<ClientAddress>,
     /// What runs where the node serves, in the order of its start.
     pub services: Vec<Service>,
+    /// Where `pair`, `addresses` and `services` come from, which are the pair's.
+    pub settled: Settled,
     /// The replicated directories, in the order of their ids.
     pub directories: Vec<Directory>,
     /// Sizes of the log.
@@ -89,6 +95,9 @@ pub(crate) enum ConfigError {
         /// What the system said.
         source: io::Error,
     },
+    /// The document of the pair cannot be read.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// The file has faults, all of them listed.
     #[error("{}", Listing { path, faults })]
     Faulty {
@@ -114,11 +123,36 @@ impl fmt::Display for Listing<'_> {
 }
 
 impl Config {
-    /// Reads and checks the file. Paths of certificate and key are relative to it.
+    /// Reads and checks the file, and the document of the pair where the node has one. Paths of
+    /// certificate and key are relative to the file.
     ///
     /// # Errors
-    /// [`ConfigError::Unreadable`], or [`ConfigError::Faulty`] with every fault.
+    /// [`ConfigError`], with every fault.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::load_own(path)?;
+        let directory = config.documents();
+        let Some(document) = document::current(&directory)? else { return Ok(config) };
+        if config.settled == Settled::InFile {
+            let text = read_file(path)?;
+            let base = path.parent().unwrap_or(Path::new(""));
+            let stamp = Some(&document.stamp);
+            let both = parse(&text, FORM, |faults, root| read(faults, root, base, stamp));
+            // The tables that were there a moment ago are faults now.
+            let faults = both.err().unwrap_or_default();
+            return Err(ConfigError::Faulty { path: path.to_owned(), faults });
+        }
+        config.settle(document).map_err(|(stamp, faults)| {
+            let path = document::place(&directory, &stamp);
+            ConfigError::Faulty { path, faults }
+        })?;
+        Ok(config)
+    }
+
+    /// Reads and checks the node's file alone; what the pair has settled is left out.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every fault.
+    pub(crate) fn load_own(path: &Path) -> Result<Self, ConfigError> {
         let text = read_file(path)?;
         let base = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, base)
@@ -130,9 +164,25 @@ impl Config {
     /// # Errors
     /// Every fault, in the order of the text.
     pub(crate) fn parse(text: &str, base: &Path) -> Result<Self, Vec<Fault>> {
-        parse(text, "packaging/duolog.toml", |faults, root| read(faults, root, base))
+        parse(text, FORM, |faults, root| read(faults, root, base, None))
+    }
+
+    /// Goes by a version of the document.
+    fn settle(&mut self, document: Document) -> Result<(), (document::Stamp, Vec<Fault>)> {
+        let Document { stamp, text } = document;
+        match Shared::parse(&text, &self.around()) {
+            Ok(Shared { pair, addresses, services }) => {
+                (self.pair, self.addresses, self.services) = (pair, addresses, services);
+                self.settled = Settled::Document(stamp);
+                Ok(())
+            }
+            Err(faults) => Err((stamp, faults)),
+        }
     }
 }
+
+/// Where the form of a node's file can be looked up.
+const FORM: &str = "packaging/duolog.toml";
 
 fn read_file(path: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(path)
@@ -160,8 +210,16 @@ fn parse<T>(
     }
 }
 
-/// `None` only when a fault was added.
-fn read(faults: &mut Faults, mut root: Section<'_>, base: &Path) -> Option<Config> {
+/// `None` only when a fault was added. With a `document` there may be no settings of the pair here.
+fn read(
+    faults: &mut Faults,
+    mut root: Section<'_>,
+    base: &Path,
+    document: Option<&document::Stamp>,
+) -> Option<Config> {
+    if let Some(stamp) = document {
+        shared::refuse_tables(faults, &mut root, stamp);
+    }
     let cluster =
         root.section(faults, "cluster").map(|section| node::read_cluster(faults, section));
     if cluster.is_none() {
@@ -201,23 +259,25 @@ fn read(faults: &mut Faults, mut root: Section<'_>, base: &Path) -> Option<Confi
             faults.add(0, key, "is there, and no [peer]", right);
         }
     }
-    let pair = root.section(faults, "pair");
-    let segment_bytes = log.map(|log| log.segment_bytes);
-    let pair = pair::read_pair(faults, pair, with_witness, segment_bytes);
-    let mut own = Vec::new();
-    own.extend(read.map(|node| ("[node] listen", node.listen.ip())));
-    own.extend(to.map(|peer| ("[peer]", peer.ip())));
-    for path in paths.iter().flatten() {
-        own.extend([("[[path]] local", path.local.ip()), ("[[path]] peer", path.peer.ip())]);
-    }
     let heard = witness.as_ref().and_then(Option::as_ref);
-    own.extend(heard.map(|witness| ("[witness]", witness.address.ip())));
-    own.extend(gateway.flatten().map(|gateway| ("[gateway]", gateway)));
-    let addresses = virtual_ip::read_virtual_ips(faults, &mut root, &own);
-    let services = services::read_services(faults, &mut root, directories.as_deref());
+    let own = shared::own_addresses(
+        read.map(|node| node.listen.ip()),
+        to.map(|peer| peer.ip()),
+        paths.as_deref().unwrap_or_default(),
+        heard.map(|witness| witness.address.ip()),
+        gateway.flatten(),
+    );
+    let around = Around {
+        witness: with_witness,
+        segment_bytes: log.map(|log| log.segment_bytes),
+        own,
+        directories: directories.clone(),
+    };
+    let shared = shared::read_shared(faults, &mut root, &around);
+    let in_file = shared::TABLES.into_iter().any(|table| root.was_there(table));
     root.finish(faults);
 
-    let node = node??;
+    let (node, Shared { pair, addresses, services }) = (node??, shared?);
     Some(Config {
         cluster: cluster??,
         node: node.id,
@@ -233,9 +293,10 @@ fn read(faults: &mut Faults, mut root: Section<'_>, base: &Path) -> Option<Confi
         paths: paths?,
         witness: witness.map_or(Some(None), |read| read.map(Some))?,
         gateway: gateway.map_or(Some(None), |read| read.map(Some))?,
-        pair: pair?,
-        addresses: addresses?,
-        services: services?,
+        pair,
+        addresses,
+        services,
+        settled: if in_file { Settled::InFile } else { Settled::Nowhere },
         directories: directories?,
         log: log?,
     })

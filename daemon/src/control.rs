@@ -27,10 +27,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::actions::{Outcome, Step, Target, Wish};
+use crate::config::Fault;
+use crate::document::{Changed, Document, Name, Stamp};
 use crate::status::Status;
 
 /// The longest question that is read.
-const QUESTION_MAX_BYTES: u64 = 64 * 1024;
+const QUESTION_MAX_BYTES: u64 = 128 * 1024;
+/// A text of the settings may double where it is all quotes.
+const _: () = assert!(2 * crate::document::TEXT_MAX < 100 * 1024, "it fits a question");
 /// A question that is not whole by then, or an answer that is not taken, is given up.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Where a node listens unless it is configured otherwise.
@@ -60,6 +64,26 @@ pub(crate) enum Question {
     DropBranch {
         /// Its name.
         name: String,
+    },
+    /// A version of the settings of the pair.
+    Settings {
+        /// Its number; nothing: the one that counts.
+        version: Option<u64>,
+        /// The node that made it; nothing: the greater one of that number.
+        node: Option<u8>,
+    },
+    /// All versions of the settings that are kept.
+    SettingsHistory,
+    /// Change the settings of the pair, on both nodes.
+    ChangeSettings {
+        /// The version that was changed; nothing where there was none.
+        base: Option<Name>,
+        /// The new text.
+        text: String,
+        /// Who the operator is, for the record.
+        who: String,
+        /// Also where the other node does not answer.
+        here: bool,
     },
     /// Do what an operator wants, and tell what comes of it.
     Act {
@@ -100,6 +124,14 @@ pub(crate) enum Answer {
         /// Bytes of log that it held.
         bytes: u64,
     },
+    /// A version of the settings of the pair; nothing where there is no document yet.
+    Settings(Option<Box<Document>>),
+    /// Versions of the settings, the one that counts last.
+    SettingsHistory(Vec<Stamp>),
+    /// The settings were changed.
+    SettingsChanged(Box<Changed>),
+    /// They were not: the text has these faults.
+    SettingsFaulty(Vec<Fault>),
     /// A node stands differently; another answer follows.
     Step(Step),
     /// What came of an action.
@@ -144,7 +176,7 @@ pub(crate) type Answerer = Arc<dyn Fn(Question) -> Reply + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
     /// A node with the same socket runs.
-    #[error("another node already listens on {}; stop it, or give this one a control_socket of its own", path.display())]
+    #[error("another node already listens on {}; stop it, or give this one another instance in [node], or a control_socket of its own", path.display())]
     Taken {
         /// The socket.
         path: PathBuf,

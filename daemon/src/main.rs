@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod control;
 mod demo;
+mod document;
 mod guardian;
 mod keygen;
 mod link;
@@ -85,6 +86,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
+        Command::Config(options) => return document::run(&options.verb),
         Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,
         Command::Demo(options) => return demo::run(&options).map(achieved),
@@ -126,7 +128,7 @@ fn name_dead_mounts(options: &cli::Status, error: control::AskError) -> anyhow::
 fn socket(socket: Option<&Path>, config: Option<&Path>) -> anyhow::Result<PathBuf> {
     Ok(match (socket, config) {
         (Some(socket), _) => socket.to_owned(),
-        (None, Some(file)) => Config::load(file)?.control_socket,
+        (None, Some(file)) => Config::load_own(file)?.control_socket,
         (None, None) => PathBuf::from(control::DEFAULT_SOCKET),
     })
 }

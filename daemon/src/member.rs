@@ -12,6 +12,7 @@ use crate::actions::{Refusal, Target, Wish};
 use crate::base::Origin;
 use crate::config::{Config, Role};
 use crate::control::{Answer, Reply};
+use crate::document::Documents;
 use crate::guardian::Tether;
 use crate::pair::{Guard, Pair, Unguarded};
 use crate::shell::{Event, Shell};
@@ -96,6 +97,14 @@ impl Member {
         match self {
             Self::Fixed { shell, .. } => shell.verifier.clone(),
             Self::Pair(pair) => pair.verifier.clone(),
+        }
+    }
+
+    /// The settings of the pair.
+    pub(crate) fn documents(&self) -> Arc<Documents> {
+        match self {
+            Self::Fixed { shell, .. } => shell.documents.clone(),
+            Self::Pair(pair) => pair.documents.clone(),
         }
     }
 

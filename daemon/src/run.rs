@@ -20,6 +20,7 @@ use crate::branches;
 use crate::cli::Run;
 use crate::config::Config;
 use crate::control::{Answer, Listener, Question, Reply};
+use crate::document;
 use crate::guardian::{self, Farewell, Fence, FromGuardian, Tether};
 use crate::member::Member;
 use crate::mounts;
@@ -110,6 +111,13 @@ async fn supervise(
             verify::begin(asked.verifier(), asked.origin().node, how)
         }
         Question::DropBranch { name } => branches::answer_drop(asked.origin().node, &name),
+        Question::Settings { version, node } => {
+            Reply::At(document::answer_show(&asked.documents(), version, node))
+        }
+        Question::SettingsHistory => Reply::At(document::answer_history(&asked.documents())),
+        Question::ChangeSettings { base, text, who, here } => {
+            document::answer_change(asked.documents(), base, text, &who, here)
+        }
         Question::Act { wish, node, who, wait_ms } => {
             asked.act(wish, node, who, Duration::from_millis(wait_ms))
         }

@@ -22,6 +22,7 @@ use duolog_transport::{Link, Stats};
 use duolog_wal::Lsn;
 
 use crate::config::{Config, Preset, Role};
+use crate::document::{Documents, Other};
 use crate::guardian::{Lease, Tether};
 use crate::link::{self, Bond};
 use crate::notify;
@@ -65,6 +66,8 @@ pub(crate) struct Shell {
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
     pub(crate) verifier: Arc<Verifier>,
+    /// The settings of the pair.
+    pub(crate) documents: Arc<Documents>,
 }
 
 /// What was begun and has to be ended.
@@ -94,8 +97,10 @@ impl Shell {
                 *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
             }),
         )?;
+        let other = config.peer.as_ref().map_or(Other::Nobody, |_| Other::Silent);
         Ok(Self {
             verifier: Arc::new(Verifier::load(&config)),
+            documents: Arc::new(Documents::load(&config, other)),
             config,
             role,
             phase: Mutex::new(Phase::Opening),
@@ -326,6 +331,7 @@ impl Shell {
                 .get()
                 .map(|node| node.changed_by_others())
                 .unwrap_or_default(),
+            settings: self.documents.standing(),
         }
     }
 }

@@ -11,6 +11,7 @@ use duolog_wal::{Lsn, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::AddressStanding;
+use crate::document::SettingsStanding;
 use crate::verify::Verifications;
 
 /// What a node is.
@@ -298,6 +299,9 @@ pub(crate) struct Status {
     /// What others changed in the directories behind Duolog's back.
     #[serde(default)]
     pub changed_by_others: Vec<String>,
+    /// The settings of the pair.
+    #[serde(default)]
+    pub settings: SettingsStanding,
 }
 
 impl Status {
@@ -376,6 +380,9 @@ impl Status {
         }
         if let Some(proposed) = self.views.and_then(|views| views.proposed) {
             row("View proposed", format!("{} of node{}", proposed.number, proposed.primary));
+        }
+        for line in self.settings.lines() {
+            row("Settings of the pair", line);
         }
         row("View", format!("{}, incarnation {}", self.view, self.incarnation));
         row("Version", self.version.clone());
@@ -460,7 +467,8 @@ impl Status {
     }
 }
 
-fn moment_ms(ms: u64) -> String {
+/// A moment of the wall clock, in milliseconds since 1970, for people.
+pub(crate) fn moment_ms(ms: u64) -> String {
     crate::log::place::moment(Time(ms.saturating_mul(1_000_000)))
 }
 
@@ -593,6 +601,10 @@ mod tests {
                 due_ms: Some(1_796_485_531_000),
             },
             changed_by_others: (0..7).map(|number| format!("/data/{number}")).collect(),
+            settings: SettingsStanding {
+                restart_due: vec!["pair.fence_ms".into()],
+                ..SettingsStanding::example()
+            },
         }
     }
 
@@ -620,6 +632,8 @@ mod tests {
             "Verifies next          2026-12-05T15:45:31Z",
             "Changed by others      /data/0",
             "                       and 2 more (duolog status --json)",
+            "Settings of the pair   version 7 of node2, by root at 2026-11-28T15:45:31Z",
+            "Settings of the pair   restart this node for pair.fence_ms",
             "Path                   10.0.0.1:7533 to 10.0.0.2:7533, up, round trip 1 ms",
         ] {
             assert!(table.lines().any(|have| have == line), "{line:?} is not in\n{table}");

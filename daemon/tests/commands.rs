@@ -107,3 +107,38 @@ fn a_killed_writer_has_journalled_only_what_the_database_holds() {
     }
     assert_eq!(missing, 0);
 }
+
+/// Of a node's file, of settings of the pair, and of those as one node would read them.
+#[test]
+fn every_fault_of_a_checked_file_is_said_and_what_would_be_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (pair, node) = (at("pair.toml"), at("duolog.toml"));
+    std::fs::write(
+        &pair,
+        "[pair]\nfence = 3\nfence_ms = 4900\nstop_services_ms = 1000\n[[virtual_ip]]\naddress = \"10.0.0.2/24\"\n\
+         [[service]]\nname = \"a\"\nstart = [\"sleep\"]\n",
+    )
+    .unwrap();
+    let output = duolog(&["config", "check", "--witness", &pair]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = said(&output).1;
+    let lines: Vec<_> = errors.lines().collect();
+    assert_eq!(lines.len(), 3, "{errors}");
+    assert!(lines[0].contains("pair.toml: line 1: pair.failover_ms: "), "{errors}");
+    assert!(lines[1].contains("line 2: pair.fence: is not a setting; did you mean"), "{errors}");
+    assert!(lines[2].contains("line 9: service.start: "), "{errors}");
+
+    let sample = include_str!("../../packaging/duolog.toml");
+    std::fs::write(&node, sample).unwrap();
+    assert!(duolog(&["config", "check", &node]).status.success());
+    // The address of the other computer, which this node knows.
+    let errors = said(&duolog(&["config", "check", "--config", &node, &pair])).1;
+    assert!(errors.contains("10.0.0.2 is the address of [peer]"), "{errors}");
+    std::fs::write(&node, sample.replacen("number = 1", "number = 7", 1)).unwrap();
+    let output = duolog(&["config", "check", &node]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).1.contains("node.number: 7 is not a node"), "{output:?}");
+    let nothing = duolog(&["config", "check", &at("none.toml")]);
+    assert!(said(&nothing).1.contains("cannot read"), "{nothing:?}");
+}

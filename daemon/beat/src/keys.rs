@@ -102,17 +102,22 @@ impl Secret {
 
     /// The keys of `here`, which shares this secret with `there`, for what it says and hears.
     pub fn keys(&self, cluster: ClusterId, here: Party, there: Party) -> Keys {
-        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, &cluster.0.to_le_bytes()).extract(&self.0);
         let key = |from: Party, to: Party| {
-            let purpose = format!("duolog 1 beat {from} to {to}");
-            let mut made = [0; SECRET_LEN];
-            secret
-                .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
-                .and_then(|expanded| expanded.fill(&mut made))
-                .expect("one digest's length is always allowed");
+            let made = self.derive(cluster, &format!("duolog 1 beat {from} to {to}"));
             hmac::Key::new(hmac::HMAC_SHA256, &made)
         };
         Keys { send: key(here, there), receive: key(there, here) }
+    }
+
+    /// A key for one purpose in one pair.
+    pub(crate) fn derive(&self, cluster: ClusterId, purpose: &str) -> [u8; SECRET_LEN] {
+        let mut made = [0; SECRET_LEN];
+        hkdf::Salt::new(hkdf::HKDF_SHA256, &cluster.0.to_le_bytes())
+            .extract(&self.0)
+            .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+            .and_then(|expanded| expanded.fill(&mut made))
+            .expect("one digest's length is always allowed");
+        made
     }
 }
 

@@ -20,6 +20,7 @@ mod keys;
 mod last;
 mod packet;
 pub mod priority;
+mod seal;
 mod session;
 mod ways;
 mod wire;
@@ -32,6 +33,7 @@ pub use packet::{
     DATAGRAM_MAX, HEADER_LEN, Kind, PAYLOAD_MAX, Packet, PacketError, Party, TAG_LEN, VERSION,
     is_authentic,
 };
+pub use seal::{SEAL_LEN, Seal};
 pub use session::{BARE_LEN, Session, Taken, WINDOW, Window};
 pub use ways::bind;
 pub use wire::{MESSAGE_MAX, NUMBER_LEN, REPLY_MAX, WORD_MAX, Wire};

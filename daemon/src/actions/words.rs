@@ -2,17 +2,20 @@
 //! authenticated and fresh, go by every path, and arrive also where the link is off. Each may be
 //! lost: a question is said again until it is answered, and carried out once.
 
+mod sealed;
+
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use duolog_beat::WORD_MAX;
+use duolog_beat::{Seal, WORD_MAX};
 use duolog_wal::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{ActError, Refusal, Seat, SeatStanding, Wish};
+use crate::document::said::{Asked, Said};
 
 /// Most bytes of a sentence in one: it may double where all of it is quotes.
 const SENTENCE_MAX: usize = 360;
@@ -40,6 +43,8 @@ enum Ask {
     Standing,
     /// Services failed there for good and are about to be handed over.
     ServicesMove,
+    /// Of the settings of the pair: [`Asked`], sealed.
+    Settings(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +53,10 @@ enum Answer {
     Begun,
     Refused(Refusal),
     Standing(SeatStanding),
+    /// [`Said`], sealed.
+    Settings(String),
+    /// It was not understood, or cannot be answered now.
+    Nothing,
 }
 
 /// Answers the other node's words.
@@ -64,6 +73,8 @@ pub(crate) trait Answering: Send + Sync {
     /// # Errors
     /// Why that must not be.
     fn services_move(&self) -> Result<(), Refusal>;
+    /// Answers of the settings of the pair; may take its time.
+    fn settings(&self, asked: Asked) -> Said;
 }
 
 /// Sends a word to the other node; may be lost.
@@ -72,6 +83,8 @@ pub(crate) type SendWord = Box<dyn Fn(&[u8]) + Send + Sync>;
 /// The words between the nodes.
 pub(crate) struct Words {
     send: SendWord,
+    /// For what nobody else is to read; until there is one nothing of the kind is said.
+    seal: OnceLock<Seal>,
     waiting: Mutex<HashMap<u64, SyncSender<Answer>>>,
     /// What was asked lately, with the answer once there is one.
     asked: Mutex<VecDeque<(u64, Option<Answer>)>>,
@@ -85,7 +98,8 @@ impl std::fmt::Debug for Words {
 
 impl Words {
     pub(crate) fn new(send: SendWord) -> Self {
-        Self { send, waiting: Mutex::default(), asked: Mutex::default() }
+        let seal = OnceLock::new();
+        Self { send, seal, waiting: Mutex::default(), asked: Mutex::default() }
     }
 
     /// Takes in a word of the other node. Never blocks: what takes its time is done on a thread.
@@ -124,6 +138,10 @@ impl Words {
                     Ok(()) => Answer::Begun,
                     Err(why) => Answer::Refused(why),
                 },
+                Ask::Settings(sealed) => words
+                    .open(&sealed)
+                    .and_then(|asked| words.close(&answering.settings(asked)))
+                    .map_or(Answer::Nothing, Answer::Settings),
                 Ask::Act { wish, who } => {
                     tracing::info!(wish = wish.name(), who, "asked for at the other node");
                     match answering.act(&wish, &who) {
@@ -195,7 +213,7 @@ impl OtherNode {
         match self.words.ask(Ask::ServicesMove, self.patience) {
             Some(Answer::Begun) => Ok(()),
             Some(Answer::Refused(why)) => Err(ActError::Refused { node: self.node.number(), why }),
-            Some(Answer::Standing(_)) | None => Err(self.unreachable()),
+            Some(_) | None => Err(self.unreachable()),
         }
     }
 
@@ -214,7 +232,7 @@ impl Seat for OtherNode {
         match self.words.ask(ask, self.patience) {
             Some(Answer::Begun) => Ok(()),
             Some(Answer::Refused(why)) => Err(ActError::Refused { node: self.node.number(), why }),
-            Some(Answer::Standing(_)) | None => Err(self.unreachable()),
+            Some(_) | None => Err(self.unreachable()),
         }
     }
 
@@ -242,8 +260,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::said::Ways;
     use crate::status::{DataSync, State};
-    use std::sync::OnceLock;
+    use duolog_beat::Secret;
+    use duolog_wal::ClusterId;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     type Place = Arc<OnceLock<Arc<Words>>>;
@@ -271,6 +291,11 @@ mod tests {
                 _ => Err(Refusal::FailedOverLately),
             }
         }
+
+        fn settings(&self, asked: Asked) -> Said {
+            assert!(matches!(asked, Asked::Piece { from: 7, .. }), "{asked:?}");
+            Said::NotHere
+        }
     }
 
     /// Two ends whose words are said twice, and lost at first.
@@ -289,6 +314,10 @@ mod tests {
         };
         here.set(Arc::new(Words::new(way(&there, lost)))).unwrap();
         there.set(Arc::new(Words::new(way(&here, lost)))).unwrap();
+        let secret = Secret::generate().unwrap();
+        for end in [&here, &there] {
+            end.get().unwrap().seal_with(secret.seal(ClusterId(1)));
+        }
         (here.get().unwrap().clone(), node)
     }
 
@@ -303,6 +332,20 @@ mod tests {
         assert_eq!(node.acted.load(Ordering::SeqCst), 2);
         let standing = other.standing().unwrap();
         assert_eq!((standing.state, standing.sentence.len()), (State::Wait, SENTENCE_MAX));
+    }
+
+    /// What is said of settings reads like noise to others, and like itself to the other node.
+    #[test]
+    fn what_is_said_of_settings_is_sealed() {
+        let (words, _) = ends(2);
+        let asked = || {
+            let name = crate::document::Name { version: 3, node: 1, hash: "secret".into() };
+            Asked::Piece { name, from: 7 }
+        };
+        let other = OtherNode::new(NodeId::Node2, words.clone());
+        assert_eq!(Ways::ask(&other, asked(), Duration::from_secs(5)), Some(Said::NotHere));
+        let said = Ask::Settings(words.close(&asked()).unwrap());
+        assert!(!serde_json::to_string(&said).unwrap().contains("secret"));
     }
 
     #[test]
@@ -343,5 +386,15 @@ mod tests {
         };
         let answer = Word::Answer { id: u64::MAX, what: Answer::Standing(standing) };
         assert!(serde_json::to_vec(&answer).unwrap().len() <= WORD_MAX);
+        let (words, _) = ends(0);
+        for (asked, said) in crate::document::said::longest() {
+            let (asked, said) = (words.close(&asked).unwrap(), words.close(&said).unwrap());
+            let ask = Word::Ask { id: u64::MAX, what: Ask::Settings(asked) };
+            let answer = Word::Answer { id: u64::MAX, what: Answer::Settings(said) };
+            for word in [ask, answer] {
+                let len = serde_json::to_vec(&word).unwrap().len();
+                assert!(len <= WORD_MAX, "{len} bytes: {word:?}");
+            }
+        }
     }
 }

@@ -6,8 +6,13 @@ use std::path::{Path, PathBuf};
 use duolog_wal::{ClusterId, NodeId};
 
 use super::reader::{Faults, Section};
-use super::values::{absolute, address, choice, required};
+use super::values::{absolute, address, choice, number, required};
 
+/// Where the link of the first instance listens; the others have the ports above it, as far as those
+/// of heartbeats.
+const LINK_PORT: u16 = 7433;
+/// The most instances that have ports of their own without being given any.
+const INSTANCES_MAX: u64 = 99;
 /// The longest path that a unix socket's address holds, its closing zero aside.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -80,12 +85,15 @@ pub(super) fn read_node(
         None => section.was_there("role").then_some(None),
         Some(role) => Some(choice(faults, role, &[("prim", Role::Prim), ("second", Role::Second)])),
     };
+    let instance = number(faults, &mut section, "instance", 1, 1..=INSTANCES_MAX);
+    // After a fault in it nothing is said of what it would have been.
+    let instance = instance.and_then(|number| u16::try_from(number).ok()).unwrap_or(1);
     let right = "name the directory for control block, log and branches";
     let state_dir = required(faults, &mut section, "state_dir", right)
         .and_then(|path| absolute(faults, path))
         .map(|path| path.value);
     let control_socket = match section.string(faults, "control_socket") {
-        None => Some(PathBuf::from("/run/duolog/1.sock")),
+        None => Some(format!("/run/duolog/{instance}.sock").into()),
         Some(path) => absolute(faults, path)
             .and_then(|path| {
                 path.read(faults, |path| match path.as_os_str().len() {
@@ -99,7 +107,7 @@ pub(super) fn read_node(
             .map(|path| path.value),
     };
     let listen = match section.string(faults, "listen") {
-        None => Some(SocketAddr::from(([0, 0, 0, 0], 7433))),
+        None => Some(SocketAddr::from(([0, 0, 0, 0], LINK_PORT + instance - 1))),
         Some(text) => address(faults, text, "0.0.0.0:7433"),
     };
     let mut file = |key, wanted: bool, right: &str| {

@@ -145,6 +145,10 @@ pub(super) fn read_paths(
             let right = "give each path a local address or a port of its own";
             faults.add(line, "path.local", format!("{local} is used by two paths"), right);
         }
+        if let Some(listen) = listen.filter(|listen| clash(*listen, local)) {
+            let wrong = format!("{local} is taken by the link ([node] listen = \"{listen}\")");
+            faults.add(line, "path.local", wrong, "give one of them another port");
+        }
         if local.is_ipv4() != peer.is_ipv4() {
             let right = "write both ends as IPv4 or both as IPv6";
             faults.add(line, "path.peer", format!("{local} cannot reach {peer}"), right);
@@ -156,6 +160,13 @@ pub(super) fn read_paths(
         faults.add(0, "path", wrong, format!("a pair has at most {PATHS_MAX}"));
     }
     whole.then_some(paths)
+}
+
+/// Whether two sockets cannot be there at the same time.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let (here, there) = (one.ip(), other.ip());
+    let all = here.is_unspecified() || there.is_unspecified();
+    one.port() == other.port() && (here == there || (all && one.is_ipv4() == other.is_ipv4()))
 }
 
 /// `[witness]`.

@@ -3,12 +3,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// One thing that is wrong in a file, where, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fault {
     /// Line of the file, from 1; 0 when something is missing from the file as a whole.
     pub line: usize,
@@ -130,6 +131,11 @@ impl<'i> Section<'i> {
     /// Whether the key stood in the file, with a usable value or not.
     pub(super) fn was_there(&self, key: &str) -> bool {
         self.there.contains(&key)
+    }
+
+    /// Takes a key away, whatever its value; the line where it stood.
+    pub(super) fn drop_key(&mut self, faults: &Faults, key: &'static str) -> Option<usize> {
+        self.take(faults, key).map(|(line, _)| line)
     }
 
     /// Says that a key that has no default is not there.

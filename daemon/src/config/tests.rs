@@ -51,7 +51,7 @@ fn the_sample_shows_the_defaults() {
         .chain(["stop_services_ms", "auto_rejoin", "start_at_boot", "split_brain"])
         .chain(["retention_bytes", "resync_bytes_per_s", "verify_every_s", "verify_bytes_per_s"])
         .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"])
-        .chain(["process", "restarts", "restart_window_seconds"])
+        .chain(["process", "restarts", "restart_window_seconds", "instance"])
         .chain(["interval_ms", "timeout_ms", "failures"]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
@@ -202,6 +202,26 @@ fn timers_that_are_left_out_come_from_the_profile_and_the_witness() {
     let fast = "[pair]\nprofile = \"fast\"\n";
     assert_eq!(timers(fast), [100, 300, 1000, 500, 1000, 375]);
     assert_eq!(timers(&format!("{witness}{fast}fence_ms = 600\n"))[3..], [600, 1000, 300]);
+}
+
+/// Several pairs on the same two computers.
+#[test]
+fn an_instance_has_ports_and_a_socket_of_its_own() {
+    let start = SAMPLE.find("\n[[path]]").unwrap();
+    let end = SAMPLE.find("\n[witness]").unwrap();
+    let text = format!("{}{}", &SAMPLE[..start], &SAMPLE[end..])
+        .replacen("instance = 1", "instance = 3", 1)
+        .replacen("control_socket = \"/run/duolog/1.sock\"\n", "", 1)
+        .replacen("listen = \"0.0.0.0:7433\"\n", "", 1);
+    let config = Config::parse(&text, Path::new("/")).unwrap();
+    assert_eq!(config.listen, "0.0.0.0:7435".parse().unwrap());
+    assert_eq!(config.paths[0].local, "0.0.0.0:7535".parse().unwrap());
+    assert_eq!(config.control_socket, Path::new("/run/duolog/3.sock"));
+    let listed = faults(&with("instance = 1", "instance = 100"));
+    assert_eq!(listed[0].key, "node.instance");
+    // The ports of the hundredth would be those of the heartbeats of the first.
+    let taken = faults(&with("10.0.0.1:7533", "10.0.0.1:7433"));
+    assert!(taken[0].wrong.contains("taken by the link ([node] listen"), "{taken:?}");
 }
 
 #[test]

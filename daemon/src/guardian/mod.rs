@@ -30,7 +30,7 @@ use std::io;
 
 pub(crate) use fence::Fence;
 pub(crate) use tether::{FromGuardian, Tether};
-pub(crate) use watch::run;
+pub(crate) use watch::{grace_ms, run};
 pub(crate) use wire::Lease;
 
 /// Exit code of a process that ended what it served by force.

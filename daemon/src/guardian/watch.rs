@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, set_child_sub
 use super::fence::{Fence, FenceError};
 use super::wire::{Lease, ReceiveError, ToDaemon, ToGuardian, hear, pair, say};
 use super::{FENCED, Farewell, boottime_ms};
-use crate::config::Config;
+use crate::config::{Config, Pair};
 use crate::notify::Watchdog;
 use crate::processes::{self, Process};
 
@@ -78,7 +78,7 @@ pub(super) fn guard(
         signals,
         signalled: 0,
         fence,
-        grace_ms: grace_ms(config),
+        grace_ms: grace_ms(&config.pair),
         fence_limit,
         standing: Standing::default(),
         farewell,
@@ -90,8 +90,7 @@ pub(super) fn guard(
 /// How long after the end of a lease the daemon may take to have ended everything: what stopping
 /// services may take, and a part of the margin that is left until another node may serve. The rest
 /// is for ending it by force.
-fn grace_ms(config: &Config) -> u64 {
-    let pair = &config.pair;
+pub(crate) fn grace_ms(pair: &Pair) -> u64 {
     let margin = pair.failover_ms.saturating_sub(pair.fence_ms + pair.stop_services_ms);
     pair.stop_services_ms + (margin / 2).min(MARGIN_MS)
 }

@@ -56,6 +56,8 @@ pub(super) enum Said {
     Suspend(bool),
     /// What runs though nothing should.
     Strays(Vec<Stray>),
+    /// The same services are watched in another way.
+    Rules(Vec<Service>),
 }
 
 /// When services that failed moved last.
@@ -91,7 +93,7 @@ impl Moves {
 /// The error detection of one node.
 #[derive(Debug)]
 pub(super) struct Checks {
-    services: Vec<Service>,
+    services: Mutex<Vec<Service>>,
     policy: Mutex<Policy>,
     strays: Mutex<Vec<Stray>>,
     tell: Sender<Said>,
@@ -120,7 +122,7 @@ impl Checks {
     pub(super) fn new(services: &[Service], suspended: bool, tell: Sender<Said>) -> Self {
         let rules = services.iter().map(rules).collect();
         Self {
-            services: services.to_vec(),
+            services: Mutex::new(services.to_vec()),
             policy: Mutex::new(Policy::new(rules, suspended)),
             strays: Mutex::default(),
             tell,
@@ -134,7 +136,7 @@ impl Checks {
         served: Arc<Served>,
         ways: Ways,
     ) -> std::io::Result<()> {
-        if self.services.is_empty() {
+        if lock(&self.services).is_empty() {
             return Ok(());
         }
         let (checks, ways) = (Arc::clone(self), Arc::new(ways));
@@ -162,6 +164,7 @@ impl Checks {
 
     /// How the services stand, for people.
     pub(super) fn show(&self, standings: Vec<ServiceStanding>) -> Vec<status::Service> {
+        let services = lock(&self.services).clone();
         let policy = lock(&self.policy);
         let (at, wall_ms) = (now(), super::wall_ms());
         let wall = |ms: u64| wall_ms.saturating_sub(at.since(Now(ms)));
@@ -173,7 +176,7 @@ impl Checks {
                 _ if standing.ended.is_some() => status::ServiceState::Failed,
                 _ => status::ServiceState::Stopped,
             };
-            let checkers = self.services.get(number).into_iter().flat_map(|it| &it.checkers);
+            let checkers = services.get(number).into_iter().flat_map(|it| &it.checkers);
             let found = policy.found(number).into_iter().map(|found| found.map(shown(wall)));
             let checker =
                 |(checker, found): (&crate::config::checkers::Checker, _)| status::Checker {
@@ -300,6 +303,15 @@ impl Watch {
                 }
                 *known = strays;
             }
+            Said::Rules(services) => {
+                let checkers = services.iter().map(|service| service.checkers.clone());
+                // Before the rules that number them.
+                self.served.set_checkers(checkers.collect());
+                let rules = services.iter().map(rules).collect();
+                *lock(&self.checks.services) = services;
+                self.step(Event::Rules(rules));
+                self.look_for_ends();
+            }
         }
     }
 
@@ -394,8 +406,9 @@ impl Watch {
         }
     }
 
-    fn name(&self, service: usize) -> &str {
-        self.checks.services.get(service).map_or("", |service| &service.name)
+    fn name(&self, service: usize) -> String {
+        let services = lock(&self.checks.services);
+        services.get(service).map_or_else(String::new, |service| service.name.clone())
     }
 
     /// Does something that takes its time, and hears what came of it.

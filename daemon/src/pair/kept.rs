@@ -1,7 +1,9 @@
 //! Settings of this node that an operator changed while it ran: a small file below the state
 //! directory, which counts before the configuration.
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -94,10 +96,11 @@ impl Kept {
     }
 }
 
-/// Opens a directory for small files of the node, made if it is not there. One that is in use is
+/// Opens a directory for small files of the node, made if it is not there, for this user alone. One that is in use is
 /// waited for a little: a process that is being started holds every lock of this one for a moment.
 pub(crate) fn small_files(dir: &Path) -> io::Result<DirDisk> {
-    std::fs::create_dir_all(dir)?;
+    // The daemon's own umask keeps nobody out.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let begun = Instant::now();
     loop {
         match DirDisk::open(dir) {

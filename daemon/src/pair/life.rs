@@ -16,6 +16,7 @@ use super::checks::{Checks, Moves, Said, Ways};
 use super::driver::{Driver, Shown, watch};
 use super::effects::{Hands, log_facts};
 use super::kept::Kept;
+use super::live::Going;
 use super::peer::{Bond, PeerLink};
 use super::post::Post;
 use super::receipts::Receipts;
@@ -29,6 +30,7 @@ use crate::actions::{Target, Wish};
 use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::control::Reply;
+use crate::document::{Documents, Other};
 use crate::notify;
 use crate::services::{Ended, Services};
 use crate::shell::node_config;
@@ -58,6 +60,8 @@ pub(crate) struct Pair {
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
     pub(crate) verifier: Arc<Verifier>,
+    /// The settings of the pair.
+    pub(crate) documents: Arc<Documents>,
 }
 
 /// What there is once the node is open.
@@ -74,18 +78,24 @@ impl Pair {
         let (inputs, heard) = channel();
         let (shown, served, post) = (Arc::default(), Arc::default(), Arc::new(Post::default()));
         let moves = Arc::<Moves>::default();
+        let says = Arc::clone(&post);
+        let words = Arc::new(Words::new(Box::new(move |word| says.word(word))));
+        let other = || OtherNode::new(config.node.peer(), words.clone());
+        let spoken = match config.peer {
+            Some(_) => Other::Ways(Arc::new(other())),
+            None => Other::Nobody,
+        };
+        let documents = Arc::new(Documents::load(&config, spoken));
         let here = Arc::new(Here {
             node: config.node,
             inputs: inputs.clone(),
             shown: Arc::clone(&shown),
             served: Arc::clone(&served),
             moves: Arc::clone(&moves),
+            documents: Arc::clone(&documents),
         });
-        let says = Arc::clone(&post);
-        let words = Arc::new(Words::new(Box::new(move |word| says.word(word))));
-        let other = OtherNode::new(config.node.peer(), words.clone());
         let verifier = Arc::new(Verifier::load(&config));
-        let actions = Actions::new(here.clone(), Some(Arc::new(other)));
+        let actions = Actions::new(here.clone(), Some(Arc::new(other())));
         Self {
             here,
             words,
@@ -102,6 +112,7 @@ impl Pair {
             parts: OnceLock::new(),
             copying: Arc::default(),
             verifier,
+            documents,
         }
     }
 
@@ -173,6 +184,13 @@ impl Pair {
             shown.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(is_whole)
         };
         self.verifier.schedule(&node, may).context("cannot start a thread")?;
+        self.documents.goes_live(Box::new(Going {
+            node: Arc::downgrade(&node),
+            verifier: self.verifier.clone(),
+            checks: checks.clone(),
+            inputs: self.inputs.clone(),
+        }));
+        self.documents.start().context("cannot start a thread")?;
         let ended = driver.run();
         // Whatever came: nothing is served by a process that is about to end.
         let ending = served.ending(u64::MAX, true);

@@ -22,6 +22,7 @@ mod gate;
 mod journal;
 mod kept;
 mod life;
+mod live;
 mod peer;
 mod post;
 mod receipts;

@@ -320,7 +320,8 @@ impl Starter {
                     waits = None;
                 }
                 Err(StartError::Bind { bind, source }) => self.bond.in_trouble(format!(
-                    "{bind} cannot be listened on ({source}); is another program on it?"
+                    "{bind} cannot be listened on ({source}); is another program on it? Each instance of duolog has \
+                     ports of its own, see instance in [node]"
                 )),
                 Err(error) => self.bond.in_trouble(format!("no link: {error}")),
             }

@@ -29,6 +29,7 @@ impl Post {
         answering: &Arc<dyn Answering>,
     ) -> anyhow::Result<()> {
         let Some(settings) = beat_config(config)? else { return Ok(()) };
+        words.seal_with(settings.secret.seal(config.cluster));
         let (bond, say) = (bond.clone(), say.clone());
         let (words, answering) = (words.clone(), answering.clone());
         let beat = Beat::start(&settings, move |heard| {

@@ -14,6 +14,8 @@ use super::served::Served;
 use super::standing::{state, sync};
 use crate::actions::words::Answering;
 use crate::actions::{ActError, Refusal, Seat, SeatStanding, Wish};
+use crate::document::Documents;
+use crate::document::said::{Asked, Said};
 use crate::status::{DataSync, State};
 
 /// This node.
@@ -24,6 +26,7 @@ pub(super) struct Here {
     pub shown: Arc<Mutex<Option<Shown>>>,
     pub served: Arc<OnceLock<Arc<Served>>>,
     pub moves: Arc<Moves>,
+    pub documents: Arc<Documents>,
 }
 
 impl Here {
@@ -77,6 +80,10 @@ impl Answering for Here {
     fn services_move(&self) -> Result<(), Refusal> {
         let until = self.moves.begin().ok_or(Refusal::FailedOverLately)?;
         self.inputs.send(Input::ServicesMove(until)).map_err(|_| Refusal::Ends)
+    }
+
+    fn settings(&self, asked: Asked) -> Said {
+        self.documents.answer(asked)
     }
 }
 

@@ -24,6 +24,7 @@ use duolog_vip::VipError;
 use super::checks::{Checks, Said};
 use super::receipts::Started;
 use crate::addresses::{AddressStanding, Addresses};
+use crate::config::checkers::Checker;
 use crate::guardian::{self, Tether};
 use crate::services::policy::Finding;
 use crate::services::{
@@ -223,6 +224,11 @@ impl Served {
     /// Remembers which process belongs to which service.
     pub(super) fn look(&self) {
         self.services.look();
+    }
+
+    /// Looks at the services with these checkers from now on.
+    pub(super) fn set_checkers(&self, checkers: Vec<Vec<Checker>>) {
+        self.services.set_checkers(checkers);
     }
 
     /// Carries out a check of a service.

@@ -22,6 +22,7 @@ impl Pair {
         let virtual_ips = parts.map(|parts| parts.served.addresses()).unwrap_or_default();
         let mut alarms = parts.map(|parts| parts.checks.alarms()).unwrap_or_default();
         alarms.extend(virtual_ips.iter().filter_map(|standing| standing.trouble.clone()));
+        alarms.extend(self.documents.alarms());
         let (link, trouble) = self.bond.link();
         let mounted = node.as_ref().is_some_and(|node| node.mounted);
         let log = node.as_ref().map_or_else(Positions::default, |node| Positions {
@@ -98,6 +99,7 @@ impl Pair {
             changed_by_others: parts
                 .map(|parts| parts.node.changed_by_others())
                 .unwrap_or_default(),
+            settings: self.documents.standing(),
         }
     }
 }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, getpid, set_child_subreaper};
 
 use crate::config::Service;
+use crate::config::checkers::Checker;
 use crate::processes::{self, StillThere};
 use restart::Seen;
 pub(crate) use restart::{RestartError, Stray};
@@ -175,6 +176,8 @@ pub(crate) type OnEnd = Box<dyn Fn(Ended) + Send + Sync>;
 /// The services of this node.
 pub(crate) struct Services {
     prepared: Vec<Arc<Prepared>>,
+    /// How each of them is looked at, in the same order.
+    checkers: Mutex<Vec<Vec<Checker>>>,
     root: Pid,
     on_end: Arc<OnEnd>,
     runs: Mutex<Vec<Arc<Run>>>,
@@ -244,8 +247,10 @@ impl Services {
                 tracing::warn!(%error, "no thread asks for orphans that ended: they stay listed");
             }
         }
+        let checkers = services.iter().map(|service| service.checkers.clone()).collect();
         Ok(Self {
             prepared,
+            checkers: Mutex::new(checkers),
             root: getpid(),
             on_end,
             runs: Mutex::default(),
@@ -256,6 +261,11 @@ impl Services {
             quiet: AtomicU32::new(0),
             seen: Mutex::default(),
         })
+    }
+
+    /// Looks at the services with these checkers from now on.
+    pub(crate) fn set_checkers(&self, checkers: Vec<Vec<Checker>>) {
+        *lock(&self.checkers) = checkers;
     }
 
     /// Starts all of them, in order; those that run already are left as they are. Blocks.

@@ -15,6 +15,8 @@
 //! - a check that never passed since its service was started counts only once the service has had
 //!   its time to start.
 
+mod rules;
+
 use std::collections::VecDeque;
 
 /// How soon a check that has not passed yet is repeated, at the least.
@@ -102,6 +104,8 @@ pub(crate) enum Event {
     Suspend(bool),
     /// This node stops serving for good: what was restarted before is forgotten.
     Halted,
+    /// The services, the same as before, are watched in this way from now on.
+    Rules(Vec<Rules>),
 }
 
 /// What is to be done.
@@ -169,15 +173,7 @@ impl Policy {
     /// Watches nothing yet. `services` in the order of their start.
     pub(crate) fn new(services: Vec<Rules>, suspended: bool) -> Self {
         let watched = |rules: Rules| {
-            let check = |rules: &CheckRules| Check {
-                rules: rules.clone(),
-                due_ms: 0,
-                asked: false,
-                passed: false,
-                failures: 0,
-                found: None,
-            };
-            let checks = rules.checks.iter().map(check).collect();
+            let checks = rules.checks.iter().map(|rules| Check::new(rules, 0)).collect();
             Watched {
                 rules,
                 run: 0,
@@ -237,6 +233,7 @@ impl Policy {
             Event::Halted => {
                 self.services.iter_mut().for_each(|service| service.restarts.clear());
             }
+            Event::Rules(rules) => self.go_by(now_ms, rules),
         }
         self.ask(now_ms, &mut out);
         out
@@ -296,10 +293,7 @@ impl Policy {
             service.started_ms = now_ms;
             service.failed = false;
             for check in &mut service.checks {
-                let rules = check.rules.clone();
-                let found = None;
-                let due_ms = now_ms;
-                *check = Check { rules, due_ms, asked: false, passed: false, failures: 0, found };
+                *check = Check::new(&check.rules, now_ms);
             }
         }
     }

@@ -149,7 +149,7 @@ impl Services {
     /// Carries out one check of a service. Blocks for at most its time-out; nothing when services
     /// are started meanwhile.
     pub(crate) fn check(&self, service: usize, check: usize) -> Option<Finding> {
-        let checker = self.prepared.get(service)?.service.checkers.get(check)?;
+        let checker = lock(&self.checkers).get(service)?.get(check)?.clone();
         self.carry_out(service, &checker.kind, Duration::from_millis(checker.timeout_ms))
     }
 
@@ -173,7 +173,8 @@ impl Services {
         let mut strays = Vec::new();
         for (number, prepared) in self.prepared.iter().enumerate() {
             let service = &prepared.service;
-            let mut kinds: Vec<_> = service.checkers.iter().filter_map(answers_here).collect();
+            let checkers = lock(&self.checkers).get(number).cloned().unwrap_or_default();
+            let mut kinds: Vec<_> = checkers.iter().filter_map(answers_here).collect();
             if !service.check.is_empty() {
                 kinds.insert(0, CheckKind::Command { command: service.check.clone() });
             }

@@ -12,7 +12,7 @@
 //! wall clock, because weeks outlive a process; a clock that jumps makes one pass early or late.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -105,8 +105,8 @@ struct Kept {
 pub(crate) struct Verifier {
     state_dir: PathBuf,
     /// Zero: there is no schedule.
-    every: Duration,
-    bytes_per_s: u64,
+    every_s: AtomicU64,
+    bytes_per_s: AtomicU64,
     busy: AtomicBool,
     standing: Mutex<Verifications>,
 }
@@ -146,11 +146,22 @@ impl Verifier {
         let standing = Verifications { running: None, last: kept.last, due_ms: kept.due_ms };
         Self {
             state_dir: config.state_dir.clone(),
-            every: Duration::from_secs(config.pair.verify_every_s),
-            bytes_per_s: config.pair.verify_bytes_per_s,
+            every_s: config.pair.verify_every_s.into(),
+            bytes_per_s: config.pair.verify_bytes_per_s.into(),
             busy: AtomicBool::new(false),
             standing: Mutex::new(standing),
         }
+    }
+
+    /// Goes by another schedule from now on, see `[pair]`.
+    pub(crate) fn set_schedule(&self, every_s: u64, bytes_per_s: u64) {
+        self.every_s.store(every_s, Ordering::Relaxed);
+        self.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
+    }
+
+    /// From one comparison to the next; zero: there is no schedule.
+    fn every(&self) -> Duration {
+        Duration::from_secs(self.every_s.load(Ordering::Relaxed))
     }
 
     fn standing(&self) -> MutexGuard<'_, Verifications> {
@@ -160,7 +171,7 @@ impl Verifier {
     /// How verifications stand now.
     pub(crate) fn verifications(&self) -> Verifications {
         let standing = self.standing().clone();
-        let due_ms = standing.due_ms.filter(|_| !self.every.is_zero());
+        let due_ms = standing.due_ms.filter(|_| !self.every().is_zero());
         Verifications { due_ms, ..standing }
     }
 
@@ -194,7 +205,7 @@ impl Verifier {
             "both copies were compared"
         );
         if !report.broken_off {
-            let every_ms = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
+            let every_ms = u64::try_from(self.every().as_millis()).unwrap_or(u64::MAX);
             let mut standing = self.standing();
             standing.last = Some(Last::new(&report, by, begun.elapsed()));
             standing.due_ms = Some(wall_ms().saturating_add(every_ms));
@@ -216,10 +227,11 @@ impl Verifier {
     /// Whether the schedule wants one now. The first one of a node is due an interval after it was
     /// set up.
     fn is_due(&self) -> bool {
-        if self.every.is_zero() {
+        let every = self.every();
+        if every.is_zero() {
             return false;
         }
-        let every_ms = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
+        let every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
         let now = wall_ms();
         let mut standing = self.standing();
         // Set back clocks, and intervals that were made shorter, must not put it off for ever.
@@ -260,7 +272,8 @@ impl Verifier {
 
     /// Whether it was ended.
     fn pass(&self, node: &Node, may: &dyn Fn() -> bool) -> bool {
-        let how = Verifying { bytes_per_s: self.bytes_per_s, repair: false };
+        let how =
+            Verifying { bytes_per_s: self.bytes_per_s.load(Ordering::Relaxed), repair: false };
         match self.verify(node, &how, By::Schedule, &mut |_| may()) {
             Ok(report) if report.broken_off => {
                 tracing::info!("the scheduled verification was broken off: it is begun again");
@@ -289,8 +302,8 @@ mod tests {
         let standing = Verifications { running: None, last: kept.last, due_ms: kept.due_ms };
         Verifier {
             state_dir: state_dir.to_owned(),
-            every: Duration::from_secs(every),
-            bytes_per_s: 0,
+            every_s: every.into(),
+            bytes_per_s: 0.into(),
             busy: AtomicBool::new(false),
             standing: Mutex::new(standing),
         }

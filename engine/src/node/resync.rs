@@ -150,6 +150,12 @@ impl Node {
         self.resync.standing()
     }
 
+    /// How fast a resynchronisation of the peer may go from now on while commits go on, in bytes a
+    /// second; zero: as fast as it can. In place of `NodeConfig::resync_bytes_per_s`.
+    pub fn set_resync_bytes_per_s(&self, bytes_per_s: u64) {
+        self.resync.giving().set_limit(bytes_per_s);
+    }
+
     /// How far a resynchronisation is that goes on, of this node or from it.
     pub fn resync_progress(&self) -> Option<Progress> {
         match self.resync.standing() {

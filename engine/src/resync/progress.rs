@@ -1,5 +1,6 @@
 //! How far a resynchronisation is, on either side, for operators.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -55,7 +56,7 @@ pub struct Given {
 #[derive(Debug, Default)]
 pub struct Giving {
     /// Most bytes a second while commits go on; zero: no limit.
-    limit: u64,
+    limit: AtomicU64,
     work: Mutex<Work>,
 }
 
@@ -71,8 +72,12 @@ struct Work {
 }
 
 impl Giving {
-    pub(super) const fn limit(&self) -> u64 {
-        self.limit
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -80,7 +85,7 @@ impl Giving {
     }
 
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, ..Self::default() }
+        Self { limit: limit.into(), ..Self::default() }
     }
 
     /// One begins; it ends with what is returned.

@@ -233,3 +233,26 @@ fn an_end_does_not_count_where_the_process_is_not_watched() {
     let _ = run.step(Event::Started);
     assert_eq!(run.step(Event::Ended { service: 0, how: "x".into() }), []);
 }
+
+/// A restart is no way to get more of them, and an earlier checker says nothing of the one that took
+/// its place.
+#[test]
+fn other_rules_count_at_once_and_what_was_found_by_the_ones_before_does_not() {
+    let mut run = well(2);
+    run.now_ms = run.policy.deadline().unwrap();
+    let asked = Run::checks(&run.tick());
+    let begun = run.step(Event::Rules(vec![rules(0, 2)]));
+    let checks = Run::checks(&begun);
+    assert_eq!(checks.len(), 2, "the new ones begin: {begun:?}");
+    for id in &asked {
+        assert_eq!(run.step(Event::Checked(*id, failed())), []);
+    }
+    assert!(run.policy.found(0).iter().all(Option::is_none));
+    assert_eq!(run.step(Event::Checked(checks[0], Finding::Well)), []);
+    assert_eq!(run.next(&failed()), []);
+    let last = run.next(&failed());
+    assert!(
+        matches!(last[..], [Effect::GiveUp { service: 0, .. }]),
+        "no restart is left: {last:?}"
+    );
+}

@@ -1,0 +1,378 @@
+//! The document of a node that runs: changed by its operators, agreed with the other node, brought up
+//! to date when they meet.
+//!
+//! ```text
+//!  here                                      there
+//!  base counts? text usable? times safe?
+//!   ── Keep(new, base) ───────────────────>  base counts? (asks for the text) usable? times safe?
+//!   <───────────────────────────── Kept ───  kept
+//!  kept, in force
+//!   ── Stands ────────────────────────────>  in force
+//! ```
+//! The other node keeps a version before this one does, so that nothing counts that only one node
+//! has, unless an operator said `--here`. Where both are asked to keep one at the same moment the
+//! greater one is kept. What brings nodes up to date that differ is in `meet`.
+//!
+//! What holds at every moment: any two of the times by which a node runs, or would run after a
+//! restart, go with each other (`Timers::go_with`), as long as no file of a node says otherwise.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::changes::{Changes, at_once, changes};
+use super::refused::{ChangeError, UnsafeTimers};
+use super::said::{Asked, PATIENCE, Said, Stands, Ways};
+use super::{Document, Name, Stamp, TEXT_MAX, keep, open, set_aside, versions};
+use crate::config::{Around, Config, Settled, Shared, Timers};
+use crate::pair::wall_ms;
+
+/// How long it may take over a version that it is to keep, all pieces of the text included.
+const KEEP_LIMIT: Duration = Duration::from_secs(30);
+
+/// The other node.
+#[derive(Clone)]
+pub(crate) enum Other {
+    /// There is none.
+    Nobody,
+    /// There is one that this node does not speak with.
+    Silent,
+    /// It can be asked.
+    Ways(Arc<dyn Ways>),
+}
+
+/// A running node, as far as it goes by new settings at once.
+pub(crate) trait Live: Send + Sync {
+    /// Goes by `new` in place of `was`; only what `Changes::at_once` names may differ.
+    fn apply(&self, was: &Shared, new: &Shared);
+}
+
+/// A version that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Changed {
+    /// Which.
+    pub stamp: Stamp,
+    /// Whether the other node keeps it, too.
+    pub both: bool,
+    /// What takes effect when.
+    pub changes: Changes,
+}
+
+/// The document of a node.
+pub(crate) struct Documents {
+    pub(super) directory: PathBuf,
+    pub(super) me: u8,
+    pub(super) around: Around,
+    pub(super) in_file: bool,
+    /// The times by which this process runs, for its life.
+    pub(super) running: Timers,
+    pub(super) other: Other,
+    pub(super) live: OnceLock<Box<dyn Live>>,
+    pub(super) known: Mutex<Known>,
+    /// Somebody should look how the other node stands.
+    pub(super) look: Condvar,
+}
+
+pub(super) struct Known {
+    /// What is kept, in order.
+    pub(super) versions: Vec<Document>,
+    /// Which the other node is asked to keep.
+    pub(super) offered: Option<Document>,
+    /// What this node goes by.
+    pub(super) effect: Shared,
+    /// How the other node stood last.
+    pub(super) theirs: Option<Stands>,
+    /// Since when the nodes have been seen to differ.
+    pub(super) differ: Option<Instant>,
+    /// Why a version of the other node is not taken over.
+    pub(super) trouble: Option<String>,
+    pub(super) look_now: bool,
+}
+
+impl fmt::Debug for Documents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Documents").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Known {
+    pub(super) fn current(&self) -> Option<&Document> {
+        self.versions.last()
+    }
+
+    pub(super) fn name(&self) -> Option<Name> {
+        self.current().map(|document| document.stamp.name())
+    }
+
+    /// What was set aside for the version that counts.
+    pub(super) fn set_aside(&self) -> impl DoubleEndedIterator<Item = &Document> {
+        let counts = self.current().map(|document| document.stamp.version);
+        let aside = move |it: &&Document| counts.is_some() && it.stamp.aside_for == counts;
+        self.versions.iter().filter(aside)
+    }
+
+    pub(super) fn find(&self, name: &Name) -> Option<&Document> {
+        let offered = self.offered.iter();
+        self.versions.iter().chain(offered).find(|document| document.stamp.name() == *name)
+    }
+}
+
+impl Documents {
+    /// Of a node that goes by `config` from its start.
+    pub(crate) fn load(config: &Config, other: Other) -> Self {
+        let directory = config.documents();
+        let in_file = config.settled == Settled::InFile;
+        // Read a moment ago, with the configuration.
+        let versions = versions(&directory).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the settings of the pair");
+            Vec::new()
+        });
+        let known = Known {
+            versions,
+            offered: None,
+            effect: config.shared(),
+            theirs: None,
+            differ: None,
+            trouble: None,
+            look_now: false,
+        };
+        Self {
+            directory,
+            me: config.node.number(),
+            around: config.around(),
+            in_file,
+            running: Timers::of(&config.pair),
+            other,
+            live: OnceLock::new(),
+            known: Mutex::new(known),
+            look: Condvar::new(),
+        }
+    }
+
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What goes by new settings at once.
+    pub(crate) fn goes_live(&self, live: Box<dyn Live>) {
+        if self.live.set(live).is_err() {
+            unreachable!("a node lives once");
+        }
+        // Taken over while the log was recovered.
+        self.take_effect(&mut self.known());
+    }
+
+    /// All versions that are kept, the one that counts last.
+    pub(crate) fn history(&self) -> Vec<Document> {
+        self.known().versions.clone()
+    }
+
+    /// Whether the node's own file holds the settings of the pair.
+    pub(crate) fn in_file(&self) -> bool {
+        self.in_file
+    }
+
+    /// Changes the settings to `text`, which was made from `base`. `here`: though the other node may
+    /// not be asked. Blocks.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing was changed here.
+    pub(crate) fn change(
+        &self,
+        base: Option<&Name>,
+        text: String,
+        who: String,
+        here: bool,
+    ) -> Result<Changed, ChangeError> {
+        if self.in_file {
+            return Err(ChangeError::InFile);
+        }
+        if text.len() > TEXT_MAX {
+            return Err(ChangeError::TooLong { bytes: text.len() });
+        }
+        let shared = Shared::parse(&text, &self.around).map_err(ChangeError::Faulty)?;
+        let ways = self.reached(here)?;
+        let mut known = self.known();
+        if known.name().as_ref() != base {
+            let now = known.current().map(|document| document.stamp.clone());
+            return Err(ChangeError::Stale { now });
+        }
+        if known.current().is_some_and(|document| document.text == text) {
+            return Err(ChangeError::Same);
+        }
+        let before = known.current().and_then(|document| self.timers_of(document));
+        self.is_safe(&Timers::of(&shared.pair), before, ways.is_some())?;
+        let version = known.current().map_or(1, |document| document.stamp.version + 1);
+        let new = Document::new(version, self.me, wall_ms(), who, text);
+        let mut both = false;
+        if let Some(ways) = ways {
+            known.offered = Some(new.clone());
+            drop(known);
+            let kept = self.ask_to_keep(&*ways, &new, base);
+            known = self.known();
+            known.offered = None;
+            both = kept.is_ok();
+            match kept {
+                // It went away since it was asked how it stands.
+                Err(ChangeError::Unreachable { .. }) if here => {}
+                kept => kept?,
+            }
+        }
+        self.take(&mut known, &new, base)?;
+        if let Some(by) = known.current().filter(|counts| counts.stamp != new.stamp) {
+            return Err(ChangeError::Overtaken { by: by.stamp.clone() });
+        }
+        let changes = self.due(&known.effect, &shared);
+        self.take_effect(&mut known);
+        known.look_now = true;
+        drop(known);
+        self.look.notify_all();
+        Ok(Changed { stamp: new.stamp, both, changes })
+    }
+
+    /// The other node, if it answers; nothing where it need not.
+    fn reached(&self, here: bool) -> Result<Option<Arc<dyn Ways>>, ChangeError> {
+        match &self.other {
+            Other::Nobody => Ok(None),
+            Other::Silent if here => Ok(None),
+            Other::Silent => Err(ChangeError::Silent),
+            Other::Ways(ways) => {
+                // Others ask this node meanwhile.
+                let mine = self.stands(&self.known());
+                match ways.ask(Asked::Stands(mine), PATIENCE) {
+                    Some(_) => Ok(Some(ways.clone())),
+                    None if here => Ok(None),
+                    None => Err(ChangeError::Unreachable { node: 3 - self.me }),
+                }
+            }
+        }
+    }
+
+    /// Whether nodes with these times and with those before may stand beside each other.
+    fn is_safe(
+        &self,
+        timers: &Timers,
+        before: Option<Timers>,
+        reached: bool,
+    ) -> Result<(), ChangeError> {
+        match &self.other {
+            // Without another node, or with fixed roles, nobody takes over.
+            Other::Nobody | Other::Silent => Ok(()),
+            Other::Ways(_) if reached => self.go_with(timers, before).map_err(ChangeError::Timers),
+            // What a node may start with, or runs by, is no more than before.
+            Other::Ways(_) if *timers == before.unwrap_or(self.running) => Ok(()),
+            Other::Ways(_) => Err(ChangeError::TimersHere),
+        }
+    }
+
+    fn ask_to_keep(
+        &self,
+        ways: &dyn Ways,
+        new: &Document,
+        base: Option<&Name>,
+    ) -> Result<(), ChangeError> {
+        let node = 3 - self.me;
+        let ask = Asked::Keep { stamp: new.stamp.clone(), base: base.cloned() };
+        match ways.ask(ask, KEEP_LIMIT) {
+            Some(Said::Kept) => Ok(()),
+            Some(Said::Refused(why)) => Err(ChangeError::Unwilling { node, why }),
+            Some(_) | None => Err(ChangeError::Unreachable { node }),
+        }
+    }
+
+    /// How this node stands.
+    pub(super) fn stands(&self, known: &Known) -> Stands {
+        let aside = known.set_aside().next_back().map(|document| document.stamp.name());
+        Stands { name: known.name(), in_file: self.in_file, timers: self.running, aside }
+    }
+
+    /// What would differ from what this node goes by, and when it takes effect.
+    pub(super) fn due(&self, effect: &Shared, new: &Shared) -> Changes {
+        let mut due = changes(effect, new);
+        if self.live.get().is_none() {
+            due.at_restart.append(&mut due.at_once);
+        }
+        due
+    }
+
+    pub(super) fn timers_of(&self, document: &Document) -> Option<Timers> {
+        let shared = Shared::parse(&document.text, &self.around).ok()?;
+        Some(Timers::of(&shared.pair))
+    }
+
+    /// Whether a node with these times may stand beside this one, now and after a restart of it.
+    /// Those of the version `before` add nothing to what may be already.
+    pub(super) fn go_with(
+        &self,
+        timers: &Timers,
+        before: Option<Timers>,
+    ) -> Result<(), UnsafeTimers> {
+        if before == Some(*timers) {
+            return Ok(());
+        }
+        for others in std::iter::once(self.running).chain(before) {
+            if !timers.go_with(&others) {
+                return Err(UnsafeTimers { wanted: *timers, others });
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a version that was made from `base`; what it takes the place of without having been
+    /// made from it is set aside, and so is the new one where a greater one counts.
+    pub(super) fn take(
+        &self,
+        known: &mut Known,
+        new: &Document,
+        base: Option<&Name>,
+    ) -> std::io::Result<()> {
+        let disk = open(&self.directory)?;
+        let name = new.stamp.name();
+        let before = known.current().cloned();
+        match &before {
+            Some(before) if before.stamp.name() == name => return Ok(()),
+            Some(before) if before.stamp.name() > name && before.text == new.text => {
+                keep(&disk, new)?;
+            }
+            Some(before) if before.stamp.name() > name => {
+                let by = before.stamp.version;
+                tracing::warn!(version = %new.stamp.title(), by, "settings are set aside");
+                set_aside(&disk, new, by)?;
+            }
+            _ => {
+                keep(&disk, new)?;
+                tracing::info!(version = %new.stamp.title(), who = new.stamp.who, "new settings");
+                let apart = |before: &Document| {
+                    Some(&before.stamp.name()) != base && before.text != new.text
+                };
+                if let Some(before) = before.filter(apart) {
+                    let by = new.stamp.version;
+                    tracing::warn!(version = %before.stamp.title(), by, "settings are set aside");
+                    // It counts no more, which is what matters.
+                    if let Err(error) = set_aside(&disk, &before, by) {
+                        tracing::warn!(%error, "that they were set aside is not kept");
+                    }
+                }
+            }
+        }
+        drop(disk);
+        known.versions = versions(&self.directory).map_err(std::io::Error::other)?;
+        Ok(())
+    }
+
+    /// Goes by what counts, as far as that needs no restart.
+    pub(super) fn take_effect(&self, known: &mut Known) {
+        let Some(live) = self.live.get() else { return };
+        let Some(document) = known.current() else { return };
+        // It was found usable when it was kept.
+        let Ok(shared) = Shared::parse(&document.text, &self.around) else { return };
+        let new = at_once(&known.effect, &shared);
+        if new != known.effect {
+            live.apply(&known.effect, &new);
+            known.effect = new;
+        }
+    }
+}
