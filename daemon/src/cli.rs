@@ -2,6 +2,7 @@
 
 mod actions;
 mod log;
+mod logs;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
+pub(crate) use logs::Logs;
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
 
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// Show what the node and its services said, and who had what done. The node need not run.
+    Logs(Logs),
     /// List the failovers of this node: why, who decided, what was known, how long each step took.
     Receipts(Receipts),
     /// Have a node go to work: serve, or follow the one that serves.

@@ -17,12 +17,14 @@ mod keygen;
 mod link;
 mod log;
 mod logging;
+mod logs;
 mod member;
 mod mounts;
 mod notify;
 mod pair;
 mod plant;
 mod processes;
+mod questions;
 mod resync;
 mod run;
 mod services;
@@ -62,6 +64,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => show_status(&options)?,
+        Command::Logs(options) => logs::show(&options)?,
         Command::Receipts(options) => pair::show_receipts(&options)?,
         Command::Start(options) => return act::run(&options.common, &options.wish()),
         Command::Stop(options) => return act::run(&options, &Wish::Stop),

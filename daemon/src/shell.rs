@@ -24,6 +24,7 @@ use duolog_wal::Lsn;
 use crate::config::{Config, Preset, Role};
 use crate::guardian::{Lease, Tether};
 use crate::link::{self, Bond};
+use crate::logs::{self, Logs};
 use crate::notify;
 use crate::services::{KILL_LIMIT, Services};
 use crate::standing::{Facts, Phase, standing};
@@ -65,6 +66,7 @@ pub(crate) struct Shell {
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
     pub(crate) verifier: Arc<Verifier>,
+    logs: Logs,
 }
 
 /// What was begun and has to be ended.
@@ -75,7 +77,12 @@ struct Running {
 
 impl Shell {
     /// A node that keeps `role` whatever happens.
-    pub(crate) fn new(config: Config, role: Role, tether: Option<Tether>) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        config: Config,
+        role: Role,
+        tether: Option<Tether>,
+        logs: &Logs,
+    ) -> anyhow::Result<Self> {
         // Only a guardian can hold services together.
         let list = if tether.is_some() { config.services.as_slice() } else { &[] };
         if list.is_empty() && !config.services.is_empty() {
@@ -88,7 +95,7 @@ impl Shell {
         let ended = service_ended.clone();
         let services = Services::new(
             list,
-            &config.state_dir,
+            logs,
             Box::new(move |end| {
                 let said = format!("service {} {}", end.service, end.how);
                 *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
@@ -107,6 +114,7 @@ impl Shell {
             services,
             service_ended,
             copying: Arc::default(),
+            logs: logs.clone(),
         })
     }
 
@@ -117,6 +125,7 @@ impl Shell {
         events: &Receiver<Event>,
     ) -> anyhow::Result<()> {
         notify::waiting("recovers the log");
+        logs::now_is(status::State::Wait);
         let node = Node::open(node_config(&self.config)?)?;
         if self.node.set(node.clone()).is_err() {
             unreachable!("a shell lives once");
@@ -177,7 +186,8 @@ impl Shell {
             }
         }
         let status = self.status();
-        tracing::info!(state = %status.state, "{}", status.sentence);
+        logs::now_is(status.state);
+        tracing::info!(target: logs::STATE, state = %status.state, "{}", status.sentence);
         notify::ready(&status.sentence);
         loop {
             match next(events)? {
@@ -219,6 +229,7 @@ impl Shell {
 
     fn stop(&self, running: &Running) -> anyhow::Result<()> {
         self.enter(Phase::Stopping);
+        logs::now_is(self.status().state);
         notify::stopping();
         let limit = if self.config.peer.is_none() || self.bond.connected() {
             DRAIN
@@ -319,7 +330,7 @@ impl Shell {
             paths: Vec::new(),
             virtual_ips: Vec::new(),
             services: Vec::new(),
-            alarms: Vec::new(),
+            alarms: self.logs.alarms(),
             verifications: self.verifier.verifications(),
             changed_by_others: self
                 .node

@@ -26,6 +26,8 @@ use duolog_failover::{Action, Effect, Event, Machine, Now, Register, Standing, S
 
 use super::Input;
 use super::effects::{After, Asker, Hands, log_facts};
+use super::standing::state;
+use crate::logs;
 use crate::notify;
 
 /// How soon the machine may be told again that the log moved.
@@ -237,6 +239,7 @@ impl Driver {
     fn publish(&mut self) {
         let standing = self.machine.standing();
         let new = (standing.state, standing.sentence.clone());
+        logs::now_is(state(standing.state));
         if self.ending.is_none() && self.said.as_ref() != Some(&new) {
             match standing.state {
                 State::Wait | State::Stop => notify::waiting(&standing.sentence),

@@ -29,6 +29,7 @@ use crate::actions::{Target, Wish};
 use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::control::Reply;
+use crate::logs::Logs;
 use crate::notify;
 use crate::services::{Ended, Services};
 use crate::shell::node_config;
@@ -58,6 +59,7 @@ pub(crate) struct Pair {
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
     pub(crate) verifier: Arc<Verifier>,
+    pub(super) logs: Logs,
 }
 
 /// What there is once the node is open.
@@ -70,7 +72,7 @@ pub(super) struct Parts {
 
 impl Pair {
     /// A node that `guard` watches over.
-    pub(crate) fn new(config: Config, guard: Arc<dyn Guard>) -> Self {
+    pub(crate) fn new(config: Config, guard: Arc<dyn Guard>, logs: &Logs) -> Self {
         let (inputs, heard) = channel();
         let (shown, served, post) = (Arc::default(), Arc::default(), Arc::new(Post::default()));
         let moves = Arc::<Moves>::default();
@@ -80,6 +82,7 @@ impl Pair {
             shown: Arc::clone(&shown),
             served: Arc::clone(&served),
             moves: Arc::clone(&moves),
+            logs: logs.clone(),
         });
         let says = Arc::clone(&post);
         let words = Arc::new(Words::new(Box::new(move |word| says.word(word))));
@@ -102,6 +105,7 @@ impl Pair {
             parts: OnceLock::new(),
             copying: Arc::default(),
             verifier,
+            logs: logs.clone(),
         }
     }
 
@@ -146,7 +150,7 @@ impl Pair {
         let checks = Arc::new(Checks::new(&config.services, kept.checkers == Some(false), tell));
         let watch = checks.clone();
         let on_end = Box::new(move |_: Ended| watch.tell(Said::Ended));
-        let services = Services::new(&config.services, &config.state_dir, on_end)?;
+        let services = Services::new(&config.services, &self.logs, on_end)?;
         let addresses = Addresses::start(&config.addresses).context("cannot start a thread")?;
         let (guard, watch) = (self.guard.clone(), checks.clone());
         let served = Served::new(node.clone(), addresses, services, guard, watch);

@@ -14,6 +14,7 @@ use super::served::Served;
 use super::standing::{state, sync};
 use crate::actions::words::Answering;
 use crate::actions::{ActError, Refusal, Seat, SeatStanding, Wish};
+use crate::logs::{By, Logs};
 use crate::status::{DataSync, State};
 
 /// This node.
@@ -24,6 +25,7 @@ pub(super) struct Here {
     pub shown: Arc<Mutex<Option<Shown>>>,
     pub served: Arc<OnceLock<Arc<Served>>>,
     pub moves: Arc<Moves>,
+    pub logs: Logs,
 }
 
 impl Here {
@@ -67,7 +69,14 @@ impl Here {
 
 impl Answering for Here {
     fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
-        self.carry_out(wish, who)
+        let by = By::at_node(self.node.peer().number(), who);
+        let running = self.logs.action(by, wish.name(), &wish.arguments(), wish.reason());
+        let begun = self.carry_out(wish, who);
+        match &begun {
+            Ok(()) => running.end("begun"),
+            Err(why) => running.end(&format!("refused: {why}")),
+        }
+        begun
     }
 
     fn standing(&self) -> SeatStanding {
