@@ -52,6 +52,7 @@ pub(crate) fn filter(level: config::Level) -> Targets {
     Targets::new()
         .with_default(Level::WARN)
         .with_target("duolog", level)
+        .with_target(STATE, Level::DEBUG.max(level))
         .with_target("duolog_engine::capture", capture)
 }
 

@@ -52,18 +52,20 @@ fn the_short_log_is_warnings_errors_and_changes_of_state() {
         now_is(State::Alone);
         tracing::debug!(count = 7, "a decision");
         tracing::info!(target: STATE, from = "WAIT", to = "ALONE", "serves alone");
+        tracing::debug!(target: STATE, "serves alone for another reason");
         tracing::warn!(cause = %"no room", "something is wrong");
         tracing::debug!(target: "quinn", "of others only what is wrong");
         tracing::debug!(target: "duolog_engine::capture", "a request ends with an error");
     });
     let lines = site.lines("module.log");
     let texts: Vec<_> = lines.iter().map(|line| line["text"].as_str().unwrap()).collect();
-    assert_eq!(texts, ["a decision", "serves alone", "something is wrong"]);
+    let reason = "serves alone for another reason";
+    assert_eq!(texts, ["a decision", "serves alone", reason, "something is wrong"]);
     let short: Vec<_> = lines.iter().map(|line| line["short"].as_bool()).collect();
-    assert_eq!(short, [None, Some(true), Some(true)]);
+    assert_eq!(short, [None, Some(true), Some(true), Some(true)]);
     assert_eq!((&lines[0]["fields"]["count"], &lines[0]["level"]), (&7.into(), &"debug".into()));
     assert_eq!((&lines[1]["state"], &lines[1]["node"]), (&"ALONE".into(), &1.into()));
-    assert_eq!(lines[2]["fields"]["cause"], "no room");
+    assert_eq!(lines[3]["fields"]["cause"], "no room");
     let time = lines[0]["time"].as_str().unwrap();
     assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
 }

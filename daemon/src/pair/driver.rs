@@ -245,6 +245,10 @@ impl Driver {
                 State::Wait | State::Stop => notify::waiting(&standing.sentence),
                 State::Prim | State::Second | State::Alone => notify::ready(&standing.sentence),
             }
+            // That it changed its state is a note of the machine; here is why it still is in it.
+            if self.said.as_ref().is_some_and(|(said, _)| *said == standing.state) {
+                tracing::debug!(target: logs::STATE, "{}", standing.sentence);
+            }
             self.said = Some(new);
         }
         let shown = Shown { standing, register: *self.machine.register() };
