@@ -1,6 +1,7 @@
 //! The command line: what can be asked of `duolog`, and nothing of how it is done.
 
 mod actions;
+mod dump;
 mod log;
 mod logs;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
+pub(crate) use dump::{Dump, Snapshot};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 pub(crate) use logs::Logs;
 /// Bytes that one record of the log takes for sure.
@@ -44,6 +46,10 @@ pub(crate) enum Command {
     Status(Status),
     /// Show what the node and its services said, and who had what done. The node need not run.
     Logs(Logs),
+    /// Keep how this node stands now, for its makers: logs, state, configuration, processes.
+    Dump(Dump),
+    /// Make one ZIP of a new dump, the last dumps and the last configurations.
+    Snapshot(Snapshot),
     /// List the failovers of this node: why, who decided, what was known, how long each step took.
     Receipts(Receipts),
     /// Have a node go to work: serve, or follow the one that serves.

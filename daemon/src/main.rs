@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod control;
 mod demo;
+mod dump;
 mod guardian;
 mod keygen;
 mod link;
@@ -66,6 +67,8 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => watch::status(&options)?,
         Command::Logs(options) => logs::show(&options)?,
+        Command::Dump(options) => dump::dump(&options)?,
+        Command::Snapshot(options) => dump::snapshot(&options)?,
         Command::Receipts(options) => pair::show_receipts(&options)?,
         Command::Start(options) => return act::run(&options.common, &options.wish()),
         Command::Stop(options) => return act::run(&options, &Wish::Stop),

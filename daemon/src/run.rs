@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::cli::Run;
 use crate::config::Config;
 use crate::control::Listener;
+use crate::dump::configurations;
 use crate::guardian::{self, Farewell, Fence, FromGuardian, Tether};
 use crate::logging;
 use crate::logs::{self, Logs, Process};
@@ -33,6 +34,11 @@ pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
     let process = if guardian { Process::Guardian } else { Process::Daemon };
     let logs = Logs::open(&config, process).context("cannot start a thread")?;
     logging::also_to(&logs, config.logs.level);
+    if process == Process::Daemon
+        && let Err(error) = configurations::keep(&config, file)
+    {
+        tracing::warn!("no copy of the configuration is kept for support: {error:#}");
+    }
     let result = live_as(config, options, log_json, &logs);
     if let Err(error) = &result {
         logs.say_end(&format!("{error:#}"));

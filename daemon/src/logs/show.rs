@@ -94,7 +94,7 @@ fn tail(path: &Path, options: &cli::Logs, out: &mut impl Write) -> io::Result<()
 
 /// The file and its parts that were put aside, oldest first. Opened from the newest on, so that
 /// none is missing when one is put aside meanwhile.
-pub(super) fn parts(path: &Path) -> io::Result<Vec<File>> {
+pub(crate) fn parts(path: &Path) -> io::Result<Vec<File>> {
     let older = (1..).map(|age| part(path, age));
     let mut found: Vec<File> = Vec::new();
     for path in std::iter::once(path.to_owned()).chain(older) {
