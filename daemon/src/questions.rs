@@ -20,13 +20,14 @@ pub(crate) fn answer(
     question: Question,
     caller: UCred,
 ) -> (Reply, Option<Running>) {
-    let mut by = By::here(caller.uid(), caller.pid());
+    // Looked up where it is needed: how a node stands is asked all the time.
+    let by = || By::here(caller.uid(), caller.pid());
     match question {
         Question::Status => (Reply::At(Answer::Status(Box::new(member.status()))), None),
         Question::Estimate => (resync::answer_estimate(member.origin().node), None),
         Question::Base { dest } => {
             let to = dest.display().to_string();
-            let running = logs.action(by, "log base", &[to], None);
+            let running = logs.action(by(), "log base", &[to], None);
             (member.origin().take_base(dest), Some(running))
         }
         Question::Verify { repair, bytes_per_s } => {
@@ -34,15 +35,16 @@ pub(crate) fn answer(
             if repair {
                 arguments.push("--repair".into());
             }
-            let running = logs.action(by, "verify", &arguments, None);
+            let running = logs.action(by(), "verify", &arguments, None);
             let how = Verifying { bytes_per_s, repair };
             (verify::begin(member.verifier(), member.origin().node, how), Some(running))
         }
         Question::DropBranch { name } => {
-            let running = logs.action(by, "branches drop", std::slice::from_ref(&name), None);
+            let running = logs.action(by(), "branches drop", std::slice::from_ref(&name), None);
             (branches::answer_drop(member.origin().node, &name), Some(running))
         }
         Question::Act { wish, node, who, wait_ms } => {
+            let mut by = by();
             let who = by.operator(&who);
             let mut arguments = wish.arguments();
             arguments.push(format!("--node={}", node.name()));
