@@ -115,21 +115,34 @@ fn logs_are_read_where_no_node_runs() {
     assert_eq!(duolog(&["logs", "--dir", at, "--grep", "("]).status.code(), Some(2));
 }
 
+/// Ends by itself only when its lines find nobody.
+struct Follow(std::process::Child);
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// New lines come also after the file was put aside.
 #[test]
 fn logs_are_followed_into_the_next_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("application.log");
     std::fs::write(&path, "one\n").unwrap();
-    let mut follow = Command::new(env!("CARGO_BIN_EXE_duolog"))
+    let follow = Command::new(env!("CARGO_BIN_EXE_duolog"))
         .args(["logs", "--application", "--follow", "--dir"])
         .arg(directory.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = std::io::BufReader::new(follow.stdout.take().unwrap()).lines();
-    let mut next = || lines.next().unwrap().unwrap();
+    let mut follow = Follow(follow);
+    let lines = std::io::BufReader::new(follow.0.stdout.take().unwrap()).lines();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    let next = || told.recv_timeout(Duration::from_mins(1)).unwrap();
     assert_eq!(next(), "one");
     std::fs::write(&path, "one\ntwo\n").unwrap();
     assert_eq!(next(), "two");
@@ -138,8 +151,6 @@ fn logs_are_followed_into_the_next_file() {
     std::fs::rename(&path, directory.path().join("application.log.1")).unwrap();
     std::fs::write(&path, "four\n").unwrap();
     assert_eq!((next(), next()), ("three".into(), "four".into()));
-    follow.kill().unwrap();
-    follow.wait().unwrap();
 }
 
 #[test]
