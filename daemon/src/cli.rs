@@ -2,7 +2,9 @@
 
 mod actions;
 mod config;
+mod dump;
 mod log;
+mod logs;
 
 use std::path::PathBuf;
 
@@ -12,7 +14,9 @@ pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
 pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, SettingsVerb, Wanted};
+pub(crate) use dump::{Dump, Snapshot};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
+pub(crate) use logs::Logs;
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
 
@@ -42,6 +46,12 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// Show what the node and its services said, and who had what done. The node need not run.
+    Logs(Logs),
+    /// Keep how this node stands now, for its makers: logs, state, configuration, processes.
+    Dump(Dump),
+    /// Make one ZIP of a new dump, the last dumps and the last configurations.
+    Snapshot(Snapshot),
     /// List the failovers of this node: why, who decided, what was known, how long each step took.
     Receipts(Receipts),
     /// Have a node go to work: serve, or follow the one that serves.
@@ -90,9 +100,33 @@ pub(crate) enum Command {
     /// Measure what this computer can do: a directory (plain or mounted), the log, the link.
     #[command(subcommand)]
     Bench(Bench),
+    /// Print what a shell needs to complete duolog's command lines.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages, one for each command.
+    #[command(hide = true)]
+    Man {
+        /// Where to; made if it is not there.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// The demo's writer, a process of its own because the kill takes its directory away.
     #[command(hide = true)]
     DemoWriter(DemoWriter),
+}
+
+/// The shells whose command lines can be completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// bash, with its package bash-completion.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
 }
 
 /// A node, by its configuration.
@@ -163,6 +197,9 @@ pub(crate) struct Status {
     /// As one line of JSON.
     #[arg(long)]
     pub json: bool,
+    /// Again and again until it is interrupted, also while the node does not run.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub watch: Option<u64>,
     /// Where the node listens [default: /run/duolog/1.sock].
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     pub socket: Option<PathBuf>,
@@ -461,6 +498,22 @@ mod tests {
             }
         }
         assert!(seen > 20, "{seen} commands");
+    }
+
+    /// What can be asked for, and what comes back, is in one document.
+    #[test]
+    fn the_document_of_the_command_line_has_every_command_and_every_exit_code() {
+        use clap::CommandFactory;
+        let document = include_str!("../../docs/cli.md");
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = format!("`{}`", command.get_name());
+            let row = |line: &&str| line.starts_with("| ") && line.contains(&name);
+            assert!(document.lines().any(|line| row(&line)), "{name} is not in docs/cli.md");
+        }
+        for code in 0..=4 {
+            assert!(document.contains(&format!("\n| {code} | ")), "{code} is not in docs/cli.md");
+            assert!(EXIT_CODES.contains(&format!("{code} ")), "{code} is not in --help");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub(crate) mod checkers;
 mod directories;
 mod log;
+mod logs;
 mod node;
 pub(crate) mod pair;
 mod peer;
@@ -31,6 +32,7 @@ use crate::document::{self, Document, DocumentError};
 
 pub(crate) use directories::{Directory, Preset};
 pub(crate) use log::Log;
+pub(crate) use logs::{Level, Logs};
 pub(crate) use node::Role;
 pub(crate) use pair::Pair;
 pub(crate) use peer::{Compression, HeartbeatPath, Peer, Witness};
@@ -82,6 +84,8 @@ pub(crate) struct Config {
     pub directories: Vec<Directory>,
     /// Sizes of the log.
     pub log: Log,
+    /// The node's own logs, for people.
+    pub logs: Logs,
 }
 
 /// Why a configuration cannot be used.
@@ -245,6 +249,10 @@ fn read(
         directories::read_directories(faults, &mut root, read.map(|node| node.state_dir.as_path()));
     let log = root.section(faults, "log");
     let log = log::read_log(faults, log);
+    let logs = root.section(faults, "logs");
+    let state_dir = read.map(|node| node.state_dir.as_path());
+    let replicated = directories.as_deref().unwrap_or_default();
+    let logs = logs::read_logs(faults, logs, state_dir, replicated);
 
     let to = peer.as_ref().and_then(Option::as_ref).map(|peer| peer.address);
     let paths = peer::read_paths(faults, &mut root, read.map(|node| node.listen), to);
@@ -299,6 +307,7 @@ fn read(
         settled: if in_file { Settled::InFile } else { Settled::Nowhere },
         directories: directories?,
         log: log?,
+        logs: logs?,
     })
 }
 

@@ -23,12 +23,14 @@ use duolog_engine::node::{Verified, VerifyReport};
 use duolog_engine::resync::Estimate;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::actions::{Outcome, Step, Target, Wish};
 use crate::config::Fault;
 use crate::document::{Changed, Document, Name, Stamp};
+use crate::logs::Running;
 use crate::status::Status;
 
 /// The longest question that is read.
@@ -143,6 +145,32 @@ pub(crate) enum Answer {
     Refused(String),
 }
 
+impl Answer {
+    /// What it says of what was asked for, where it is the last one.
+    fn outcome(&self) -> Option<String> {
+        Some(match self {
+            Self::Progress { .. } | Self::Verifying(_) | Self::Step(_) => return None,
+            Self::Refused(why) => format!("refused: {why}"),
+            Self::Acted { outcomes } => {
+                let told = outcomes.iter().map(|outcome| {
+                    let done = if outcome.done { "done" } else { "begun and not done yet" };
+                    format!("node{}: {done}; {}", outcome.node, outcome.standing.state)
+                });
+                told.collect::<Vec<_>>().join(", ")
+            }
+            Self::Verified(report) if report.is_equal() => "both copies are equal".into(),
+            Self::Verified(_) => "the copies differ, or could not be compared whole".into(),
+            Self::Base(taken) => format!("done: {} files, {} bytes", taken.files, taken.bytes),
+            Self::Dropped { bytes } => format!("done: {bytes} bytes of log"),
+            Self::SettingsChanged(changed) => format!("done: {}", changed.stamp.title()),
+            Self::SettingsFaulty(faults) => format!("refused: {} faults", faults.len()),
+            Self::Status(_) | Self::Estimate(_) | Self::Settings(_) | Self::SettingsHistory(_) => {
+                "answered".into()
+            }
+        })
+    }
+}
+
 /// A base copy that was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BaseTaken {
@@ -169,8 +197,8 @@ pub(crate) enum Reply {
     Later(mpsc::Receiver<Answer>),
 }
 
-/// Answers questions.
-pub(crate) type Answerer = Arc<dyn Fn(Question) -> Reply + Send + Sync>;
+/// Answers a question of whoever is at the other end, with the record that the answer ends.
+pub(crate) type Answerer = Arc<dyn Fn(Question, UCred) -> (Reply, Option<Running>) + Send + Sync>;
 
 /// Why the socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -308,16 +336,32 @@ impl Drop for Listener {
 }
 
 async fn serve_one(mut stream: UnixStream, answer: Answerer) -> io::Result<()> {
+    let caller = stream.peer_cred()?;
     let (read, mut write) = stream.split();
     let mut line = Vec::new();
     let mut read = tokio::io::BufReader::new(read.take(QUESTION_MAX_BYTES));
     within(read.read_until(b'\n', &mut line)).await?;
-    let mut reply = match serde_json::from_slice(&line) {
-        Ok(question) => answer(question),
+    let (reply, running) = match serde_json::from_slice(&line) {
+        Ok(question) => answer(question, caller),
         Err(error) => {
-            Reply::At(Answer::Refused(format!("the question is not understood: {error}")))
+            let why = format!("the question is not understood: {error}");
+            (Reply::At(Answer::Refused(why)), None)
         }
     };
+    let mut outcome = None;
+    let told = tell(reply, &mut write, &mut outcome).await;
+    if let Some(running) = running {
+        running.end(&outcome.unwrap_or_else(|| "nobody waited for its outcome".into()));
+    }
+    told
+}
+
+/// Tells every answer; `outcome` is what the last one says.
+async fn tell(
+    mut reply: Reply,
+    write: &mut (impl AsyncWriteExt + Unpin),
+    outcome: &mut Option<String>,
+) -> io::Result<()> {
     loop {
         let (said, more) = match reply {
             Reply::At(answer) => (answer, None),
@@ -326,6 +370,7 @@ async fn serve_one(mut stream: UnixStream, answer: Answerer) -> io::Result<()> {
                 None => return Ok(()),
             },
         };
+        *outcome = said.outcome();
         let mut text = serde_json::to_vec(&said)?;
         text.push(b'\n');
         within(write.write_all(&text)).await?;
@@ -420,16 +465,17 @@ mod tests {
         };
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         std::thread::spawn(move || {
-            let answer = Arc::new(|question| {
+            let answer = Arc::new(|question, caller: UCred| {
+                assert_eq!(caller.uid(), rustix::process::geteuid().as_raw());
                 if question == Question::Status {
-                    return Reply::At(Answer::Refused("not today".into()));
+                    return (Reply::At(Answer::Refused("not today".into())), None);
                 }
                 let (say, answers) = mpsc::channel(8);
                 for done in 1..=3 {
                     say.try_send(Answer::Progress { done, total: 3 }).unwrap();
                 }
                 say.try_send(Answer::Refused("nor tomorrow".into())).unwrap();
-                Reply::Later(answers)
+                (Reply::Later(answers), None)
             });
             runtime.block_on(listener.serve(answer));
         });

@@ -1,6 +1,5 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
-//! exit code: 0 done, 1 failed, 2 the command line is wrong, 3 fenced,
-//! 4 not done in time.
+//! exit code; `docs/cli.md` lists them.
 
 mod act;
 mod actions;
@@ -13,17 +12,21 @@ mod config;
 mod control;
 mod demo;
 mod document;
+mod dump;
 mod guardian;
 mod keygen;
 mod link;
 mod log;
 mod logging;
+mod logs;
+mod manual;
 mod member;
 mod mounts;
 mod notify;
 mod pair;
 mod plant;
 mod processes;
+mod questions;
 mod resync;
 mod run;
 mod services;
@@ -32,6 +35,7 @@ mod shell;
 mod standing;
 mod status;
 mod verify;
+mod watch;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -62,7 +66,10 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Run(options) => return run::run(&options, log_json),
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
-        Command::Status(options) => show_status(&options)?,
+        Command::Status(options) => watch::status(&options)?,
+        Command::Logs(options) => logs::show(&options)?,
+        Command::Dump(options) => dump::dump(&options)?,
+        Command::Snapshot(options) => dump::snapshot(&options)?,
         Command::Receipts(options) => pair::show_receipts(&options)?,
         Command::Start(options) => return act::run(&options.common, &options.wish()),
         Command::Stop(options) => return act::run(&options, &Wish::Stop),
@@ -90,38 +97,11 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,
         Command::Demo(options) => return demo::run(&options).map(achieved),
+        Command::Completions { shell } => manual::completions(shell)?,
+        Command::Man { dir } => manual::pages(&dir)?,
         Command::DemoWriter(options) => demo::write(&options)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn show_status(options: &cli::Status) -> anyhow::Result<()> {
-    let socket = socket(options.socket.as_deref(), options.config.as_deref())?;
-    let status = control::status(&socket).map_err(|error| name_dead_mounts(options, error))?;
-    if options.json {
-        println!("{}", serde_json::to_string(&status)?);
-    } else {
-        print!("{}", status.table());
-    }
-    Ok(())
-}
-
-/// Where no node runs, what one left behind when all of its processes were killed at once.
-fn name_dead_mounts(options: &cli::Status, error: control::AskError) -> anyhow::Error {
-    let dead = match (&error, &options.config) {
-        (control::AskError::NotRunning { .. }, Some(file)) => {
-            Config::load(file).map(|config| mounts::dead(&config)).unwrap_or_default()
-        }
-        _ => Vec::new(),
-    };
-    let error = anyhow::Error::new(error);
-    match dead.join(", ") {
-        paths if paths.is_empty() => error,
-        paths => anyhow::anyhow!(
-            "{error:#}; a node that was killed left {paths} mounted, where everything fails now: \
-             the start of the node takes that away, or umount -l does"
-        ),
-    }
 }
 
 /// Where the node that is meant listens.

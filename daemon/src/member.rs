@@ -14,6 +14,7 @@ use crate::config::{Config, Role};
 use crate::control::{Answer, Reply};
 use crate::document::Documents;
 use crate::guardian::Tether;
+use crate::logs::Logs;
 use crate::pair::{Guard, Pair, Unguarded};
 use crate::shell::{Event, Shell};
 use crate::status::Status;
@@ -37,7 +38,7 @@ pub(crate) enum Member {
 
 impl Member {
     /// What the configuration says, below `tether` if there is a guardian.
-    pub(crate) fn new(config: Config, tether: Option<Tether>) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: Config, tether: Option<Tether>, logs: &Logs) -> anyhow::Result<Self> {
         // Without a peer there is nobody to share roles with.
         let role = config.role.or_else(|| config.peer.is_none().then_some(Role::Prim));
         let Some(role) = role else {
@@ -45,10 +46,10 @@ impl Member {
                 Some(tether) => Arc::new(tether),
                 None => Arc::new(Unguarded),
             };
-            return Ok(Self::Pair(Box::new(Pair::new(config, guard))));
+            return Ok(Self::Pair(Box::new(Pair::new(config, guard, logs))));
         };
         let (say, events) = channel();
-        let shell = Arc::new(Shell::new(config, role, tether)?);
+        let shell = Arc::new(Shell::new(config, role, tether, logs)?);
         Ok(Self::Fixed { shell, say, events: Mutex::new(Some(events)) })
     }
 

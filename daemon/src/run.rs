@@ -5,57 +5,81 @@
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use duolog_engine::fuse::remove_dead;
-use duolog_engine::node::Verifying;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
-use crate::branches;
 use crate::cli::Run;
 use crate::config::Config;
-use crate::control::{Answer, Listener, Question, Reply};
-use crate::document;
+use crate::control::Listener;
+use crate::dump::configurations;
 use crate::guardian::{self, Farewell, Fence, FromGuardian, Tether};
+use crate::logging;
+use crate::logs::{self, Logs, Process};
 use crate::member::Member;
 use crate::mounts;
 use crate::pair::LastWord;
-use crate::resync;
-use crate::verify;
+use crate::questions;
 
 /// Runs the node until it was stopped or failed; returns the exit code.
 pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
     let file = &options.node.config;
     let config = Config::load(file)?;
+    let guardian = config.role.is_none() && !options.guarded;
+    let process = if guardian { Process::Guardian } else { Process::Daemon };
+    let logs = Logs::open(&config, process).context("cannot start a thread")?;
+    logging::also_to(&logs, config.logs.level);
+    if process == Process::Daemon
+        && let Err(error) = configurations::keep(&config, file)
+    {
+        tracing::warn!("no copy of the configuration is kept for support: {error:#}");
+    }
+    let result = live_as(config, options, log_json, &logs);
+    if let Err(error) = &result {
+        logs.say_end(&format!("{error:#}"));
+    }
+    logs::flush();
+    result
+}
+
+/// As the process that the options and the configuration name.
+fn live_as(config: Config, options: &Run, log_json: bool, logs: &Logs) -> anyhow::Result<ExitCode> {
+    let file = &options.node.config;
     if config.role.is_some() {
         if options.with_parent {
             rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
                 .context("cannot bind this node's life to its parent's")?;
         }
-        return live(config, options.with_parent, None);
+        return live(config, options.with_parent, None, logs);
     }
     if options.guarded {
         let tether = Tether::take().context("only a guardian starts a guarded node")?;
-        return live(config, false, Some(tether));
+        return live(config, false, Some(tether), logs);
     }
     let last = LastWord::new(&config)?;
     let farewell = last.as_ref().map(|last| last as &dyn Farewell);
-    guardian::run(&config, file, log_json, options.with_parent, farewell).map(ExitCode::from)
+    let log = (log_json, logs);
+    guardian::run(&config, file, log, options.with_parent, farewell).map(ExitCode::from)
 }
 
 /// The daemon's life.
-fn live(config: Config, with_parent: bool, tether: Option<Tether>) -> anyhow::Result<ExitCode> {
+fn live(
+    config: Config,
+    with_parent: bool,
+    tether: Option<Tether>,
+    logs: &Logs,
+) -> anyhow::Result<ExitCode> {
     prepare_process();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot wait for events")?;
-    runtime.block_on(supervise(config, with_parent, tether))?;
+    runtime.block_on(supervise(config, with_parent, tether, logs))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,6 +87,7 @@ async fn supervise(
     config: Config,
     with_parent: bool,
     tether: Option<Tether>,
+    logs: &Logs,
 ) -> anyhow::Result<()> {
     // Nobody else may connect in the moment before the socket has its mode.
     rustix::process::umask(Mode::from_raw_mode(0o117));
@@ -89,9 +114,11 @@ async fn supervise(
         // Nobody listens any more when the process ends.
         let heard = move |word| tell.send(word).unwrap_or_default();
         let last = LastWord::new(&config)?.map(|last| Box::new(last) as Box<dyn Farewell>);
-        tether.listen(Fence::new(&config), last, heard).context("cannot listen to the guardian")?;
+        tether
+            .listen(Fence::new(&config, logs), last, heard)
+            .context("cannot listen to the guardian")?;
     }
-    let member = Arc::new(Member::new(config, tether)?);
+    let member = Arc::new(Member::new(config, tether, logs)?);
     let (end, mut ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("duolog-shell".into())
@@ -101,27 +128,9 @@ async fn supervise(
             move || end.send(member.live()).ok()
         })
         .context("cannot start a thread")?;
-    let asked = member.clone();
-    let answer = Arc::new(move |question: Question| match question {
-        Question::Status => Reply::At(Answer::Status(Box::new(asked.status()))),
-        Question::Estimate => resync::answer_estimate(asked.origin().node),
-        Question::Base { dest } => asked.origin().take_base(dest),
-        Question::Verify { repair, bytes_per_s } => {
-            let how = Verifying { bytes_per_s, repair };
-            verify::begin(asked.verifier(), asked.origin().node, how)
-        }
-        Question::DropBranch { name } => branches::answer_drop(asked.origin().node, &name),
-        Question::Settings { version, node } => {
-            Reply::At(document::answer_show(&asked.documents(), version, node))
-        }
-        Question::SettingsHistory => Reply::At(document::answer_history(&asked.documents())),
-        Question::ChangeSettings { base, text, who, here } => {
-            document::answer_change(asked.documents(), base, text, &who, here)
-        }
-        Question::Act { wish, node, who, wait_ms } => {
-            asked.act(wish, node, who, Duration::from_millis(wait_ms))
-        }
-    });
+    let (asked, recorded) = (member.clone(), logs.clone());
+    let answer =
+        Arc::new(move |question, caller| questions::answer(&asked, &recorded, question, caller));
     let mut stopping = false;
     loop {
         // A signal that comes through the guardian may also reach this process by itself.
@@ -144,6 +153,7 @@ async fn supervise(
                 mounts::abort_below(directory);
             }
             drop(control);
+            logs::flush();
             std::process::exit(1);
         }
         stopping = true;

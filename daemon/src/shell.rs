@@ -25,6 +25,7 @@ use crate::config::{Config, Preset, Role};
 use crate::document::{Documents, Other};
 use crate::guardian::{Lease, Tether};
 use crate::link::{self, Bond};
+use crate::logs::{self, Logs};
 use crate::notify;
 use crate::services::{KILL_LIMIT, Services};
 use crate::standing::{Facts, Phase, standing};
@@ -68,6 +69,7 @@ pub(crate) struct Shell {
     pub(crate) verifier: Arc<Verifier>,
     /// The settings of the pair.
     pub(crate) documents: Arc<Documents>,
+    logs: Logs,
 }
 
 /// What was begun and has to be ended.
@@ -78,7 +80,12 @@ struct Running {
 
 impl Shell {
     /// A node that keeps `role` whatever happens.
-    pub(crate) fn new(config: Config, role: Role, tether: Option<Tether>) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        config: Config,
+        role: Role,
+        tether: Option<Tether>,
+        logs: &Logs,
+    ) -> anyhow::Result<Self> {
         // Only a guardian can hold services together.
         let list = if tether.is_some() { config.services.as_slice() } else { &[] };
         if list.is_empty() && !config.services.is_empty() {
@@ -91,7 +98,7 @@ impl Shell {
         let ended = service_ended.clone();
         let services = Services::new(
             list,
-            &config.state_dir,
+            logs,
             Box::new(move |end| {
                 let said = format!("service {} {}", end.service, end.how);
                 *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
@@ -112,6 +119,7 @@ impl Shell {
             services,
             service_ended,
             copying: Arc::default(),
+            logs: logs.clone(),
         })
     }
 
@@ -122,6 +130,7 @@ impl Shell {
         events: &Receiver<Event>,
     ) -> anyhow::Result<()> {
         notify::waiting("recovers the log");
+        logs::now_is(status::State::Wait);
         let node = Node::open(node_config(&self.config)?)?;
         if self.node.set(node.clone()).is_err() {
             unreachable!("a shell lives once");
@@ -182,7 +191,8 @@ impl Shell {
             }
         }
         let status = self.status();
-        tracing::info!(state = %status.state, "{}", status.sentence);
+        logs::now_is(status.state);
+        tracing::info!(target: logs::STATE, state = %status.state, "{}", status.sentence);
         notify::ready(&status.sentence);
         loop {
             match next(events)? {
@@ -224,6 +234,7 @@ impl Shell {
 
     fn stop(&self, running: &Running) -> anyhow::Result<()> {
         self.enter(Phase::Stopping);
+        logs::now_is(self.status().state);
         notify::stopping();
         let limit = if self.config.peer.is_none() || self.bond.connected() {
             DRAIN
@@ -324,7 +335,7 @@ impl Shell {
             paths: Vec::new(),
             virtual_ips: Vec::new(),
             services: Vec::new(),
-            alarms: Vec::new(),
+            alarms: self.logs.alarms(),
             verifications: self.verifier.verifications(),
             changed_by_others: self
                 .node

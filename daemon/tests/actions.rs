@@ -150,6 +150,13 @@ impl Pair {
         said(&output)
     }
 
+    /// What one of its logs holds.
+    fn log(&self, node: usize, name: &str) -> Vec<Value> {
+        let output = self.duolog(node, &["logs", name, "--json", "--lines", "0"]);
+        let text = done(&output);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// Whether the service runs there.
     fn serves(&self, node: usize) -> bool {
         let pid = fs::read_to_string(self.path(node, "serves")).unwrap_or_default();
@@ -317,6 +324,48 @@ fn settings_are_kept_at_both_and_refusals_say_what_would_help() {
     pair.stands(1, "PRIM");
 }
 
+#[test]
+fn an_action_is_recorded_where_it_is_asked_for_and_where_it_is_done() {
+    let pair = Pair::start("profile = \"fast\"\n");
+    pair.acts(1, &["stop", "--node", "other"]);
+    pair.refused(1, &["swap", "--yes"]);
+    let of = |node: usize, command: &str| {
+        let mut lines = pair.log(node, "--commands");
+        lines.retain(|line| line["command"] == command);
+        lines
+    };
+    let [begun, ended] = &of(1, "stop")[..] else { panic!("{:?}", of(1, "stop")) };
+    let by = &begun["by"];
+    assert_eq!(
+        (&by["uid"], &by["user"], &by["said"]),
+        (&0.into(), &"root".into(), &"tester".into())
+    );
+    assert_eq!(ended["outcome"], "node2: done; STOP");
+    let there = of(2, "stop");
+    let by = &there[0]["by"];
+    assert_eq!((&by["user"], &by["way"]), (&"tester".into(), &"node1".into()), "{there:?}");
+    assert_eq!(there[1]["outcome"], "begun");
+    let swap = of(1, "swap");
+    assert!(swap[1]["outcome"].as_str().unwrap().starts_with("refused: node1"), "{swap:?}");
+    let start = of(1, "start");
+    assert_eq!(
+        (&start[0]["service"], &start[0]["by"]["user"]),
+        (&"server".into(), &"duolog".into())
+    );
+
+    // What an operator reads first is how the node came to be what it is.
+    let short = done(&pair.duolog(1, &["logs", "--short"]));
+    assert!(short.contains("every commit is on both nodes; node2 confirms each"), "{short}");
+    assert!(!short.contains("carries out"), "{short}");
+    let said = done(&pair.duolog(1, &["logs", "--lines", "0", "--grep", "service started|DEBUG"]));
+    assert!(said.contains("service started") && said.contains("carries out"), "{said}");
+    let key = fs::read_to_string(pair.directory.path().join("pair.key")).unwrap();
+    for name in ["module.log", "application.log", "commands.log"] {
+        let text = fs::read_to_string(pair.path(1, "state/logs").join(name)).unwrap_or_default();
+        assert!(!text.contains(key.trim()), "the key of the pair is in {name}");
+    }
+}
+
 /// The guardian says that nothing is served any more: nobody waits for a minute.
 #[test]
 fn a_killed_daemon_is_taken_over_from_at_once() {
@@ -325,6 +374,12 @@ fn a_killed_daemon_is_taken_over_from_at_once() {
     pair.stands(2, "ALONE");
     assert_eq!(pair.why(2), "primary gone");
     pair.served_by(2);
+    within("the guardian says what it did", || {
+        let mut lines = pair.log(1, "--module").into_iter();
+        lines.find(|line| {
+            line["process"] == "guardian" && line["text"].as_str().unwrap().starts_with("fenced")
+        })
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+use std::io::BufRead;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +36,121 @@ fn the_status_of_a_node_that_does_not_run_says_how_to_start_it() {
     let (out, errors) = said(&output);
     assert!(out.is_empty(), "{out}");
     assert!(errors.contains("no node runs here") && errors.contains("duolog run"), "{errors}");
+}
+
+/// Also while the node does not run: that is often what is waited for.
+#[test]
+fn a_watch_goes_on_until_nobody_looks_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("none.sock");
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_duolog"))
+        .args(["status", "--watch", "1", "--socket", socket.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = std::io::BufReader::new(watch.stdout.take().unwrap());
+    let looks = out.lines().map(Result::unwrap).filter(|line| line.contains("no node runs here"));
+    assert_eq!(looks.take(2).count(), 2);
+    // The pipe is closed, which is the end of it.
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    assert_eq!(duolog(&["status", "--watch", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn shells_and_manual_pages_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (text, errors) = said(&duolog(&["completions", shell]));
+        assert!(text.contains("force-start") && text.contains("without-sync"), "{errors}");
+    }
+    let (text, _) = said(&duolog(&["completions", "bash"]));
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("duolog.bash");
+    let ask = "\nCOMP_WORDS=(duolog sta); COMP_CWORD=1; _duolog duolog sta duolog; \
+               echo \"${COMPREPLY[@]}\"\n";
+    std::fs::write(&script, text + ask).unwrap();
+    let completed = Command::new("bash").arg(&script).output().unwrap();
+    assert_eq!(said(&completed).0.trim(), "status start start-at-boot", "{completed:?}");
+
+    let pages = directory.path().join("man/sub");
+    assert_eq!(duolog(&["man", pages.to_str().unwrap()]).status.code(), Some(0));
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap_or_default();
+    assert!(page("duolog.1").contains("Exit codes"), "{}", page("duolog.1"));
+    assert!(page("duolog-force-start.1").contains("Why; recorded"));
+    assert_eq!(page("duolog-demo-writer.1"), "", "what is hidden has no page");
+}
+
+#[test]
+fn logs_are_read_where_no_node_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().to_str().unwrap();
+    let missing = duolog(&["logs", "--dir", at]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(said(&missing).1.contains("[logs] dir"), "{}", said(&missing).1);
+    assert_eq!(duolog(&["logs"]).status.code(), Some(2));
+    assert_eq!(duolog(&["logs", "--dir", at, "--commands", "--short"]).status.code(), Some(2));
+
+    let line = |time: &str, short: &str, text: &str| {
+        format!(
+            "{{\"time\":\"2026-11-29T{time}Z\",\"node\":1,\"level\":\"info\",{short}\"text\":\"{text}\"}}\n"
+        )
+    };
+    let (old, short) =
+        (line("09:00:00.000", "", "old"), line("10:00:00.000", "\"short\":true,", "new"));
+    std::fs::write(directory.path().join("module.log.1"), old).unwrap();
+    let half = short + &line("10:00:00.001", "", "newest") + "{\"time\":\"20";
+    std::fs::write(directory.path().join("module.log"), half).unwrap();
+    let shown = |arguments: &[&str]| {
+        let output = duolog(&[&["logs", "--dir", at], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output).1);
+        let text = said(&output).0;
+        let last = |line: &str| line.rsplit(' ').next().unwrap().to_owned();
+        text.lines().map(last).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&[]), ["old", "new", "newest"]);
+    assert_eq!(shown(&["--short"]), ["new"]);
+    assert_eq!(shown(&["--lines", "1"]), ["newest"]);
+    assert_eq!(shown(&["--since", "2026-11-29T10:00"]), ["new", "newest"]);
+    assert_eq!(shown(&["--grep", "^2026.*(old|newest)$"]), ["old", "newest"]);
+    assert_eq!(duolog(&["logs", "--dir", at, "--grep", "("]).status.code(), Some(2));
+}
+
+/// Ends by itself only when its lines find nobody.
+struct Follow(std::process::Child);
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// New lines come also after the file was put aside.
+#[test]
+fn logs_are_followed_into_the_next_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("application.log");
+    std::fs::write(&path, "one\n").unwrap();
+    let follow = Command::new(env!("CARGO_BIN_EXE_duolog"))
+        .args(["logs", "--application", "--follow", "--dir"])
+        .arg(directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut follow = Follow(follow);
+    let lines = std::io::BufReader::new(follow.0.stdout.take().unwrap()).lines();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    let next = || told.recv_timeout(Duration::from_mins(1)).unwrap();
+    assert_eq!(next(), "one");
+    std::fs::write(&path, "one\ntwo\n").unwrap();
+    assert_eq!(next(), "two");
+    std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+    #[expect(clippy::disallowed_methods, reason = "nothing here need be durable")]
+    std::fs::rename(&path, directory.path().join("application.log.1")).unwrap();
+    std::fs::write(&path, "four\n").unwrap();
+    assert_eq!((next(), next()), ("three".into(), "four".into()));
 }
 
 #[test]

@@ -116,6 +116,39 @@ impl Wish {
             Self::KeepWrites { .. } => "split-brain",
         }
     }
+
+    /// What is said with it, but for the reason: as on the command line, for the record.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let switched = |on| vec![if on { "on" } else { "off" }.to_owned()];
+        match self {
+            Self::Start { without_witness: true } => vec!["--without-witness".into()],
+            Self::Failover { on } | Self::StartAtBoot { on } | Self::AutoRejoin { on } => {
+                switched(*on)
+            }
+            Self::Maintenance { for_ms: None } => switched(false),
+            Self::Maintenance { for_ms: Some(ms) } => {
+                vec!["on".into(), format!("--for={}s", ms / 1000)]
+            }
+            Self::Start { without_witness: false }
+            | Self::Stop
+            | Self::Restart
+            | Self::Swap
+            | Self::SwapWithoutSync { .. }
+            | Self::ForceStart { .. }
+            | Self::Checkers { .. }
+            | Self::KeepWrites { .. } => Vec::new(),
+        }
+    }
+
+    /// Why, where that has to be typed.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::SwapWithoutSync { reason }
+            | Self::ForceStart { reason }
+            | Self::KeepWrites { reason } => Some(reason),
+            _ => None,
+        }
+    }
 }
 
 /// Which node an action is for.
@@ -128,6 +161,17 @@ pub(crate) enum Target {
     Other,
     /// Both, in the order that keeps the SQL server running longest.
     Both,
+}
+
+impl Target {
+    /// As on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Other => "other",
+            Self::Both => "both",
+        }
+    }
 }
 
 /// How a node stands, as far as an action is concerned.

@@ -52,7 +52,8 @@ fn the_sample_shows_the_defaults() {
         .chain(["retention_bytes", "resync_bytes_per_s", "verify_every_s", "verify_bytes_per_s"])
         .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"])
         .chain(["process", "restarts", "restart_window_seconds", "instance"])
-        .chain(["interval_ms", "timeout_ms", "failures"]);
+        .chain(["interval_ms", "timeout_ms", "failures"])
+        .chain(["dir", "file_bytes", "files", "level"]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
         let line = short.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use crate::config::Config;
+use crate::logs::Logs;
 use crate::processes::{self, Process, StillThere};
 
 /// What `mount` shows after `fuse.` for mounts of this program.
@@ -60,17 +61,19 @@ pub(crate) struct Fence {
     addresses: Vec<VirtualIp>,
     directories: Vec<PathBuf>,
     mounts: Vec<Connection>,
+    logs: Logs,
 }
 
 impl Fence {
     /// For a node with this configuration. Call it before anything is mounted.
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, logs: &Logs) -> Self {
         let directories = config.directories.iter();
         Self {
             drop_address: config.pair.drop_address.clone(),
             addresses: config.addresses.iter().map(|configured| configured.address).collect(),
             directories: directories.map(|directory| canonical(&directory.path)).collect(),
             mounts: Vec::new(),
+            logs: logs.clone(),
         }
     }
 
@@ -175,6 +178,7 @@ impl Fence {
     /// Runs the command, and goes on when it takes too long: then it is killed with the rest.
     fn drop_address(&self, limit: Duration) {
         let Some((program, arguments)) = self.drop_address.split_first() else { return };
+        let begun = Instant::now();
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
         let result = command.spawn().and_then(|mut child| {
@@ -183,6 +187,12 @@ impl Fence {
             poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&limit))?;
             child.try_wait()
         });
+        let how = match &result {
+            Ok(Some(status)) => status.to_string(),
+            Ok(None) => "did not end in time".into(),
+            Err(error) => format!("cannot be run: {error}"),
+        };
+        self.logs.ran(None, "drop_address", &self.drop_address, begun, &how);
         match result {
             Ok(Some(status)) if status.success() => {}
             Ok(Some(status)) => tracing::error!("drop_address: {program} ended with {status}"),

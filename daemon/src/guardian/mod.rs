@@ -1,6 +1,7 @@
 //! The guardian: a small process that the daemon is the child of, and that ends everything the
-//! daemon served when the daemon cannot do it any more. It has one thread, holds no log and talks
-//! to nobody; all it knows comes from the configuration and over one socket from the daemon.
+//! daemon served when the daemon cannot do it any more. One thread does that, and waits for no disk:
+//! others write what it says. It holds no write-ahead log and talks to nobody; all it knows comes from
+//! the configuration and over one socket from the daemon.
 //!
 //! ```text
 //!  duolog run            guardian: watches the daemon's life and the lease; hands signals on

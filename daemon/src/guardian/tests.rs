@@ -25,6 +25,7 @@ use super::watch::guard;
 use super::wire::Lease;
 use super::{FENCED, Farewell, Fence, boottime_ms};
 use crate::config::Config;
+use crate::logs::Logs;
 use crate::processes::{self, Process, own};
 
 const BOUND: Duration = Duration::from_mins(1);
@@ -116,7 +117,15 @@ fn a_guardian() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "guardian::tests::a_daemon", "--nocapture"]);
     let limit = Duration::from_millis(300);
-    let code = guard(&config(&at), command, false, limit, Some(&Note(at.clone()))).unwrap();
+    let code = guard(
+        &config(&at),
+        &Logs::at(&at.join("logs")),
+        command,
+        false,
+        limit,
+        Some(&Note(at.clone())),
+    )
+    .unwrap();
     let computed = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let ms = computed.tv_sec * 1000 + computed.tv_nsec / 1_000_000;
     fs::write(at.join("computed"), format!("{ms}\n")).unwrap();
@@ -136,7 +145,7 @@ fn a_daemon() {
         std::process::exit(7);
     }
     set_child_subreaper(Some(getpid())).unwrap();
-    let fence = Fence::new(&config(&at));
+    let fence = Fence::new(&config(&at), &Logs::at(&at.join("logs")));
     tether.listen(fence, Some(Box::new(Note(at.clone()))), |_| {}).unwrap();
     if part == "second" {
         kill_process(getpid(), Signal::KILL).unwrap();

@@ -71,6 +71,7 @@ impl Tether {
             {
                 tracing::warn!(%error, "the others do not know that this node serves no more");
             }
+            crate::logs::flush();
             std::process::exit(FENCED.into());
         })?;
         Ok(())

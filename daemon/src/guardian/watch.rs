@@ -16,6 +16,7 @@ use super::fence::{Fence, FenceError};
 use super::wire::{Lease, ReceiveError, ToDaemon, ToGuardian, hear, pair, say};
 use super::{FENCED, Farewell, boottime_ms};
 use crate::config::{Config, Pair};
+use crate::logs::Logs;
 use crate::notify::Watchdog;
 use crate::processes::{self, Process};
 
@@ -35,7 +36,7 @@ const KILLED_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) fn run(
     config: &Config,
     file: &Path,
-    log_json: bool,
+    (log_json, logs): (bool, &Logs),
     with_parent: bool,
     farewell: Option<&dyn Farewell>,
 ) -> anyhow::Result<u8> {
@@ -44,12 +45,13 @@ pub(crate) fn run(
     if log_json {
         command.arg("--log-json");
     }
-    guard(config, command, with_parent, FENCE_LIMIT, farewell)
+    guard(config, logs, command, with_parent, FENCE_LIMIT, farewell)
 }
 
 /// Starts the daemon by that command.
 pub(super) fn guard(
     config: &Config,
+    logs: &Logs,
     mut command: Command,
     with_parent: bool,
     fence_limit: Duration,
@@ -60,7 +62,7 @@ pub(super) fn guard(
             .context("cannot bind this node's life to its parent's")?;
     }
     set_child_subreaper(Some(getpid())).context("cannot become the parent of orphans")?;
-    let fence = Fence::new(config);
+    let fence = Fence::new(config, logs);
     let signals = signals(with_parent).context("cannot catch signals")?;
     let (socket, other) = pair().context("cannot make a socket to the daemon")?;
     let daemon = command.stdin(Stdio::from(other)).spawn().context("cannot start the daemon")?;

@@ -26,6 +26,8 @@ use duolog_failover::{Action, Effect, Event, Machine, Now, Register, Standing, S
 
 use super::Input;
 use super::effects::{After, Asker, Hands, log_facts};
+use super::standing::state;
+use crate::logs;
 use crate::notify;
 
 /// How soon the machine may be told again that the log moved.
@@ -237,10 +239,15 @@ impl Driver {
     fn publish(&mut self) {
         let standing = self.machine.standing();
         let new = (standing.state, standing.sentence.clone());
+        logs::now_is(state(standing.state));
         if self.ending.is_none() && self.said.as_ref() != Some(&new) {
             match standing.state {
                 State::Wait | State::Stop => notify::waiting(&standing.sentence),
                 State::Prim | State::Second | State::Alone => notify::ready(&standing.sentence),
+            }
+            // That it changed its state is a note of the machine; here is why it still is in it.
+            if self.said.as_ref().is_some_and(|(said, _)| *said == standing.state) {
+                tracing::debug!(target: logs::STATE, "{}", standing.sentence);
             }
             self.said = Some(new);
         }

@@ -4,6 +4,7 @@
 use duolog_failover::{Colour, Note};
 
 use super::receipts::Happened;
+use crate::logs::STATE;
 
 /// Says a note in the log; returns what of it is to be kept.
 pub(super) fn say(note: &Note, colour: Colour) -> Option<Happened> {
@@ -11,9 +12,9 @@ pub(super) fn say(note: &Note, colour: Colour) -> Option<Happened> {
         Note::Changed { from, to, sentence } => {
             let (from, to) = (from.name(), to.name());
             if colour == Colour::Red {
-                tracing::warn!(from, to, "{sentence}");
+                tracing::warn!(target: STATE, from, to, "{sentence}");
             } else {
-                tracing::info!(from, to, "{sentence}");
+                tracing::info!(target: STATE, from, to, "{sentence}");
             }
             None
         }

@@ -115,7 +115,8 @@ pub(crate) fn small_files(dir: &Path) -> io::Result<DirDisk> {
 /// How long a directory may be in use.
 const IN_USE: Duration = Duration::from_secs(1);
 
-fn place(state_dir: &Path) -> PathBuf {
+/// Where what operators changed is kept.
+pub(crate) fn place(state_dir: &Path) -> PathBuf {
     state_dir.join(DIRECTORY).join(NAME)
 }
 

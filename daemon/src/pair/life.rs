@@ -31,6 +31,7 @@ use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::control::Reply;
 use crate::document::{Documents, Other};
+use crate::logs::Logs;
 use crate::notify;
 use crate::services::{Ended, Services};
 use crate::shell::node_config;
@@ -62,6 +63,7 @@ pub(crate) struct Pair {
     pub(crate) verifier: Arc<Verifier>,
     /// The settings of the pair.
     pub(crate) documents: Arc<Documents>,
+    pub(super) logs: Logs,
 }
 
 /// What there is once the node is open.
@@ -74,7 +76,7 @@ pub(super) struct Parts {
 
 impl Pair {
     /// A node that `guard` watches over.
-    pub(crate) fn new(config: Config, guard: Arc<dyn Guard>) -> Self {
+    pub(crate) fn new(config: Config, guard: Arc<dyn Guard>, logs: &Logs) -> Self {
         let (inputs, heard) = channel();
         let (shown, served, post) = (Arc::default(), Arc::default(), Arc::new(Post::default()));
         let moves = Arc::<Moves>::default();
@@ -93,6 +95,7 @@ impl Pair {
             served: Arc::clone(&served),
             moves: Arc::clone(&moves),
             documents: Arc::clone(&documents),
+            logs: logs.clone(),
         });
         let verifier = Arc::new(Verifier::load(&config));
         let actions = Actions::new(here.clone(), Some(Arc::new(other())));
@@ -113,6 +116,7 @@ impl Pair {
             copying: Arc::default(),
             verifier,
             documents,
+            logs: logs.clone(),
         }
     }
 
@@ -157,7 +161,7 @@ impl Pair {
         let checks = Arc::new(Checks::new(&config.services, kept.checkers == Some(false), tell));
         let watch = checks.clone();
         let on_end = Box::new(move |_: Ended| watch.tell(Said::Ended));
-        let services = Services::new(&config.services, &config.state_dir, on_end)?;
+        let services = Services::new(&config.services, &self.logs, on_end)?;
         let addresses = Addresses::start(&config.addresses).context("cannot start a thread")?;
         let (guard, watch) = (self.guard.clone(), checks.clone());
         let served = Served::new(node.clone(), addresses, services, guard, watch);

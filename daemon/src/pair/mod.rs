@@ -39,11 +39,11 @@ use std::sync::mpsc::SyncSender;
 use duolog_failover::{Action, Event, Now, Refused};
 
 pub(crate) use farewell::LastWord;
-pub(crate) use kept::{small_files, wall_ms};
+pub(crate) use kept::{place as settings_file, small_files, wall_ms};
 pub(crate) use life::Pair;
 pub(crate) use receipts::split_brains;
 pub(crate) use served::{Guard, Unguarded};
-pub(crate) use show::show_receipts;
+pub(crate) use show::{receipts_as_lines, show_receipts};
 
 /// What reaches the driver.
 #[derive(Debug)]

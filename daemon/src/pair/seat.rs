@@ -16,6 +16,7 @@ use crate::actions::words::Answering;
 use crate::actions::{ActError, Refusal, Seat, SeatStanding, Wish};
 use crate::document::Documents;
 use crate::document::said::{Asked, Said};
+use crate::logs::{By, Logs};
 use crate::status::{DataSync, State};
 
 /// This node.
@@ -27,6 +28,7 @@ pub(super) struct Here {
     pub served: Arc<OnceLock<Arc<Served>>>,
     pub moves: Arc<Moves>,
     pub documents: Arc<Documents>,
+    pub logs: Logs,
 }
 
 impl Here {
@@ -70,7 +72,14 @@ impl Here {
 
 impl Answering for Here {
     fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
-        self.carry_out(wish, who)
+        let by = By::at_node(self.node.peer().number(), who);
+        let running = self.logs.action(by, wish.name(), &wish.arguments(), wish.reason());
+        let begun = self.carry_out(wish, who);
+        match &begun {
+            Ok(()) => running.end("begun"),
+            Err(why) => running.end(&format!("refused: {why}")),
+        }
+        begun
     }
 
     fn standing(&self) -> SeatStanding {

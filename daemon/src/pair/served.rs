@@ -365,6 +365,7 @@ mod tests {
     use duolog_wal::{ClusterId, NodeId};
 
     use super::*;
+    use crate::logs::Logs;
     use crate::processes::own;
 
     /// A fence may be over before the stop that it overtook: what is started then would be ended
@@ -405,7 +406,7 @@ mod tests {
             let config = NodeConfig::new(ClusterId(7), NodeId::Node1, state, vec![directory]);
             node::adopt(&config).unwrap();
             let node = Node::open(config).unwrap();
-            let services = Services::new(&[], dir.path(), Box::new(|_| {})).unwrap();
+            let services = Services::new(&[], &Logs::at(dir.path()), Box::new(|_| {})).unwrap();
             let (addresses, (tell, _told)) = (Addresses::start(&[]).unwrap(), channel());
             let checks = Arc::new(Checks::new(&[], false, tell));
             let served = Served::new(node, addresses, services, Arc::new(Unguarded), checks);

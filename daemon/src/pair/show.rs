@@ -2,6 +2,8 @@
 //! works when the node does not run.
 
 use std::fmt::Write;
+use std::io;
+use std::path::Path;
 
 use anyhow::Context;
 use duolog_wal::Lsn;
@@ -24,6 +26,16 @@ pub(crate) fn show_receipts(options: &cli::Receipts) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// All of them, one line of JSON each, oldest first.
+pub(crate) fn receipts_as_lines(state_dir: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    for entry in receipts::list(state_dir)? {
+        text += &serde_json::to_string(&entry)?;
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// One receipt for people. Ends with a line feed.

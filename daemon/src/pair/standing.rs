@@ -21,6 +21,7 @@ impl Pair {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let virtual_ips = parts.map(|parts| parts.served.addresses()).unwrap_or_default();
         let mut alarms = parts.map(|parts| parts.checks.alarms()).unwrap_or_default();
+        alarms.extend(self.logs.alarms());
         alarms.extend(virtual_ips.iter().filter_map(|standing| standing.trouble.clone()));
         alarms.extend(self.documents.alarms());
         let (link, trouble) = self.bond.link();

@@ -119,7 +119,8 @@ enum Ended {
     CalledOff,
 }
 
-/// Runs a command to its end, with all that it began.
+/// Runs a command to its end, with all that it began. That it ended well is not recorded: that is
+/// so every few seconds.
 fn run(
     prepared: &Prepared,
     words: &[String],
@@ -127,30 +128,37 @@ fn run(
     root: Pid,
     called_off: &dyn Fn() -> bool,
 ) -> io::Result<Ended> {
+    let begun = Instant::now();
     let said = File::from(memfd_create("check", MemfdFlags::CLOEXEC)?);
-    let main = Main::of(prepared.spawn_to(words, said.try_clone()?, Some(SAID_MAX))?)?;
+    let main = Main::of(prepared.spawn_to(words, said.try_clone()?.into(), Some(SAID_MAX))?)?;
     let service = &prepared.service.name;
-    let how = loop {
-        if let Some(how) = main.ended(LOOK_EVERY)? {
-            break how;
+    let (ended, how) = loop {
+        match main.ended(LOOK_EVERY)? {
+            Some(how) if how == SUCCESS => return Ok(Ended::Well),
+            Some(how) => break (Ended::Badly(how.clone()), how),
+            None => {}
         }
         let off = called_off();
         if off || Instant::now() >= until {
             clear_up(root, &main, service);
-            return Ok(if off { Ended::CalledOff } else { Ended::TooLate });
+            if off {
+                return Ok(Ended::CalledOff);
+            }
+            break (Ended::TooLate, "killed: it took too long".to_owned());
         }
     };
-    if how == SUCCESS {
-        return Ok(Ended::Well);
-    }
     let mut text = vec![0; usize::try_from(SAID_MAX).unwrap_or(usize::MAX)];
     let read = said.read_at(&mut text, 0)?;
     text.truncate(read);
     let text = String::from_utf8_lossy(&text);
+    prepared.logs.application(service, "check", &text);
+    prepared.logs.ran(Some(service), "check", words, begun, &how);
     let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
     let line = &line[..line.floor_char_boundary(REPEATED_MAX)];
-    let said = if line.is_empty() { String::new() } else { format!(": {line}") };
-    Ok(Ended::Badly(format!("{how}{said}")))
+    Ok(match ended {
+        Ended::Badly(how) if !line.is_empty() => Ended::Badly(format!("{how}: {line}")),
+        ended => ended,
+    })
 }
 
 /// Whether an address is one of this computer: only then who answers on it is here.

@@ -24,6 +24,7 @@ use rustix::process::{Pid, getpid, set_child_subreaper};
 
 use crate::config::Service;
 use crate::config::checkers::Checker;
+use crate::logs::Logs;
 use crate::processes::{self, StillThere};
 use restart::Seen;
 pub(crate) use restart::{RestartError, Stray};
@@ -202,17 +203,16 @@ impl std::fmt::Debug for Services {
 }
 
 impl Services {
-    /// Looks up users and makes places for logs; starts nothing. Orphans below this process
+    /// Looks up users; starts nothing. What services say goes to `logs`. Orphans below this process
     /// become its children from now on. `on_end` hears of services that end by themselves.
     ///
     /// # Errors
     /// What is missing on this computer.
     pub(crate) fn new(
         services: &[Service],
-        state_dir: &Path,
+        logs: &Logs,
         on_end: OnEnd,
     ) -> Result<Self, SetUpError> {
-        let logs = state_dir.join("services");
         let mut prepared = Vec::new();
         for service in services {
             let io = |what: &Path| {
@@ -233,9 +233,8 @@ impl Services {
                     }
                 }
             };
-            std::fs::create_dir_all(&logs).map_err(io(&logs))?;
-            let log = logs.join(format!("{}.log", service.name));
-            prepared.push(Arc::new(Prepared { service: service.clone(), user, log }));
+            let (service, logs) = (service.clone(), logs.clone());
+            prepared.push(Arc::new(Prepared { service, user, logs }));
         }
         if let Err(error) = set_child_subreaper(Some(getpid())) {
             tracing::warn!(%error, "services that go to the background cannot be held together");
@@ -376,7 +375,7 @@ impl Services {
             let running = run.is_some() && ended.is_none();
             let pid = run.filter(|_| running).and_then(|run| run.main());
             let pid = pid.map(|main| main.pid.as_raw_nonzero().get());
-            let (service, log) = (prepared.service.name.clone(), prepared.log.clone());
+            let (service, log) = (prepared.service.name.clone(), prepared.log());
             ServiceStanding { service, running, ended, pid, log }
         };
         self.prepared.iter().map(standing).collect()

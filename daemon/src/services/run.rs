@@ -15,6 +15,7 @@ use rustix::process::{
 use super::spawn::Prepared;
 use super::{Ended, KILL_LIMIT, LOOK_EVERY, OnEnd, StartError, StopError, end, lock};
 use crate::config::services::StopSignal;
+use crate::logs::Running;
 use crate::processes::{self, Process};
 
 /// How long those whose service has ended may take to end as well.
@@ -49,17 +50,20 @@ pub(super) fn start(
     if cancelled() {
         return Err(StartError::Cancelled);
     }
-    if let Err(error) = prepared.turn_log() {
-        tracing::warn!(%error, service = service(), "its log goes on growing");
-    }
     let (before, _) = processes::children(root).map_err(io)?;
-    let pid = prepared.spawn(&prepared.service.start).map_err(|source| {
-        let program = prepared.program().to_owned();
-        StartError::Spawn { service: service(), program, source }
-    })?;
+    let words = &prepared.service.start;
+    let record = prepared.logs.runs(Some(&service()), "start", words);
+    let pid = match prepared.spawn(words, "start") {
+        Ok(pid) => pid,
+        Err(source) => {
+            record.end(&format!("cannot be run: {source}"));
+            let program = prepared.program().to_owned();
+            return Err(StartError::Spawn { service: service(), program, source });
+        }
+    };
     let main = Main::of(pid).map_err(io)?;
     if prepared.service.foreground {
-        return watch(prepared, vec![main.process], vec![main], on_end).map_err(io);
+        return watch(prepared, vec![main.process], vec![main], on_end, Some(record)).map_err(io);
     }
 
     let limit = Duration::from_secs(prepared.service.start_seconds);
@@ -71,7 +75,8 @@ pub(super) fn start(
         let late = Instant::now() >= until;
         if late || cancelled() {
             clear_up(root, &main, &service());
-            let (seconds, log) = (limit.as_secs(), prepared.log.clone());
+            record.end(if late { "killed: it took too long" } else { "killed: it was called off" });
+            let (seconds, log) = (limit.as_secs(), prepared.log());
             return Err(if late {
                 StartError::TimedOut { service: service(), seconds, log }
             } else {
@@ -79,9 +84,10 @@ pub(super) fn start(
             });
         }
     };
+    record.end(&how);
     if how != SUCCESS {
         clear_up(root, &main, &service());
-        return Err(StartError::Failed { service: service(), how, log: prepared.log.clone() });
+        return Err(StartError::Failed { service: service(), how, log: prepared.log() });
     }
     // Whom the command left behind is this process's child now.
     let (now, _) = processes::children(root).map_err(io)?;
@@ -89,7 +95,7 @@ pub(super) fn start(
     let mains: Vec<_> = now.into_iter().filter(new).filter_map(Main::again).collect();
     let mut members: Vec<_> = mains.iter().map(|main| main.process).collect();
     members.push(main.process);
-    watch(prepared, members, mains, on_end).map_err(io)
+    watch(prepared, members, mains, on_end, None).map_err(io)
 }
 
 /// A service that did not start leaves nobody behind.
@@ -108,6 +114,7 @@ fn watch(
     members: Vec<Process>,
     mains: Vec<Main>,
     on_end: &Arc<OnEnd>,
+    record: Option<Running>,
 ) -> io::Result<Arc<Run>> {
     let run = Arc::new(Run {
         prepared: Arc::clone(prepared),
@@ -126,9 +133,12 @@ fn watch(
     let (watched, on_end) = (Arc::clone(&run), Arc::clone(on_end));
     std::thread::Builder::new().name("duolog-service".into()).spawn(move || {
         let how = last_end(mains);
+        if let Some(record) = record {
+            record.end(&how);
+        }
         *lock(&watched.how_ended) = Some(how.clone());
         if !watched.expected.load(Ordering::SeqCst) {
-            let (service, log) = (watched.name().to_owned(), watched.prepared.log.clone());
+            let (service, log) = (watched.name().to_owned(), watched.prepared.log());
             tracing::error!(service, "the service {how}; see {}", log.display());
             on_end(Ended { service, how, log });
         }
@@ -272,10 +282,13 @@ impl Run {
     /// Runs its stop command to its end, at most until then.
     fn run_stop(&self, root: Pid, until: Instant) -> Result<(), StopError> {
         let service = self.name();
-        let command = self.prepared.spawn(&self.prepared.service.stop).and_then(Main::of);
+        let words = &self.prepared.service.stop;
+        let record = self.prepared.logs.runs(Some(service), "stop", words);
+        let command = self.prepared.spawn(words, "stop").and_then(Main::of);
         let command = match command {
             Ok(command) => command,
             Err(error) => {
+                record.end(&format!("cannot be run: {error}"));
                 tracing::error!(%error, service, "its stop command cannot be run");
                 self.signal();
                 return Ok(());
@@ -284,8 +297,12 @@ impl Run {
         while Instant::now() < until {
             match command.ended(LOOK_EVERY)? {
                 None => {}
-                Some(how) if how == SUCCESS => return Ok(()),
+                Some(how) if how == SUCCESS => {
+                    record.end(&how);
+                    return Ok(());
+                }
                 Some(how) => {
+                    record.end(&how);
                     // Also what it says of a service that has ended already.
                     tracing::warn!(service, "its stop command {how}");
                     self.signal();
@@ -294,6 +311,7 @@ impl Run {
             }
         }
         clear_up(root, &command, service);
+        record.end("killed: it took too long");
         Ok(())
     }
 }

@@ -1,9 +1,8 @@
 //! A service's commands: from its arguments, never through a shell, in a process group of its
 //! own, with nothing of what this process gave itself.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,9 +15,7 @@ use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use super::user::User;
 use crate::config::Service;
-
-/// A log that is longer when its service is started is put aside.
-const LOG_BYTES_MAX: u64 = 16 << 20;
+use crate::logs::Logs;
 
 /// A service with what was looked up for it.
 #[derive(Debug)]
@@ -27,32 +24,27 @@ pub(super) struct Prepared {
     pub service: Service,
     /// Whom it runs as; nothing: as this process.
     pub user: Option<User>,
-    /// Where what it says goes.
-    pub log: PathBuf,
+    /// Where what it says goes, and what is run for it is recorded.
+    pub logs: Logs,
 }
 
 impl Prepared {
-    /// Puts the log of the runs before aside when it has grown; one such part is kept.
-    pub(super) fn turn_log(&self) -> io::Result<()> {
-        if fs::metadata(&self.log).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
-            #[expect(clippy::disallowed_methods, reason = "the old part need not be durable")]
-            fs::rename(&self.log, self.log.with_extension("log.old"))?;
-        }
-        Ok(())
+    /// Runs a command of the service, its `from`; what it says goes to the application log.
+    pub(super) fn spawn(&self, words: &[String], from: &'static str) -> io::Result<Pid> {
+        let to = self.logs.output_of(&self.service.name, from)?;
+        self.spawn_to(words, to.into(), None)
     }
 
-    /// Runs a command of the service; what it says goes to the service's log.
-    pub(super) fn spawn(&self, words: &[String]) -> io::Result<Pid> {
-        let mut options = File::options();
-        let log = options.create(true).append(true).mode(0o640).open(&self.log)?;
-        self.spawn_to(words, log, None)
+    /// The file that what it says is in.
+    pub(super) fn log(&self) -> PathBuf {
+        self.logs.application_path()
     }
 
     /// Runs a command whose words go there; files that it writes may have so many bytes.
     pub(super) fn spawn_to(
         &self,
         words: &[String],
-        to: File,
+        to: OwnedFd,
         bytes_max: Option<u64>,
     ) -> io::Result<Pid> {
         let (program, arguments) = words.split_first().expect("the configuration was checked");

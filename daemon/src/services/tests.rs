@@ -4,6 +4,7 @@ use super::policy::Finding;
 use super::*;
 use crate::config::checkers::{CheckKind, Checker};
 use crate::config::services::StopSignal;
+use crate::logs::Logs;
 use crate::processes::Process;
 use crate::processes::own::{process, within};
 use std::fs;
@@ -43,12 +44,27 @@ impl Site {
         let services = services(directory.path().to_str().unwrap());
         let (say, ended) = channel();
         let on_end = Box::new(move |end| say.send(end).unwrap());
-        let services = Services::new(&services, directory.path(), on_end).unwrap();
+        let services = Services::new(&services, &Logs::at(directory.path()), on_end).unwrap();
         Self { directory, services, ended }
     }
 
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
+    }
+
+    /// What a service said, once it has said so many lines.
+    fn said(&self, service: &str, lines: usize) -> Vec<String> {
+        within(BOUND, || {
+            let text = self.read("application.log");
+            let mut said = Vec::new();
+            for line in text.lines() {
+                let line: serde_json::Value = serde_json::from_str(line).ok()?;
+                if line["service"] == service {
+                    said.push(line["text"].as_str().unwrap().to_owned());
+                }
+            }
+            (said.len() >= lines).then_some(said)
+        })
     }
 
     fn wait_for(&self, name: &str) -> String {
@@ -161,8 +177,8 @@ fn a_start_that_fails_leaves_nobody_and_names_the_log() {
         assert!(
             matches!(&error, StartError::Failed { how, .. } if how == "ended with exit code 3")
         );
-        assert!(error.to_string().contains("services/bad.log"), "{error}");
-        assert_eq!(site.read("services/bad.log"), "why not\n");
+        assert!(error.to_string().contains("application.log"), "{error}");
+        assert_eq!(site.said("bad", 1), ["why not"]);
         site.services.stop(None).unwrap();
         site.nobody_is_left();
 
@@ -448,19 +464,15 @@ fn a_service_runs_as_its_user_with_ordinary_settings() {
             vec![service]
         });
         site.services.start().unwrap();
-        let said = within(BOUND, || {
-            let said = site.read("services/who.log");
-            (said.lines().count() == 6).then_some(said)
-        });
+        let lines = site.said("who", 6);
         let user = User::named("nobody").unwrap().unwrap();
-        let lines: Vec<_> = said.lines().collect();
         assert_eq!(lines[0], "nobody");
         assert_eq!(lines[1], user.gid.as_raw().to_string());
         assert_eq!(lines[2..5], ["0022", "0", "/"]);
         site.services.stop(None).unwrap();
         let mut ghost = service("ghost", "", None);
         ghost.user = Some("no-such-user".into());
-        let result = Services::new(&[ghost], site.directory.path(), Box::new(|_| {}));
+        let result = Services::new(&[ghost], &Logs::at(site.directory.path()), Box::new(|_| {}));
         assert!(matches!(result, Err(SetUpError::NoUser { .. })));
     });
 }

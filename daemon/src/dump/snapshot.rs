@@ -1,0 +1,197 @@
+//! `duolog snapshot`: one ZIP of a new dump, the last dumps and the last configurations.
+//!
+//! ```text
+//!  snapshot.json                    which pair and node, when, and what is missing
+//!  nodeN/dumps/TIME/...             as they are in the state directory
+//!  nodeN/configurations/TIME.toml
+//! ```
+//! The nodes have no way to carry files but the link, which is for the log: so each node makes its
+//! own, and `--other FILE` takes the other one's in. Where that is not given, it is named as
+//! missing, with what to do.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use super::{KEPT, Out, PART, collect, configurations, dumps, forget, name, take, there};
+use crate::cli;
+use crate::config::Config;
+use crate::logs;
+
+/// Says what is in it.
+const ABOUT: &str = "snapshot.json";
+/// Most bytes of another snapshot, as they are packed, and most files in it.
+const OTHER_BYTES_MAX: u64 = 1 << 30;
+const OTHER_FILES_MAX: usize = 10_000;
+/// Most bytes of what another snapshot says about itself.
+const ABOUT_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct About {
+    cluster: String,
+    node: u8,
+    time: String,
+    version: String,
+    missing: Vec<String>,
+}
+
+/// A ZIP as an [`Out`], below a folder of its own.
+struct Zip<'a> {
+    zip: &'a mut ZipWriter<File>,
+    folder: String,
+}
+
+impl Out for Zip<'_> {
+    fn add(&mut self, name: &str, from: &mut dyn Read) -> io::Result<()> {
+        let how = SimpleFileOptions::default();
+        let how = how.compression_method(CompressionMethod::Deflated).unix_permissions(0o600);
+        self.zip.start_file(format!("{}{name}", self.folder), how)?;
+        io::copy(from, self.zip)?;
+        Ok(())
+    }
+}
+
+/// Makes one; a file that is there already is never written over.
+pub(crate) fn snapshot(options: &cli::Snapshot) -> anyhow::Result<()> {
+    let file = &options.node.config;
+    let config = Config::load(file)?;
+    let (to, part) = (&options.to, options.to.with_added_extension(PART));
+    if fs::symlink_metadata(to).is_ok() {
+        bail!("{} is there already; name another file", to.display());
+    }
+    let failed = || format!("cannot write {}; is its directory there, and room?", part.display());
+    // One that was interrupted; and nothing that somebody else puts there is followed.
+    fs::remove_file(&part).ok();
+    let file_of_it = File::options().write(true).create_new(true).mode(0o600).open(&part);
+    let mut zip = ZipWriter::new(file_of_it.with_context(failed)?);
+    let made = fill(&config, file, options.other.as_deref(), &mut zip);
+    let made = made.and_then(|missing| {
+        zip.finish().with_context(failed)?;
+        super::rename(&part, to).with_context(failed)?;
+        Ok(missing)
+    });
+    if made.is_err() {
+        // Nobody takes half of one for a whole one by its name.
+        fs::remove_file(&part).ok();
+    }
+    for missing in made? {
+        eprintln!("not in it: {missing}");
+    }
+    println!("{}", to.display());
+    Ok(())
+}
+
+fn fill(
+    config: &Config,
+    file: &Path,
+    other: Option<&Path>,
+    zip: &mut ZipWriter<File>,
+) -> anyhow::Result<Vec<String>> {
+    let node = config.node.number();
+    let mut missing = Vec::new();
+    if let Err(error) = take(config, file) {
+        missing.push(format!("a new dump in the state directory: {error:#}"));
+        // It is what a snapshot is made for: without a place of its own it goes right into it.
+        let folder = format!("node{node}/dumps/now/");
+        collect::collect(config, file, &mut Zip { zip, folder })?;
+    }
+    let mut own = Zip { zip, folder: format!("node{node}/") };
+    for dump in there(&dumps(config)).unwrap_or_default() {
+        if dump.extension().is_some_and(|end| end == PART) {
+            continue;
+        }
+        let name = name(&dump);
+        if let Err(error) = add_all(&dump, &format!("dumps/{name}"), &mut own) {
+            missing.push(format!("node{node}/dumps/{name}: {error:#}"));
+        }
+    }
+    for path in configurations::kept(config).unwrap_or_default() {
+        let name = format!("configurations/{}", name(&path));
+        own.add(&name, &mut File::open(&path)?).with_context(|| path.display().to_string())?;
+    }
+    forget(&dumps(config), KEPT).unwrap_or_else(|error| missing.push(format!("{error:#}")));
+    match (other, &config.peer) {
+        (Some(other), _) => add_other(config, other, zip, &mut missing)
+            .with_context(|| format!("cannot take in {}", other.display()))?,
+        (None, None) => {}
+        (None, Some(_)) => missing.push(format!(
+            "node{}: the nodes carry no files to each other; run duolog snapshot there, copy its \
+             file here, and name it with --other",
+            3 - node
+        )),
+    }
+    let about = About {
+        cluster: config.cluster.to_string(),
+        node,
+        time: logs::now(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        missing,
+    };
+    let text = serde_json::to_vec_pretty(&about)?;
+    Zip { zip, folder: String::new() }.add(ABOUT, &mut text.as_slice())?;
+    Ok(about.missing)
+}
+
+/// A directory with all that is in it.
+fn add_all(path: &Path, name_in_zip: &str, out: &mut impl Out) -> anyhow::Result<()> {
+    for entry in there(path)? {
+        let name = format!("{name_in_zip}/{}", name(&entry));
+        if entry.is_dir() {
+            add_all(&entry, &name, out)?;
+        } else {
+            out.add(&name, &mut File::open(&entry)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the other node's snapshot holds of that node, as it is packed.
+fn add_other(
+    config: &Config,
+    path: &Path,
+    zip: &mut ZipWriter<File>,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() > OTHER_BYTES_MAX {
+        bail!("it is larger than any snapshot");
+    }
+    let mut other = ZipArchive::new(file).context("it is no snapshot")?;
+    let mut text = Vec::new();
+    let about = other.by_name(ABOUT).context("it is no snapshot")?;
+    about.take(ABOUT_BYTES_MAX).read_to_end(&mut text)?;
+    let about: About = serde_json::from_slice(&text).context("it is no snapshot")?;
+    let peer = config.node.peer().number();
+    if (about.cluster.as_str(), about.node) != (config.cluster.to_string().as_str(), peer) {
+        bail!(
+            "it is of node{} of pair {}, not of node{peer} of this one",
+            about.node,
+            about.cluster
+        );
+    }
+    if other.len() > OTHER_FILES_MAX {
+        bail!("it holds more files than any snapshot");
+    }
+    let (folder, mut taken) = (format!("node{peer}/"), HashSet::new());
+    for at in 0..other.len() {
+        let entry = other.by_index_raw(at)?;
+        let name = entry.name()?.into_owned();
+        // A name that leads elsewhere is for whoever unpacks it by mistake.
+        let inside = entry.enclosed_name().is_some() && name.starts_with(&folder);
+        if inside && !entry.is_dir() && taken.insert(name) {
+            zip.raw_copy_file(entry)?;
+        }
+    }
+    // What it lacks of its own node; that it lacks this one is mended here.
+    let of_ours = format!("node{}: ", config.node.number());
+    let lacks = about.missing.into_iter().filter(|why| !why.starts_with(&of_ours));
+    missing.extend(lacks.map(|why| format!("on node{peer}: {why}")));
+    Ok(())
+}
