@@ -2,6 +2,7 @@
 
 mod actions;
 mod log;
+pub(crate) mod setup;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
+pub(crate) use setup::{Init, Join, Leave};
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
 
@@ -36,6 +38,10 @@ pub(crate) struct Cli {
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Prepare a pair on its first computer, and wait for the second one with a one-time code.
+    Init(Init),
+    /// Make this computer the second one of a pair, with the code that init printed.
+    Join(Join),
     /// Run this node until SIGTERM or SIGINT stops it cleanly; a second signal ends it at once.
     Run(Run),
     /// Show how the node on this computer stands.
@@ -78,7 +84,7 @@ pub(crate) enum Command {
     /// Make the configured directories replicated ones; nothing may have a file in them open.
     Adopt(Adopt),
     /// Turn the replicated directories back into plain ones; the node must not run.
-    Leave(OfConfig),
+    Leave(Leave),
     /// Look at the log, and recover from it: on segments alone, beside a node or without one.
     Log(Log),
     /// Show that no commit is lost: two nodes on this computer, one of them killed under load.

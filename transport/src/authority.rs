@@ -58,8 +58,7 @@ impl Authority {
     /// [`IdentityError::Generate`]: a name is not ASCII, or the key is none.
     pub fn issue(&self, names: &[String], key_pem: &str) -> Result<String, IdentityError> {
         let key = KeyPair::from_pem(key_pem).map_err(IdentityError::Generate)?;
-        let mut wanted =
-            CertificateParams::new(names.to_vec()).map_err(IdentityError::Generate)?;
+        let mut wanted = CertificateParams::new(names.to_vec()).map_err(IdentityError::Generate)?;
         wanted.distinguished_name.push(DnType::OrganizationName, &self.pair);
         if let Some(name) = names.first() {
             wanted.distinguished_name.push(DnType::CommonName, name);
@@ -105,9 +104,7 @@ mod tests {
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        verifier
-            .verify_server_cert(&der(certificate), &[], &name, &[], UnixTime::now())
-            .is_ok()
+        verifier.verify_server_cert(&der(certificate), &[], &name, &[], UnixTime::now()).is_ok()
     }
 
     #[test]

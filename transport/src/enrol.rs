@@ -365,3 +365,6 @@ impl Channel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

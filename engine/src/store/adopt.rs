@@ -248,6 +248,9 @@ fn exists(path: &Path) -> Result<bool, AdoptError> {
     }
 }
 
+/// How often a directory is looked at whose files go away while it is.
+const LOOKS: u32 = 5;
+
 /// Looks at everything that would speak against adopting a directory, except that processes use
 /// it. Changes nothing, and may be asked while the SQL server runs there; a file that comes or
 /// goes meanwhile is no fault.
@@ -259,7 +262,35 @@ pub fn examine(directory: &Directory, all: &[PathBuf]) -> Result<(), AdoptError>
         return Err(AdoptError::Already { path: directory.mount_point.clone() });
     }
     refuse_no_directory(&directory.mount_point)?;
-    refuse_the_place(directory, all).map(drop)
+    let mut looks = 1;
+    loop {
+        match refuse_the_place(directory, all) {
+            Err(AdoptError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && looks < LOOKS =>
+            {
+                looks += 1;
+            }
+            looked => return looked.map(drop),
+        }
+    }
+}
+
+/// Refuses a place whose file system keeps no extended attributes, and so no ids.
+///
+/// # Errors
+/// [`AdoptError::NoXattrs`], or what the file system said.
+pub fn refuse_no_xattrs(path: &Path) -> Result<(), AdoptError> {
+    space_of(path).map(drop)
+}
+
+fn space_of(path: &Path) -> Result<Space, AdoptError> {
+    let dir = tree::object(path).map_err(at(path))?;
+    match Space::probe(dir.as_fd()) {
+        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+            Err(AdoptError::NoXattrs { path: path.to_owned() })
+        }
+        space => space.map_err(at(path)),
+    }
 }
 
 /// Refuses a directory that processes use.
@@ -304,13 +335,7 @@ fn refuse_the_place(directory: &Directory, all: &[PathBuf]) -> Result<Space, Ado
     if let Some((link, target)) = escape::find(path, &found, &inside).map_err(at(path))? {
         return Err(AdoptError::LeadsOut { link, target });
     }
-    let dir = tree::object(path).map_err(at(path))?;
-    match Space::probe(dir.as_fd()) {
-        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
-            Err(AdoptError::NoXattrs { path: path.clone() })
-        }
-        space => space.map_err(at(path)),
-    }
+    space_of(path)
 }
 
 fn make_folders(adoption: &Adoption<'_>) -> Result<(), AdoptError> {
