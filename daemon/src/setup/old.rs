@@ -50,6 +50,8 @@ pub(super) fn plan(
     if entries.next().is_none() {
         return if fits { Ok(Old::Nothing) } else { bail!("{}", no_room(path, free, bytes)) };
     }
+    // Reading it is no use of it.
+    drop(entries);
     adopt::refuse_users(path)?;
     if directory.is_inside() {
         bail!("{shown} is a file system of its own and not empty; save what it holds and empty it");

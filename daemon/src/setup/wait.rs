@@ -160,6 +160,7 @@ impl Waiting {
 
     fn refuses(&self, hello: &Hello, from: SocketAddr) -> Option<String> {
         let record = &self.ready.record;
+        let own = |ip| record.addresses.iter().any(|address| address.ip() == ip);
         let count = |addresses: usize| format!("{addresses} address(es)");
         if hello.computer == self.facts.computer {
             return Some(
@@ -176,7 +177,7 @@ impl Waiting {
                 count(hello.addresses.len())
             ));
         }
-        if hello.addresses.iter().any(|address| record.addresses.contains(address)) {
+        if hello.addresses.iter().any(|address| own(address.ip())) {
             return Some(
                 "the joining computer names an address of this one; give its own with --address"
                     .into(),
