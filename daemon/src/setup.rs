@@ -50,7 +50,7 @@ pub(crate) fn adopt(options: &Adopt) -> anyhow::Result<()> {
             println!("{peer} begins the same way: duolog adopt on empty directories");
         }
         (Some(_), false) => {
-            println!("{peer} begins with a copy: duolog log base, then duolog adopt --base there");
+            println!("{peer} gets its copy while both run, or begins with a base: duolog log base");
         }
     }
     Ok(())

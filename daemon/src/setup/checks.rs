@@ -20,12 +20,12 @@ pub(super) struct Facts {
     pub version: String,
     /// Tells this computer, as it runs now, from any other.
     pub computer: String,
-    /// Microseconds since 1970 by its clock.
-    pub now_us: i64,
+    /// Microseconds since 1970 by its clock, whenever asked.
+    pub clock_us: fn() -> i64,
 }
 
 impl Facts {
-    /// Of this computer, now.
+    /// Of this computer.
     pub(super) fn here() -> anyhow::Result<Self> {
         let mut boot = String::new();
         File::open("/proc/sys/kernel/random/boot_id")
@@ -36,7 +36,7 @@ impl Facts {
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").into(),
             computer: format!("{} {}", boot.trim(), network.display()),
-            now_us: jiff::Timestamp::now().as_microsecond(),
+            clock_us: || jiff::Timestamp::now().as_microsecond(),
         })
     }
 }

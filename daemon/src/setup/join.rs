@@ -108,7 +108,7 @@ pub(super) fn join(options: &Join, facts: &Facts) -> anyhow::Result<Joined> {
         &Hello {
             version: facts.version.clone(),
             computer: facts.computer.clone(),
-            now_us: facts.now_us,
+            now_us: (facts.clock_us)(),
             addresses: own.clone(),
             directories: options.dir.len(),
             fingerprint: identity_there(etc)?.map(|it| it.fingerprint().to_string()),

@@ -116,7 +116,7 @@ fn prepared(options: &Init) -> Ready {
 }
 
 fn facts(computer: &str) -> Facts {
-    Facts { version: "1.2.3".into(), computer: computer.into(), now_us: 0 }
+    Facts { version: "1.2.3".into(), computer: computer.into(), clock_us: || 0 }
 }
 
 /// What a computer says while it waits, and at the end.
@@ -162,7 +162,7 @@ fn two_computers_become_a_pair_with_nothing_but_a_code() {
     fs::write(site.data(2).join("old"), "kept").unwrap();
     let mut second = site.join(&code);
     second.also_address = vec![SocketAddr::from((Ipv4Addr::new(127, 89, site.number, 2), 7433))];
-    let came = join(&second, &Facts { now_us: 90_000_000, ..facts("two") }).unwrap();
+    let came = join(&second, &Facts { clock_us: || 90_000_000, ..facts("two") }).unwrap();
     assert_eq!(waiting.join().unwrap().unwrap(), site.address(2));
 
     assert!(!came.already);

@@ -245,7 +245,7 @@ impl Waiting {
             witness: witness.transpose()?,
             directories: directories.collect(),
             settings: text::shared(&text(CONFIG)?)?,
-            skew_us: hello.now_us - self.facts.now_us,
+            skew_us: hello.now_us.saturating_sub((self.facts.clock_us)()),
         })
     }
 
