@@ -23,18 +23,18 @@ use crate::cli::setup::target;
 use crate::cli::{Init, Join};
 use crate::config::Config;
 
-const LIFE: Duration = Duration::from_mins(2);
+pub(super) const LIFE: Duration = Duration::from_mins(2);
 /// Small segments: a log is written full when it begins.
 const LOG: &str = "\n[log]\nsegment_bytes = 4194304\n";
 
 /// Two computers.
-struct Site {
+pub(super) struct Site {
     home: tempfile::TempDir,
     number: u8,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NUMBER: AtomicU8 = AtomicU8::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let site = Self { home: tempfile::tempdir().unwrap(), number };
@@ -48,7 +48,7 @@ impl Site {
         self.home.path().join(format!("node{node}"))
     }
 
-    fn etc(&self, node: u8) -> PathBuf {
+    pub(super) fn etc(&self, node: u8) -> PathBuf {
         self.at(node).join("etc")
     }
 
@@ -56,7 +56,7 @@ impl Site {
         self.at(node).join("data")
     }
 
-    fn address(&self, node: u8) -> SocketAddr {
+    pub(super) fn address(&self, node: u8) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::new(127, 88, self.number, node), 7433))
     }
 
@@ -78,11 +78,11 @@ impl Site {
     }
 
     /// With small segments from now on.
-    fn prepared(&self) -> Ready {
+    pub(super) fn prepared(&self) -> Ready {
         prepared(&self.init())
     }
 
-    fn join(&self, code: &str) -> Join {
+    pub(super) fn join(&self, code: &str) -> Join {
         let home = self.at(2);
         Join {
             target: target(&format!("{code}@{}", self.address(1))).unwrap(),
@@ -100,7 +100,7 @@ impl Site {
         fs::read_to_string(self.etc(node).join(name)).unwrap()
     }
 
-    fn config(&self, node: u8) -> Config {
+    pub(super) fn config(&self, node: u8) -> Config {
         Config::load(&self.etc(node).join(CONFIG)).unwrap()
     }
 }
@@ -115,21 +115,21 @@ fn prepared(options: &Init) -> Ready {
     ready
 }
 
-fn facts(computer: &str) -> Facts {
+pub(super) fn facts(computer: &str) -> Facts {
     Facts { version: "1.2.3".into(), computer: computer.into(), clock_us: || 0 }
 }
 
 /// What a computer says while it waits, and at the end.
-type Ending = JoinHandle<anyhow::Result<SocketAddr>>;
+pub(super) type Ending = JoinHandle<anyhow::Result<SocketAddr>>;
 
 /// The first computer waits; its code.
-fn wait(ready: Ready, life: Duration) -> (String, Ending) {
+pub(super) fn wait(ready: Ready, life: Duration) -> (String, Ending) {
     let waiting = Waiting::begin(ready, facts("one"), life).unwrap();
     let code = waiting.code().to_string();
     (code, std::thread::spawn(move || waiting.run(|_| {})))
 }
 
-fn joined(options: &Join) -> Joined {
+pub(super) fn joined(options: &Join) -> Joined {
     join(options, &facts("two")).unwrap()
 }
 
@@ -256,4 +256,41 @@ fn a_cluster_that_was_left_leaves_nothing_but_the_data() {
     fs::remove_file(foreign).unwrap();
     let error = leave(true).unwrap_err().to_string();
     assert!(error.contains("cannot read the configuration"), "{error}");
+}
+
+/// The SQL server becomes a service of both nodes, each with the directory that it has.
+#[test]
+fn a_server_that_is_recognised_becomes_a_service_of_both() {
+    let site = Site::new();
+    fs::write(site.data(1).join("PG_VERSION"), "15").unwrap();
+    let mut options = site.init();
+    options.programs = Some("/opt/pg/bin".into());
+    let (code, waiting) = wait(prepared(&options), LIFE);
+    joined(&site.join(&code));
+    waiting.join().unwrap().unwrap();
+    for node in [1, 2] {
+        let config = site.config(node);
+        assert_eq!(config.directories[0].preset.name(), "postgresql");
+        let start = config.services[0].start.join(" ");
+        let wanted = format!("/opt/pg/bin/postgres -D {}", site.data(node).display());
+        assert!(start.starts_with(&wanted), "{start}");
+    }
+    // Where nobody knows its programs, it is left to the operator.
+    let other = Site::new();
+    fs::write(other.data(1).join("PG_VERSION"), "15").unwrap();
+    assert!(other.prepared().config.services.is_empty());
+}
+
+#[test]
+fn an_old_directory_without_room_beside_it_needs_a_typed_deletion() {
+    let site = Site::new();
+    let place = super::init::place(&site.data(1)).unwrap();
+    let plan = |delete| super::old::plan(&place, u64::MAX, delete, "now");
+    let error = plan(false).unwrap_err().to_string();
+    let typed = format!("--delete-old-data {}", site.data(1).display());
+    assert!(error.contains(&typed) && error.contains("make room"), "{error}");
+    assert_eq!(plan(true).unwrap(), Old::Delete);
+    let new = super::init::place(&site.at(1).join("new")).unwrap();
+    let error = super::old::plan(&new, u64::MAX, false, "now").unwrap_err().to_string();
+    assert!(error.contains("make room"), "{error}");
 }

@@ -51,9 +51,12 @@ pub(super) fn services(record: &Record) -> String {
     for preset in ["postgresql", "mariadb"] {
         let mut of = record.directories.iter().filter(|it| it.preset == preset);
         let Some(first) = of.next() else { continue };
-        let data = quoted(&first.path.display());
-        write!(text, "\n[[service]]\npreset = \"{preset}\"\ndata = {data}\n")
-            .expect("a text takes everything");
+        write!(text, "\n[[service]]\npreset = \"{preset}\"\n").expect("a text takes everything");
+        // A service finds the only directory of its preset, wherever that is on either node.
+        if of.next().is_some() {
+            writeln!(text, "data = {}", quoted(&first.path.display()))
+                .expect("a text takes everything");
+        }
         if let Some(programs) = &record.programs {
             writeln!(text, "programs = {}", quoted(&programs.display()))
                 .expect("a text takes everything");

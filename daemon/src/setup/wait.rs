@@ -277,3 +277,6 @@ pub(super) fn skew(skew_us: i64) -> Option<String> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests;

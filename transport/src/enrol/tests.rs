@@ -109,3 +109,16 @@ fn a_proof_of_one_end_is_none_of_the_other() {
     assert!(!transcript.is_proved(&CODE, WAITS, proof.as_ref()));
     assert!(!Transcript(vec![2; 160]).is_proved(&CODE, JOINS, proof.as_ref()));
 }
+
+#[test]
+fn who_comes_too_late_is_told_so() {
+    let listener = TcpListener::bind((HERE, 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    let late = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        Channel::accept(stream, &identity("first"), &CODE, |_| Verdict::Expired)
+    });
+    let refused = Channel::join(HERE, at, &identity("second"), &CODE).unwrap_err();
+    assert!(matches!(refused, EnrolError::Expired), "{refused}");
+    assert!(matches!(late.join().unwrap(), Err(EnrolError::Expired)));
+}

@@ -135,6 +135,14 @@ const INITS: &[BadInit] = &[
         &["pair.key is missing", "bring that file back"],
     ),
     (
+        "another set-up at this moment",
+        |site, _| {
+            fs::create_dir(site.etc(1)).unwrap();
+            Box::new(duolog_engine::disk::DirDisk::open(&site.etc(1)).unwrap())
+        },
+        &["is another set-up running there?"],
+    ),
+    (
         "an address of another computer",
         |_, init| {
             init.address = Some("192.0.2.1:7433".parse().unwrap());

@@ -90,4 +90,14 @@ fn join_goes_on_after_a_kill_between_any_two_steps() {
         assert!(peer.fingerprint.matches(&own.fingerprint()), "{kept} {known}");
     }
     assert!(joined(&site.join(&code)).already);
+
+    // Killed when the old directory had just been moved away, and while another was deleted.
+    fs::remove_dir_all(&state).unwrap();
+    fs::remove_dir_all(site.at(2).join(".data.duolog")).unwrap();
+    fs::remove_dir_all(site.data(2)).unwrap();
+    let deleting = site.at(2).join(".data.duolog-deleting");
+    fs::create_dir_all(deleting.join("base")).unwrap();
+    let came = joined(&site.join(&code));
+    assert!(!came.already && came.old == [(site.data(2), Old::Nothing)], "{came:?}");
+    assert!(!deleting.exists() && site.at(2).join(".data.duolog/data").is_dir());
 }
