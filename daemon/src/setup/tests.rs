@@ -2,6 +2,7 @@
 //! loopback network that no other test has.
 
 mod bad;
+mod bad_join;
 mod repeated;
 
 use std::collections::BTreeMap;
