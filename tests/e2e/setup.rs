@@ -1,5 +1,6 @@
 //! A pair that is set up by the commands that the documents say, and by nothing else: on one
-//! computer with a directory in use, on the other one with an old copy.
+//! computer with a directory in use, on the other one with an old copy, and a witness that is given
+//! what the first one made for it.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -12,6 +13,7 @@ use duolog_tests::node::{Status, binary, duolog};
 use duolog_tests::process::{Process, run, try_run};
 use duolog_tests::scratch::Scratch;
 use duolog_tests::wait;
+use rustix::process::{Signal, kill_process};
 
 const LIMIT: Duration = Duration::from_mins(3);
 
@@ -71,6 +73,18 @@ impl Computer {
         Process::start(&name, self.with_config(&["run"]), &self.home.join("said"))
     }
 
+    /// Stops the node cleanly: its guardian, whose parent the harness has started.
+    fn stop(&self, mut node: Process) {
+        let guardian = self.host.find(|words| {
+            words.first().is_some_and(|word| Path::new(word) == binary())
+                && words.get(1).is_some_and(|word| word == "run")
+                && !words.iter().any(|word| word == "--guarded")
+        });
+        kill_process(guardian[0], Signal::TERM).unwrap();
+        let ended = wait::until("a clean stop", LIMIT, || node.ended());
+        assert!(ended.success(), "{}", node.said());
+    }
+
     fn status(&self) -> Option<Status> {
         let mut command = duolog(&["status", "--json", "--config"]);
         command.arg(self.home.join("etc/duolog.toml"));
@@ -91,7 +105,8 @@ fn two_computers_are_set_up_with_a_code_and_serve_as_a_pair() {
     fs::write(two.data().join("old"), "an old copy").unwrap();
 
     let said = one.home.join("init.said");
-    let mut init = one.set_up(&["init", "--name", "shop"]);
+    let third = format!("{}:7432", address(Who::Witness, Segment::W));
+    let mut init = one.set_up(&["init", "--name", "shop", "--witness", &third]);
     init.stdin(Stdio::null());
     let mut init = Process::start("duolog init", init, &said);
     // What it says to type on the second computer.
@@ -99,6 +114,7 @@ fn two_computers_are_set_up_with_a_code_and_serve_as_a_pair() {
         init.assert_runs();
         let said = fs::read_to_string(&said).unwrap();
         let line = said.lines().find_map(|line| line.trim().strip_prefix("duolog join "))?;
+        assert!(line.ends_with("--address ITS-ADDRESS --also-address ITS-NEXT"), "{line}");
         Some(line.split(' ').next()?.to_owned())
     });
     let joined = run(two.set_up(&["join", &words]), LIMIT);
@@ -108,10 +124,12 @@ fn two_computers_are_set_up_with_a_code_and_serve_as_a_pair() {
     assert!(init.said().contains("node2 has joined"), "{}", init.said());
     drop(in_use);
 
+    let (_host, mut witness) = witness(scratch.path(), &one.home.join("etc"), &lan);
     let mut second = two.start();
     run(one.with_config(&["adopt"]), LIMIT);
     let mut first = one.start();
     let pair = wait::within(LIMIT, || {
+        witness.assert_runs();
         first.assert_runs();
         second.assert_runs();
         let (one, two) = (one.status()?, two.status()?);
@@ -136,6 +154,43 @@ fn two_computers_are_set_up_with_a_code_and_serve_as_a_pair() {
     drop(file);
     for computer in [&one, &two] {
         let status = computer.status().unwrap();
-        assert_eq!(status.paths.len(), 2, "{status:?}");
+        // Both networks, and the witness.
+        assert_eq!(status.paths.len(), 3, "{status:?}");
+        assert!(status.alarms.is_empty(), "{status:?}");
     }
+
+    // The witness knows both: without node1 the other one goes on, which it may not do alone.
+    one.stop(first);
+    let alone = wait::within(LIMIT, || (two.status()?.state == "ALONE").then_some(()));
+    assert!(alone.is_some(), "{:?}", two.status());
+    let copy = two.host.path(&two.data()).join("after");
+    assert_eq!(fs::read(copy).unwrap(), b"on both");
+    two.stop(second);
+    for computer in [&one, &two] {
+        let said = run(computer.with_config(&["leave", "--remove-cluster"]), LIMIT);
+        assert!(said.contains("is a plain directory again"), "{said}");
+        assert_eq!(fs::read(computer.data().join("after")).unwrap(), b"on both");
+        let left = fs::read_dir(computer.home.join("etc")).map(Iterator::count).unwrap_or(0);
+        assert_eq!(left, 0, "files of the pair are left in {}", computer.home.display());
+    }
+}
+
+/// A witness of the pair that was set up in `etc`: the files that `duolog init` names are carried
+/// to it.
+fn witness(scratch: &Path, etc: &Path, lan: &Lan) -> (Host, Process) {
+    let home = scratch.join("witness");
+    fs::create_dir_all(home.join("state")).unwrap();
+    for name in ["shop-node1.key", "shop-node2.key"] {
+        fs::copy(etc.join(name), home.join(name)).unwrap();
+    }
+    let pair = fs::read_to_string(etc.join("witness-pair.toml")).unwrap();
+    let config = home.join("witness.toml");
+    fs::write(&config, format!("state_dir = \"{}\"\n{pair}", home.join("state").display()))
+        .unwrap();
+    let mut host = Host::new(Who::Witness, &home);
+    host.boot(lan);
+    let mut command = host.command(binary());
+    command.args(["witness", "--config"]).arg(config);
+    let process = Process::start("the witness", command, &home.join("said"));
+    (host, process)
 }

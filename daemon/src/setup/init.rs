@@ -70,7 +70,8 @@ impl Ready {
 /// `duolog init`.
 pub(crate) fn run(options: &Init) -> anyhow::Result<()> {
     let ready = if options.code { Ready::read(&options.etc)? } else { prepare(options)? };
-    let (record, config) = (ready.record.clone(), ready.etc.join(CONFIG));
+    let (record, ready_etc) = (ready.record.clone(), ready.etc.clone());
+    let config = ready_etc.join(CONFIG);
     if ready.config.peer.is_some() && !options.code {
         println!("pair {} is set up already, and node2 is known; nothing was done", record.name);
         return Ok(());
@@ -99,15 +100,16 @@ pub(crate) fn run(options: &Init) -> anyhow::Result<()> {
     println!("fingerprint {}", waiting.fingerprint());
     println!("code        {}", waiting.code());
     println!(
-        "Within 15 minutes, on the second computer:\n  duolog join {}@{} --address ITS-ADDRESS",
+        "Within 15 minutes, on the second computer:\n  duolog join {}@{} --address ITS-ADDRESS{}",
         waiting.code(),
-        record.addresses[0]
+        record.addresses[0],
+        " --also-address ITS-NEXT".repeat(record.addresses.len() - 1)
     );
     let joined = waiting.run(|sentence| println!("{sentence}"))?;
     let (config, directory) = (config.display(), record.directories[0].path.display());
     println!(
         "node2 has joined from {joined}. The SQL server went on all the while. Now:\n\
-         1. on node2:   duolog run --config {config}    (its set-up prints its own path)\n\
+         1. on node2: start it, as `duolog join` has said there\n\
          2. here, which is the one interruption: stop the SQL server, see that nothing starts it\n\
          \x20  but duolog any more, then\n\
          \x20    duolog adopt --config {config}    ({directory} stays where clients expect it)\n\
@@ -116,6 +118,10 @@ pub(crate) fn run(options: &Init) -> anyhow::Result<()> {
          \x20  server serves meanwhile.\n\
          A node that runs already reads its new configuration when it is restarted."
     );
+    if record.witness.is_some() {
+        let keys = [1, 2].map(|node| record.witness_key(node)).join(" and ");
+        println!("Once the witness has {keys}, delete those two in {}.", ready_etc.display());
+    }
     Ok(())
 }
 
