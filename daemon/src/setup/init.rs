@@ -186,7 +186,7 @@ fn wanted(options: &Init) -> anyhow::Result<Record> {
     let directories = options.dir.iter().enumerate().map(|(at, path)| {
         let given = options.preset.get(at).or(options.preset.first());
         let preset = given.map_or_else(|| recognised(path).to_owned(), Clone::clone);
-        Replicated { path: path.clone(), preset }
+        Replicated { path: without_slash(path), preset }
     });
     let addresses = std::iter::once(address).chain(options.also_address.iter().copied());
     Ok(Record {
@@ -200,6 +200,11 @@ fn wanted(options: &Init) -> anyhow::Result<Record> {
         programs: options.programs.clone(),
         directories: directories.collect(),
     })
+}
+
+/// Without a slash at its end, which would hide that it is a link.
+pub(super) fn without_slash(path: &Path) -> PathBuf {
+    path.components().collect()
 }
 
 /// Whose data directory that is, by what every one of them has in it.

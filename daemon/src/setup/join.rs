@@ -15,7 +15,7 @@ use duolog_transport::{Authority, Identity, new_key};
 
 use super::checks::{self, Facts};
 use super::exchange::{self, Answer, Done, Hello, Offer};
-use super::init::{names, place};
+use super::init::{names, place, without_slash};
 use super::old::{self, Old};
 use super::record::{self, CA, CONFIG, Etc, PAIR_KEY, Record, Replicated, WITNESS_KEY};
 use super::text;
@@ -166,7 +166,7 @@ fn accepted(
     known: Option<&Record>,
 ) -> anyhow::Result<Record> {
     let directories = offer.directories.iter().enumerate().map(|(at, offered)| Replicated {
-        path: options.dir.get(at).unwrap_or(&offered.path).clone(),
+        path: without_slash(options.dir.get(at).unwrap_or(&offered.path)),
         preset: offered.preset.clone(),
     });
     let record = Record {

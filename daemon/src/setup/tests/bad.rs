@@ -25,6 +25,16 @@ const INITS: &[BadInit] = &[
         &["nothing does not exist"],
     ),
     (
+        "a link to a directory",
+        |site, init| {
+            let link = site.at(1).join("link");
+            std::os::unix::fs::symlink(site.at(1), &link).unwrap();
+            init.dir = vec![link.join("")];
+            nothing()
+        },
+        &["a link to one is not either: name the directory"],
+    ),
+    (
         "a file in place of a directory",
         |site, init| {
             init.dir = vec![site.data(1).join("base/1")];

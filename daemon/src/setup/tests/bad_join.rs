@@ -76,6 +76,16 @@ const JOINS: &[BadJoin] = &[
         &["nothing does not exist", "make it first"],
     ),
     (
+        "a link to a directory",
+        |site, second| {
+            let link = site.at(2).join("link");
+            std::os::unix::fs::symlink(site.at(2), &link).unwrap();
+            second.join.dir = vec![link.join("")];
+            nothing()
+        },
+        &["a link to one is not either: name the directory"],
+    ),
+    (
         "a file in place of a directory",
         |site, _| {
             fs::write(site.data(2), "").unwrap();
