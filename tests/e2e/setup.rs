@@ -170,7 +170,7 @@ fn two_computers_are_set_up_with_a_code_and_serve_as_a_pair() {
         let said = run(computer.with_config(&["leave", "--remove-cluster"]), LIMIT);
         assert!(said.contains("is a plain directory again"), "{said}");
         assert_eq!(fs::read(computer.data().join("after")).unwrap(), b"on both");
-        let left = fs::read_dir(computer.home.join("etc")).map(Iterator::count).unwrap_or(0);
+        let left = fs::read_dir(computer.home.join("etc")).map_or(0, Iterator::count);
         assert_eq!(left, 0, "files of the pair are left in {}", computer.home.display());
     }
 }
