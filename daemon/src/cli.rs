@@ -5,6 +5,7 @@ mod config;
 mod dump;
 mod log;
 mod logs;
+pub(crate) mod setup;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, Sett
 pub(crate) use dump::{Dump, Snapshot};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 pub(crate) use logs::Logs;
+pub(crate) use setup::{Init, Join, Leave};
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
 
@@ -42,6 +44,10 @@ pub(crate) struct Cli {
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Prepare a pair on its first computer, and wait for the second one with a one-time code.
+    Init(Init),
+    /// Make this computer the second one of a pair, with the code that init printed.
+    Join(Join),
     /// Run this node until SIGTERM or SIGINT stops it cleanly; a second signal ends it at once.
     Run(Run),
     /// Show how the node on this computer stands.
@@ -90,7 +96,7 @@ pub(crate) enum Command {
     /// Make the configured directories replicated ones; nothing may have a file in them open.
     Adopt(Adopt),
     /// Turn the replicated directories back into plain ones; the node must not run.
-    Leave(OfConfig),
+    Leave(Leave),
     /// Look at the log, and recover from it: on segments alone, beside a node or without one.
     Log(Log),
     /// Show, change and check the settings of the pair, which are equal on both nodes.

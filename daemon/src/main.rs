@@ -64,6 +64,8 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
     let achieved = |all| if all { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     match command {
         Command::Run(options) => return run::run(&options, log_json),
+        Command::Init(options) => setup::init(&options)?,
+        Command::Join(options) => setup::join(&options)?,
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => watch::status(&options)?,

@@ -1,10 +1,27 @@
-//! `duolog adopt` and `duolog leave`: directories become replicated ones, and plain ones again.
-//! Both can be repeated after an interruption; neither ever deletes what an SQL server wrote.
+//! Setting a pair up, and taking it away: `duolog init`, `duolog join`, `duolog adopt` and
+//! `duolog leave`. All can be repeated after an interruption; none ever deletes what an SQL server
+//! wrote, unless its path was typed for that.
+
+mod checks;
+mod code;
+mod exchange;
+mod init;
+mod join;
+mod old;
+mod record;
+#[cfg(test)]
+mod tests;
+mod text;
+mod wait;
 
 use anyhow::{Context, bail};
 use duolog_engine::node;
 
-use crate::cli::{Adopt, OfConfig};
+pub(crate) use code::{Code, CodeError};
+pub(crate) use init::run as init;
+pub(crate) use join::run as join;
+
+use crate::cli::{Adopt, Leave};
 use crate::config::Config;
 use crate::control::{self, AskError};
 use crate::shell::node_config;
@@ -33,19 +50,33 @@ pub(crate) fn adopt(options: &Adopt) -> anyhow::Result<()> {
             println!("{peer} begins the same way: duolog adopt on empty directories");
         }
         (Some(_), false) => {
-            println!("{peer} begins with a copy: duolog log base, then duolog adopt --base there");
+            println!("{peer} gets its copy while both run, or begins with a base: duolog log base");
         }
     }
     Ok(())
 }
 
 /// Turns the replicated directories back into plain ones.
-pub(crate) fn leave(options: &OfConfig) -> anyhow::Result<()> {
-    let config = Config::load(&options.config)?;
+pub(crate) fn leave(options: &Leave) -> anyhow::Result<()> {
+    let file = &options.node.config;
+    let config = Config::load(file)?;
     does_not_run(&config)?;
-    node::leave(node_config(&config)?)?;
-    for directory in &config.directories {
-        println!("{} is a plain directory again", directory.path.display());
+    let node = node_config(&config)?;
+    let left = config.state_dir.join("control").exists()
+        || node.directories.iter().any(|directory| directory.hidden().exists());
+    // Repeated for the cluster's files alone, there may be no directory left to leave.
+    if left || !options.remove_cluster {
+        node::leave(node)?;
+        for directory in &config.directories {
+            println!("{} is a plain directory again", directory.path.display());
+        }
+    }
+    if options.remove_cluster {
+        let etc = file.parent().filter(|etc| !etc.as_os_str().is_empty());
+        let etc = etc.unwrap_or(std::path::Path::new("."));
+        record::remove(etc, &config.cluster.to_string())?;
+        println!("the keys and the configuration of the pair are removed from {}", etc.display());
+        println!("node{} still names this one in its [peer]", config.node.peer().number());
     }
     Ok(())
 }

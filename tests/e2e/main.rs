@@ -17,4 +17,5 @@ mod network;
 mod partitions;
 mod power;
 mod scene;
+mod setup;
 mod swap;

@@ -19,8 +19,10 @@
 //! [`resync`].
 
 pub mod ack;
+mod authority;
 pub mod control;
 mod endpoint;
+pub mod enrol;
 mod error;
 pub mod frame;
 mod handshake;
@@ -42,6 +44,7 @@ pub mod tls;
 mod waker;
 
 pub use ack::Ack;
+pub use authority::{Authority, new_key};
 pub use error::{CloseCode, LinkError, Role};
 pub use handshake::{Hello, Refusal, STARTS_MAX};
 pub use hash::Hashed;

@@ -69,6 +69,38 @@ pub(crate) fn server(
     Ok((QuicServerConfig::try_from(tls)?, intruder))
 }
 
+/// The application protocol of setting a pair up.
+const SETUP_ALPN: &[u8] = b"duolog-setup/1";
+
+/// What the dialing end of a set-up needs: any certificate will do, since the code is what
+/// proves who is at the other end ([`crate::enrol`]).
+pub(crate) fn setup_client(identity: &Identity) -> Result<rustls::ClientConfig, rustls::Error> {
+    let any = Any { provider: provider() };
+    let mut tls = rustls::ClientConfig::builder_with_provider(any.provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(any))
+        .with_client_auth_cert(vec![identity.certificate()], identity.key())?;
+    tls.alpn_protocols = vec![SETUP_ALPN.to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    tls.enable_early_data = false;
+    Ok(tls)
+}
+
+/// The same for the end that waits.
+pub(crate) fn setup_server(identity: &Identity) -> Result<rustls::ServerConfig, rustls::Error> {
+    let any = Any { provider: provider() };
+    let mut tls = rustls::ServerConfig::builder_with_provider(any.provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(any))
+        .with_single_cert(vec![identity.certificate()], identity.key())?;
+    tls.alpn_protocols = vec![SETUP_ALPN.to_vec()];
+    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    tls.send_tls13_tickets = 0;
+    tls.max_early_data_size = 0;
+    Ok(tls)
+}
+
 /// Why an identity cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -171,6 +203,44 @@ impl ClientCertVerifier for Pin {
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         self.check(end_entity).map(|()| ClientCertVerified::assertion())
+    }
+
+    proof_of_the_key!();
+}
+
+/// Accepts whatever certificate the peer has, if it holds that one's key.
+#[derive(Debug)]
+struct Any {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Any {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    proof_of_the_key!();
+}
+
+impl ClientCertVerifier for Any {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
     }
 
     proof_of_the_key!();

@@ -248,41 +248,94 @@ fn exists(path: &Path) -> Result<bool, AdoptError> {
     }
 }
 
-/// Everything that speaks against it, before anything is changed.
-fn refuse_what_cannot_be(adoption: &Adoption<'_>) -> Result<Space, AdoptError> {
-    let path = &adoption.directory.mount_point;
-    if !exists(path)? {
-        return Err(AdoptError::Missing { path: path.clone() });
+/// How often a directory is looked at whose files go away while it is.
+const LOOKS: u32 = 5;
+
+/// Looks at everything that would speak against adopting a directory, except that processes use
+/// it. Changes nothing, and may be asked while the SQL server runs there; a file that comes or
+/// goes meanwhile is no fault.
+///
+/// # Errors
+/// It is not there, is adopted already, leads out, or cannot be adopted where it is.
+pub fn examine(directory: &Directory, all: &[PathBuf]) -> Result<(), AdoptError> {
+    if exists(directory.hidden())? {
+        return Err(AdoptError::Already { path: directory.mount_point.clone() });
     }
-    let stat = tree::stat(path).map_err(at(path))?;
-    if Kind::of_mode(stat.stx_mode.into()) != Some(Kind::Directory) {
-        return Err(AdoptError::NotADirectory { path: path.clone() });
+    refuse_no_directory(&directory.mount_point)?;
+    let mut looks = 1;
+    loop {
+        match refuse_the_place(directory, all) {
+            Err(AdoptError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && looks < LOOKS =>
+            {
+                looks += 1;
+            }
+            looked => return looked.map(drop),
+        }
     }
-    refuse_users(path)?;
-    let found = tree::walk(path, |_| false).map_err(walk_failed)?;
-    if let Some(below) = found.iter().find(|file| !file.is_on_the_device_of(&found[0])) {
-        return Err(AdoptError::MountBelow { path: below.path.clone() });
-    }
-    let mut inside = adoption.all.to_vec();
-    inside.push(path.clone());
-    if let Some((link, target)) = escape::find(path, &found, &inside).map_err(at(path))? {
-        return Err(AdoptError::LeadsOut { link, target });
-    }
+}
+
+/// Refuses a place whose file system keeps no extended attributes, and so no ids.
+///
+/// # Errors
+/// [`AdoptError::NoXattrs`], or what the file system said.
+pub fn refuse_no_xattrs(path: &Path) -> Result<(), AdoptError> {
+    space_of(path).map(drop)
+}
+
+fn space_of(path: &Path) -> Result<Space, AdoptError> {
     let dir = tree::object(path).map_err(at(path))?;
     match Space::probe(dir.as_fd()) {
         Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
-            Err(AdoptError::NoXattrs { path: path.clone() })
+            Err(AdoptError::NoXattrs { path: path.to_owned() })
         }
         space => space.map_err(at(path)),
     }
 }
 
-fn refuse_users(path: &Path) -> Result<(), AdoptError> {
+/// Refuses a directory that processes use.
+///
+/// # Errors
+/// [`AdoptError::InUse`] names them.
+pub fn refuse_users(path: &Path) -> Result<(), AdoptError> {
     let users = busy::users(path).map_err(at(path))?;
     if users.is_empty() {
         return Ok(());
     }
     Err(AdoptError::InUse { path: path.to_owned(), users })
+}
+
+/// Everything that speaks against it, before anything is changed.
+fn refuse_what_cannot_be(adoption: &Adoption<'_>) -> Result<Space, AdoptError> {
+    let path = &adoption.directory.mount_point;
+    refuse_no_directory(path)?;
+    refuse_users(path)?;
+    refuse_the_place(adoption.directory, adoption.all)
+}
+
+fn refuse_no_directory(path: &Path) -> Result<(), AdoptError> {
+    if !exists(path)? {
+        return Err(AdoptError::Missing { path: path.to_owned() });
+    }
+    let stat = tree::stat(path).map_err(at(path))?;
+    if Kind::of_mode(stat.stx_mode.into()) != Some(Kind::Directory) {
+        return Err(AdoptError::NotADirectory { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn refuse_the_place(directory: &Directory, all: &[PathBuf]) -> Result<Space, AdoptError> {
+    let path = &directory.mount_point;
+    let found = tree::walk(path, |_| false).map_err(walk_failed)?;
+    if let Some(below) = found.iter().find(|file| !file.is_on_the_device_of(&found[0])) {
+        return Err(AdoptError::MountBelow { path: below.path.clone() });
+    }
+    let mut inside = all.to_vec();
+    inside.push(path.clone());
+    if let Some((link, target)) = escape::find(path, &found, &inside).map_err(at(path))? {
+        return Err(AdoptError::LeadsOut { link, target });
+    }
+    space_of(path)
 }
 
 fn make_folders(adoption: &Adoption<'_>) -> Result<(), AdoptError> {
