@@ -160,12 +160,25 @@ impl Campaign {
         let whole = self.cluster.try_make_whole();
         let serving = whole.ok_or_else(|| self.stuck("the pair is stuck"))?;
         let commit = clients.wait_for_commit(LIMIT);
-        commit.map(|_| serving).ok_or_else(|| self.stuck("no commit on a whole pair"))
+        commit.map(|_| serving).ok_or_else(|| {
+            let mut errors = clients.errors();
+            let last = errors.split_off(errors.len().saturating_sub(8)).join("\n");
+            self.stuck(&format!("no commit on a whole pair, clients were told last:\n{last}\nso"))
+        })
     }
 
+    /// How both nodes stand and what they said, at length: it may never come again.
     fn stuck(&self, what: &str) -> String {
-        let [first, second] = self.cluster.nodes.each_ref().map(Machine::said);
-        format!("{what}:\n{}\n{first}\n\n{second}", self.cluster.states())
+        let mut text = format!("{what}:\n{}\n", self.cluster.states());
+        for node in &self.cluster.nodes {
+            if node.host().is_on() {
+                text.push_str(&node.try_command(&["status", "--json"]).1);
+                text.push_str(&node.host().waits());
+            }
+            text.push_str(&node.said());
+            text.push_str("\n\n");
+        }
+        text
     }
 
     /// Up to so many milliseconds.

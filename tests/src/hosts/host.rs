@@ -1,6 +1,7 @@
 //! One host: what runs on it, and how all of it ends at once.
 
 use std::ffi::OsStr;
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::lan::{Lan, Who};
 use crate::node::program;
-use crate::process::{Process, command};
+use crate::process::{Process, command, try_run};
 use crate::wait;
 
 const LIMIT: Duration = Duration::from_mins(2);
@@ -111,6 +112,30 @@ impl Host {
     pub fn find(&self, which: impl Fn(&[String]) -> bool) -> Vec<Pid> {
         let all = self.processes();
         all.into_iter().filter(|(_, words)| which(words)).map(|(pid, _)| pid).collect()
+    }
+
+    /// What each thread on it waits for, in the kernel and, where there is a debugger, in the code of
+    /// `duolog`: for whoever wants to know why nothing goes on.
+    pub fn waits(&self) -> String {
+        let mut text = String::new();
+        for (pid, words) in self.processes() {
+            let pid = pid.as_raw_pid();
+            writeln!(text, "-- {pid} {}", words.join(" ")).unwrap();
+            for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+                let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+                let stack = read("stack").lines().take(6).collect::<Vec<_>>().join("; ");
+                let (comm, wchan) = (read("comm"), read("wchan"));
+                writeln!(text, "{} {wchan} {stack}", comm.trim_end()).unwrap();
+            }
+            let is_duolog = words.first().is_some_and(|word| word.ends_with("duolog"));
+            if is_duolog && Path::new("/usr/bin/gdb").exists() {
+                let mut gdb = command("gdb");
+                gdb.args(["-batch", "-nx", "-p", &pid.to_string()]);
+                gdb.args(["-ex", "thread apply all bt 14"]).stdin(Stdio::null());
+                text.push_str(&try_run(gdb, LIMIT).1);
+            }
+        }
+        text
     }
 
     /// Kills everything on it; does not wait for the end, since some may wait for a disk.
