@@ -69,9 +69,21 @@ fn hides_mounts(unit: &str) -> Vec<&str> {
     keys.filter(|key| FORBIDDEN.contains(key)).collect()
 }
 
+/// The units of nodes.
+const NODES: [&str; 2] = ["duolog.service", "duolog@.service"];
+
+#[test]
+fn the_units_of_nodes_are_the_same_but_for_their_names() {
+    let lines = |name| {
+        let unit = unit(name).replace("/%i/", "/").replace(", instance %i", "");
+        unit.lines().skip_while(|line| *line != "#").map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(NODES[0]), lines(NODES[1]));
+}
+
 #[test]
 fn the_unit_of_a_node_hides_its_mounts_from_nobody() {
-    let unit = unit("duolog@.service");
+    let unit = unit(NODES[0]);
     assert_eq!(hides_mounts(&unit), Vec::<&str>::new());
     // So that this test is seen to work.
     for line in ["ProtectSystem=strict", " PrivateTmp = yes", "DynamicUser=yes"] {
@@ -82,7 +94,7 @@ fn the_unit_of_a_node_hides_its_mounts_from_nobody() {
 
 #[test]
 fn what_units_start_is_a_command_of_this_version() {
-    for name in ["duolog@.service", "duolog-witness.service"] {
+    for name in NODES.into_iter().chain(["duolog-witness.service"]) {
         let unit = unit(name);
         let (_, start) = settings(&unit).into_iter().find(|(key, _)| *key == "ExecStart").unwrap();
         let mut words = start.split(' ');
@@ -99,7 +111,7 @@ fn what_units_start_is_a_command_of_this_version() {
 /// The guardian is watched, and the daemon below it says when the node serves.
 #[test]
 fn the_unit_of_a_node_is_watched_and_told_by_its_daemon() {
-    let unit = unit("duolog@.service");
+    let unit = unit(NODES[0]);
     let settings = settings(&unit);
     let is = |key, value| settings.contains(&(key, value));
     assert!(is("Type", "notify") && is("NotifyAccess", "all") && is("KillMode", "mixed"));
