@@ -492,7 +492,9 @@ mod tests {
             let blocks =
                 text.split("```").skip(1).step_by(2).filter(|block| block.starts_with("sh"));
             let lines = blocks.flat_map(str::lines).map(|line| line.split('#').next().unwrap());
+            let code = crate::setup::a_code();
             for line in lines.filter(|line| line.starts_with("duolog ")) {
+                let line = &line.replace("CODE@", &format!("{code}@"));
                 // What is in quotes is one word.
                 let words = line.split('\'').enumerate().flat_map(|(at, part)| match at % 2 {
                     1 => vec![part],

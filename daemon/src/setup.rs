@@ -95,3 +95,9 @@ fn does_not_run(config: &Config) -> anyhow::Result<()> {
         Err(error) => Err(error).context("cannot tell whether the node runs; stop it first"),
     }
 }
+
+/// A code as `duolog init` prints one, that opens nothing.
+#[cfg(test)]
+pub(crate) fn a_code() -> String {
+    Code::generate().unwrap().to_string()
+}

@@ -157,11 +157,13 @@ impl Pair {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Whether the service runs there.
+    /// Whether the service runs there. Where it was killed its number stays behind, and may be
+    /// that of any process by now.
     fn serves(&self, node: usize) -> bool {
-        let pid = fs::read_to_string(self.path(node, "serves")).unwrap_or_default();
-        let line = fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
-        !pid.is_empty() && !line.is_empty()
+        let file = self.path(node, "serves");
+        let pid = fs::read_to_string(&file).unwrap_or_default();
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        !pid.is_empty() && line.contains(file.to_str().unwrap())
     }
 
     /// Waits until the service runs there; it never runs at the other node meanwhile.
