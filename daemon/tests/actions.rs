@@ -392,6 +392,8 @@ fn a_daemon_whose_guardian_is_killed_is_taken_over_from_at_once() {
     pair.stands(2, "ALONE");
     assert_eq!(pair.why(2), "primary gone");
     pair.served_by(2);
+    let log = fs::read_to_string(pair.path(1, "log")).unwrap();
+    assert!(!log.contains("restarted"), "what was ended was started again: {log}");
 }
 
 /// Stopped, it cannot end what it serves: the guardian does when the lease is over.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(crate) struct Tether {
     socket: Arc<OwnedFd>,
     /// Which incarnation serves, if one does.
     serves: Arc<Mutex<Option<u64>>>,
+    /// The guardian is gone.
+    gone: Arc<AtomicBool>,
 }
 
 impl Tether {
@@ -37,7 +40,7 @@ impl Tether {
         let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(null)?;
-        Ok(Self { socket: Arc::new(socket), serves: Arc::default() })
+        Ok(Self { socket: Arc::new(socket), serves: Arc::default(), gone: Arc::default() })
     }
 
     /// Hears the guardian on a thread of its own. When it is gone, that thread fences everything
@@ -61,6 +64,8 @@ impl Tether {
                     }
                 }
             }
+            // Nobody is to start again what is killed now.
+            tether.gone.store(true, Ordering::Release);
             while let Err(error) = fence.enforce(FENCE_LIMIT, None) {
                 tracing::error!(%error, "this node cannot be fenced; nobody is told to take over");
             }
@@ -92,6 +97,12 @@ impl Tether {
     /// The guardian does not hear: it will fence too early.
     pub(crate) fn lease(&self, lease: Lease) -> io::Result<()> {
         say(&self.socket, &ToGuardian::Lease(lease))
+    }
+
+    /// Whether the guardian is gone: everything that is served is being ended, and this process
+    /// after it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// Says that nothing is served any more.

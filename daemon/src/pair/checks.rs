@@ -326,6 +326,10 @@ impl Watch {
     }
 
     fn step(&mut self, event: Event) {
+        if self.served.is_given_up() {
+            // What ends now is not to be started again, nor to move to the other node in order.
+            return;
+        }
         let effects = lock(&self.checks.policy).step(now().0, event);
         for effect in effects {
             match effect {

@@ -44,6 +44,10 @@ pub(crate) trait Guard: std::fmt::Debug + Send + Sync {
     fn lease(&self, lease: Lease) -> io::Result<()>;
     /// They are gone.
     fn stopped(&self) -> io::Result<()>;
+    /// Whether whoever guards is gone, and everything is being ended because of it.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 impl Guard for Tether {
@@ -64,6 +68,10 @@ impl Guard for Tether {
 
     fn stopped(&self) -> io::Result<()> {
         Self::stopped(self)
+    }
+
+    fn is_gone(&self) -> bool {
+        Self::is_gone(self)
     }
 }
 
@@ -224,6 +232,11 @@ impl Served {
     /// Remembers which process belongs to which service.
     pub(super) fn look(&self) {
         self.services.look();
+    }
+
+    /// Whether everything that is served is being ended because the guardian is gone.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.guard.is_gone()
     }
 
     /// Looks at the services with these checkers from now on.
