@@ -1,3 +1,6 @@
+//! The settings of the pair: versions on disk, crash-cut at any operation, and changes of their text; what
+//! two nodes agree on, nodes that run, and times each in a file of their own.
+
 mod agree;
 mod nodes;
 mod times;

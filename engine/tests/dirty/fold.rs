@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -318,21 +319,25 @@ fn ship(from: &Node, to: &Node) {
     to.announce_committed(from.committed());
 }
 
+/// A node that serves alone, in `one` of the directory, and another one that follows, in `two`.
+fn with_a_second(dir: &Path) -> (Alone, Arc<Node>) {
+    let (one, two) = (dir.join("one"), dir.join("two"));
+    let second = NodeConfig { node: NodeId::Node2, ..tight(&two) };
+    for (root, config) in [(&one, &tight(&one)), (&two, &second)] {
+        fs::create_dir(root).unwrap();
+        node::adopt(config).unwrap();
+    }
+    let second = Node::open(second).unwrap();
+    second.follow();
+    (Alone::open(tight(&one)), second)
+}
+
 /// What the peer acknowledged before it went away is not named, though it stands in a segment that
 /// is folded; to a peer that lacks it, it is said that this is not known.
 #[test]
 fn what_the_peer_has_is_not_folded() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
-    let second = || NodeConfig { node: NodeId::Node2, ..tight(&two) };
-    for root in [&one, &two] {
-        fs::create_dir(root).unwrap();
-    }
-    node::adopt(&tight(&one)).unwrap();
-    node::adopt(&second()).unwrap();
-    let second = Node::open(second()).unwrap();
-    second.follow();
-    let alone = Alone::open(tight(&one));
+    let (alone, second) = with_a_second(dir.path());
     let view = alone.node.lead(true).unwrap().num;
     let before = alone.mount.join("before");
     // Without an fsync, which would wait for the acknowledgement.
@@ -366,17 +371,8 @@ fn the_map_of_an_absence_that_is_over_is_not_gone_on_with() {
 
 fn an_absence_that_is_over(becomes_member: bool) {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
-    let second = || NodeConfig { node: NodeId::Node2, ..tight(&two) };
-    for root in [&one, &two] {
-        fs::create_dir(root).unwrap();
-    }
-    node::adopt(&tight(&one)).unwrap();
-    node::adopt(&second()).unwrap();
-    let second = Node::open(second()).unwrap();
-    second.follow();
-    let alone = Alone::open(tight(&one));
-    let map = one.join("state/dirty-map");
+    let (alone, second) = with_a_second(dir.path());
+    let map = dir.path().join("one/state/dirty-map");
     let mut random = Random(17);
     while !map.exists() || alone.node.first() == Lsn::ZERO {
         let at = alone.node.end().lsn;
@@ -404,25 +400,16 @@ fn an_absence_that_is_over(becomes_member: bool) {
     }
     let dirty = alone.node.changed_since(has).unwrap();
     assert!(dirty.get(table).is_none_or(|change| change.ranges.is_empty()), "the peer has it");
-    assert!(!one.join("state/dirty-map.lost").exists(), "nothing was lost");
+    assert!(!dir.path().join("one/state/dirty-map.lost").exists(), "nothing was lost");
     second.stop(BOUND).unwrap();
 }
 
 #[test]
 fn the_map_goes_once_the_peer_has_everything() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
-    let second = || NodeConfig { node: NodeId::Node2, ..tight(&two) };
-    for root in [&one, &two] {
-        fs::create_dir(root).unwrap();
-    }
-    node::adopt(&tight(&one)).unwrap();
-    node::adopt(&second()).unwrap();
-    let second = Node::open(second()).unwrap();
-    second.follow();
-    let alone = Alone::open(tight(&one));
+    let (alone, second) = with_a_second(dir.path());
     let from = alone.node.end().lsn;
-    let map = one.join("state/dirty-map");
+    let map = dir.path().join("one/state/dirty-map");
     let mut random = Random(11);
     while !map.exists() || alone.node.first() <= from {
         let at = alone.node.end().lsn;
@@ -441,7 +428,7 @@ fn the_map_goes_once_the_peer_has_everything() {
         acknowledge();
         !map.exists()
     });
-    let control = fs::read(one.join("state/control")).unwrap();
+    let control = fs::read(dir.path().join("one/state/control")).unwrap();
     assert_eq!(duolog_wal::Control::newest(&control).unwrap().fold, None);
     let end = Instant::now() + BOUND;
     while alone.node.stop(Duration::from_millis(50)).is_err() {
