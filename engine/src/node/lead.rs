@@ -239,6 +239,10 @@ impl Node {
         self.folding.peer_has(durable);
         if self.progress.acknowledged().is_none() {
             self.peer_follows(durable);
+            // It may have become a member meanwhile: who was slowed for it then goes on.
+            if self.progress.acknowledged().is_some() {
+                self.peer_is_member();
+            }
         }
         if self.progress.committed() > before {
             self.wake();
