@@ -3,6 +3,7 @@
 //! for it. One command at a time, in the order of the changes; each is over within its time, with
 //! everything that it began.
 
+use std::collections::HashSet;
 use std::io;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, getpid, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -207,8 +208,18 @@ fn wait(child: &Child, until: Instant, called_off: &AtomicBool) -> io::Result<Op
 /// then its number is nobody else's.
 fn clear_up(child: &Child) -> io::Result<()> {
     let Some(process) = processes::even_dead(Pid::from_child(child)) else { return Ok(()) };
-    if let Err(still) = processes::kill(KILL_LIMIT, || processes::families(getpid(), &[process]))? {
+    let mut family = HashSet::<processes::Process>::new();
+    let killed = processes::kill(KILL_LIMIT, || {
+        let living = processes::families(getpid(), &[process])?;
+        family.extend(&living);
+        Ok(living)
+    })?;
+    if let Err(still) = killed {
         tracing::error!(%still, "notify: what it began lives on");
+    }
+    // Whoever was orphaned by that is this process's child now, and nobody else asks for it.
+    for orphan in family.iter().filter(|member| **member != process) {
+        waitpid(Some(orphan.pid), WaitOptions::NOHANG).ok();
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fs;
-use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
@@ -239,7 +238,8 @@ pub(crate) const ROWS: &[Row] = &[
             site.instead("/data\"\n\n[log]", "/nothing/data\"\n\n[log]");
             done()
         },
-        "XX"
+        "nothing does not exist",
+        "make it first, or mend [[directory]] path"
     ),
     other!(
         "a file in place of a directory",
@@ -272,7 +272,7 @@ pub(crate) const ROWS: &[Row] = &[
             fs::create_dir(site.at("state")).unwrap();
             done()
         },
-        "bytes are free",
+        "free, and a log needs 8 MiB",
         "make room"
     ),
     other!(
@@ -341,15 +341,6 @@ pub(crate) const ROWS: &[Row] = &[
         "it holds 64 hexadecimal digits"
     ),
     other!(
-        "a heartbeat port that is taken",
-        RUN,
-        |site| {
-            site.adopted();
-            Box::new(UdpSocket::bind(("127.0.0.1", site.heartbeats.number())).unwrap())
-        },
-        "XX"
-    ),
-    other!(
         "the same node twice",
         RUN,
         |site| {
@@ -368,7 +359,8 @@ pub(crate) const ROWS: &[Row] = &[
             lock.try_lock().unwrap();
             Box::new(lock)
         },
-        "XX"
+        "another process uses",
+        "end it first"
     ),
     other!(
         "a control block that is damaged",
@@ -402,6 +394,18 @@ pub(crate) const ROWS: &[Row] = &[
         },
         "cannot listen on the control socket",
         "check that its directory can be written"
+    ),
+    other!(
+        "no FUSE",
+        &[
+            "sh",
+            "exec unshare -m sh -c 'mount -t tmpfs none /dev && exec $DUOLOG init --name shop \
+             --dir $SITE/data --etc $SITE/other --state-dir $SITE/other-state \
+             --address 127.0.0.1:$PORT'",
+        ],
+        |_| done(),
+        "cannot use FUSE",
+        "modprobe fuse"
     ),
     other!(
         "nobody who answers",

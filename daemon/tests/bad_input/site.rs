@@ -122,6 +122,7 @@ impl Site {
             let mut shell = Command::new("/bin/sh");
             shell.args(["-c", script]).env("DUOLOG", env!("CARGO_BIN_EXE_duolog"));
             shell.env("CONFIG", self.config()).env("SITE", self.directory.path());
+            shell.env("PORT", self.port.number().to_string());
             shell.stdin(Stdio::null());
             shell
         } else {

@@ -193,6 +193,14 @@ impl Pair {
         }
     }
 
+    /// The children of the node's guardian, dead or not: the daemon first.
+    pub(crate) fn children(&self, node: usize) -> Vec<i32> {
+        let guardian = self.running[node - 1].as_ref().unwrap().id();
+        let children = fs::read_to_string(format!("/proc/{guardian}/task/{guardian}/children"));
+        let children = children.unwrap_or_default();
+        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
     /// Why the node was promoted last.
     pub(crate) fn why(&self, node: usize) -> String {
         let text = done(&self.duolog(node, &["receipts", "--json"]));
@@ -205,10 +213,12 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         for node in [1, 2] {
+            if self.running[node - 1].is_none() {
+                continue;
+            }
+            let daemon = self.children(node).first().copied();
             if let Some(mut guardian) = self.running[node - 1].take() {
-                let children = format!("/proc/{0}/task/{0}/children", guardian.id());
-                let daemon = fs::read_to_string(children).ok();
-                let daemon = daemon.and_then(|pid| pid.trim().parse().ok()).and_then(Pid::from_raw);
+                let daemon = daemon.and_then(Pid::from_raw);
                 if let Some(daemon) = daemon {
                     kill_process(daemon, Signal::KILL).ok();
                 }
