@@ -234,6 +234,7 @@ fn a_node_that_is_to_stop_where_another_has_the_address_does_not_serve_and_says_
     stranger(&cluster, "delete");
     // The other one took over, and stopped for the same; both are mended.
     wait::within(LIMIT, || {
+        cluster.mend();
         let states = [1, 2].map(|node| cluster.nodes[node - 1].state());
         for (node, state) in cluster.nodes.iter().zip(&states) {
             if state == "STOP" {

@@ -399,7 +399,8 @@ pub(crate) const ROWS: &[Row] = &[
         "no FUSE",
         &[
             "sh",
-            "exec unshare -m sh -c 'mount -t tmpfs none /dev && exec $DUOLOG init --name shop \
+            "exec unshare -m sh -c 'mount -t tmpfs none /dev && \
+             mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9 && exec $DUOLOG init --name shop \
              --dir $SITE/data --etc $SITE/other --state-dir $SITE/other-state \
              --address 127.0.0.1:$PORT'",
         ],
