@@ -193,7 +193,8 @@ impl Pair {
         }
     }
 
-    /// The children of the node's guardian, dead or not: the daemon first.
+    /// The children of the first thread of the node's guardian, dead or not: the daemon first, then
+    /// orphans.
     pub(crate) fn children(&self, node: usize) -> Vec<i32> {
         let guardian = self.running[node - 1].as_ref().unwrap().id();
         let children = fs::read_to_string(format!("/proc/{guardian}/task/{guardian}/children"));
