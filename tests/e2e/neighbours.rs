@@ -23,6 +23,9 @@ const KNOWN: Duration = Duration::from_millis(200);
 /// fastest one counts. A neighbour that was told nothing would need seconds each time.
 const MOVES: usize = 3;
 
+/// Times of a monitor count from midnight.
+const DAY_US: u64 = 86_400_000_000;
+
 /// A pair with both addresses and no service; nothing runs yet.
 fn pair(name: &str, conflict: &str) -> Cluster {
     let settings = Settings { service: false, ..Settings::default() };
@@ -150,7 +153,6 @@ fn move_once(cluster: &mut Cluster, round: usize) -> [Duration; 2] {
         });
         let (taken, known) =
             times.unwrap_or_else(|| panic!("{address} did not move:\n{}", cluster.states()));
-        const DAY_US: u64 = 86_400_000_000;
         // Who writes first is a matter of who is woken first.
         let late = (known + DAY_US - taken) % DAY_US;
         Duration::from_micros(if late > DAY_US / 2 { 0 } else { late })
