@@ -238,11 +238,14 @@ fn a_node_that_is_to_stop_where_another_has_the_address_does_not_serve_and_says_
     wait::within(LIMIT, || {
         cluster.mend();
         let states = [1, 2].map(|node| cluster.nodes[node - 1].state());
-        for (node, state) in cluster.nodes.iter().zip(&states) {
-            if state == "STOP" {
-                node.try_command(&["start"]);
+        // Either waits for the other one.
+        std::thread::scope(|scope| {
+            for (node, state) in cluster.nodes.iter().zip(&states) {
+                if state == "STOP" {
+                    scope.spawn(|| node.try_command(&["start"]));
+                }
             }
-        }
+        });
         states.contains(&"PRIM".to_owned()).then_some(())
     });
     let serving = whole(&mut cluster);
