@@ -21,6 +21,9 @@ use crate::config::{ClientAddress, Conflict};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often an address that could not be taken is asked for again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long the kernel takes to find out that a device's own IPv6 address is nobody else's (RFC
+/// 4862, 5.4: up to a second of delay, and one more of waiting), and a little.
+const COMES_UP: Duration = Duration::from_millis(2500);
 /// How often the address is announced once everybody should know.
 const ANNOUNCE_EVERY: Duration = Duration::from_mins(1);
 /// How often a rival is answered at most (RFC 5227, 2.4: `DEFEND_INTERVAL`).
@@ -236,11 +239,22 @@ fn keep(addresses: &Weak<Addresses>) {
     }
 }
 
-/// Asks whether somebody has the address.
+/// Asks whether somebody has the address. A device that has just come up cannot ask yet: that is
+/// waited for, unless the node serves without the address meanwhile.
 fn look(configured: &ClientAddress) -> Result<(Device, Probed), VipError> {
-    let device = Device::find(configured.address, configured.device.as_deref())?;
-    let found = duolog_vip::probe(configured.address, &device)?;
-    Ok((device, found))
+    let begun = Instant::now();
+    loop {
+        let device = Device::find(configured.address, configured.device.as_deref())?;
+        let not_yet = match duolog_vip::probe(configured.address, &device) {
+            Ok(found) => return Ok((device, found)),
+            Err(error) if error.is_too_early() => error,
+            Err(error) => return Err(error),
+        };
+        if configured.conflict == Conflict::Serve || begun.elapsed() >= COMES_UP {
+            return Err(not_yet);
+        }
+        thread::park_timeout(Duration::from_millis(100));
+    }
 }
 
 /// Takes the address, unless somebody has it who may keep it.

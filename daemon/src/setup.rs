@@ -31,6 +31,13 @@ pub(crate) fn adopt(options: &Adopt) -> anyhow::Result<()> {
     let config = Config::load(&options.node.config)?;
     does_not_run(&config)?;
     let settings = node_config(&config)?;
+    if !config.state_dir.join("control").exists() {
+        for directory in &config.directories {
+            checks::parent(&directory.path)?;
+        }
+        // Directories are moved before the log begins: without room for it they would stay moved.
+        checks::room_for(&config.state_dir, 2 * config.log.segment_bytes)?;
+    }
     let adopted = match &options.base {
         Some(copy) => node::adopt_base(&settings, copy)?,
         None => node::adopt(&settings)?,

@@ -13,6 +13,7 @@ mod disks;
 mod forced;
 mod interrupted;
 mod kills;
+mod neighbours;
 mod network;
 mod partitions;
 mod power;

@@ -66,6 +66,8 @@ pub(crate) struct Pair {
     /// A command that takes the address of the clients away from this node, run first when it is
     /// fenced; empty: none.
     pub drop_address: Vec<String>,
+    /// A command that is run at each change of a node's state; empty: none.
+    pub notify: Vec<String>,
 }
 
 /// `[pair]`, or its defaults. The witness makes a wrong suspicion harmless for data, so timers
@@ -136,6 +138,7 @@ pub(super) fn read_pair(
     let key = "verify_bytes_per_s";
     let verify_bytes_per_s = number(faults, &mut section, key, 4 << 20, 0..=1 << 40);
     let drop_address = command(faults, &mut section, "drop_address");
+    let notify = command(faults, &mut section, "notify");
     section.finish(faults);
     Some(Pair {
         profile: profile?,
@@ -153,6 +156,7 @@ pub(super) fn read_pair(
         verify_every_s: verify_every_s?,
         verify_bytes_per_s: verify_bytes_per_s?,
         drop_address: drop_address?,
+        notify: notify?,
     })
 }
 

@@ -80,6 +80,18 @@ fn read_service(
     // After a fault in the preset nothing is said of what it would have filled.
     let filled = preset.as_ref().ok().and_then(Option::as_ref);
     let given = preset.is_err() || filled.is_some();
+    let unit = section.string(faults, "unit");
+    if let Some(unit) = &unit {
+        let wrong = format!(
+            "names {}, which systemd starts: that does not run below Duolog, which could not end it \
+             by force when this node is fenced",
+            unit.value
+        );
+        let right = "write what its ExecStart= runs as start = [...] and disable the unit: \
+                     systemctl disable --now";
+        faults.add(unit.line, section.key("unit"), wrong, right);
+    }
+    let given = given || section.was_there("unit");
     let name = read_name(faults, &mut section, others, filled, given);
     let start = command(faults, &mut section, "start");
     let filled_start = filled.is_some() && !section.was_there("start");

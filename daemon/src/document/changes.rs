@@ -35,6 +35,7 @@ pub(crate) fn changes(was: &Shared, new: &Shared) -> Changes {
         verify_every_s,
         verify_bytes_per_s,
         drop_address,
+        notify,
     } = &new.pair;
     let old = &was.pair;
     let mut at_once = |key: &str, same: bool| found.at_once.extend((!same).then(|| key.into()));
@@ -54,6 +55,8 @@ pub(crate) fn changes(was: &Shared, new: &Shared) -> Changes {
     later("pair.split_brain", *split_brain == old.split_brain);
     later("pair.retention_bytes", *retention_bytes == old.retention_bytes);
     later("pair.drop_address", *drop_address == old.drop_address);
+    // The guardian runs it, and lives as long as the node.
+    later("pair.notify", *notify == old.notify);
     later("virtual_ip", new.addresses == was.addresses);
     if watched_otherwise(&was.services, &new.services) {
         found.at_once.push(WATCHED.into());

@@ -20,9 +20,12 @@
 //! | the guardian dies                          | the daemon   | exit code 3     |
 //! | somebody survives SIGKILL                  | whoever fences goes on trying; nobody is told |
 //!
+//! The guardian also runs the `notify` command ([`notice`]), on a thread of its own.
+//!
 //! Somebody survives only while they wait in the kernel, for a disk or for another mount.
 
 mod fence;
+mod notice;
 mod tether;
 mod watch;
 mod wire;
@@ -30,6 +33,7 @@ mod wire;
 use std::io;
 
 pub(crate) use fence::Fence;
+pub(crate) use notice::Change;
 pub(crate) use tether::{FromGuardian, Tether};
 pub(crate) use watch::{grace_ms, run};
 pub(crate) use wire::Lease;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::fence::Fence;
+use super::notice::Change;
 use super::wire::{Lease, ReceiveError, ToDaemon, ToGuardian, hear, say};
 use super::{FENCED, Farewell, boottime_ms};
 
@@ -97,6 +98,14 @@ impl Tether {
     /// The guardian does not hear: it will fence too early.
     pub(crate) fn lease(&self, lease: Lease) -> io::Result<()> {
         say(&self.socket, &ToGuardian::Lease(lease))
+    }
+
+    /// Says that the state of this node is another one.
+    ///
+    /// # Errors
+    /// The guardian does not hear: nobody is notified.
+    pub(crate) fn changed(&self, change: Change) -> io::Result<()> {
+        say(&self.socket, &ToGuardian::Changed(change))
     }
 
     /// Whether the guardian is gone: everything that is served is being ended, and this process

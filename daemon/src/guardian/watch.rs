@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, set_child_subreaper};
 
 use super::fence::{Fence, FenceError};
+use super::notice::Teller;
 use super::wire::{Lease, ReceiveError, ToDaemon, ToGuardian, hear, pair, say};
 use super::{FENCED, Farewell, boottime_ms};
 use crate::config::{Config, Pair};
@@ -30,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a daemon that was killed may take to be gone before the fence goes on without it: it
 /// runs no instruction any more, but may wait for a disk.
 const KILLED_LIMIT: Duration = Duration::from_secs(1);
+/// How long whoever is notified of the last change of state holds up the end of this process.
+const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 
 /// Starts the daemon and guards it until it ends; returns the exit code of this process.
 /// `farewell` is said after a fence.
@@ -85,6 +88,7 @@ pub(super) fn guard(
         standing: Standing::default(),
         farewell,
         watchdog: Watchdog::of_process(),
+        teller: Teller::start(config, logs).context("cannot start a thread for notify")?,
     };
     guard.watch()
 }
@@ -113,17 +117,17 @@ impl Default for Standing {
 }
 
 impl Standing {
-    fn hear(&mut self, said: ToGuardian, grace_ms: u64, now: u64) {
+    fn hear(&mut self, said: &ToGuardian, grace_ms: u64, now: u64) {
         match said {
             ToGuardian::Serves { incarnation } => {
-                self.serves = Some(incarnation);
+                self.serves = Some(*incarnation);
                 // Nothing may serve without a lease, and it is said before.
                 if self.lease == Lease::None {
                     self.deadline.get_or_insert(now + grace_ms);
                 }
             }
             ToGuardian::Lease(lease) => {
-                self.lease = lease;
+                self.lease = *lease;
                 match lease {
                     Lease::Endless => self.deadline = None,
                     Lease::Until(until) => self.deadline = Some(until.saturating_add(grace_ms)),
@@ -132,6 +136,7 @@ impl Standing {
                 }
             }
             ToGuardian::Stopped => *self = Self { lease: self.lease, ..Self::default() },
+            ToGuardian::Changed(_) => {}
         }
     }
 
@@ -157,6 +162,7 @@ struct Guard<'a> {
     standing: Standing,
     farewell: Option<&'a dyn Farewell>,
     watchdog: Watchdog,
+    teller: Option<Teller>,
 }
 
 impl Guard<'_> {
@@ -200,10 +206,15 @@ impl Guard<'_> {
         loop {
             match hear(&self.socket, false) {
                 Ok(said) => {
-                    self.standing.hear(said, self.grace_ms, boottime_ms());
+                    self.standing.hear(&said, self.grace_ms, boottime_ms());
                     match said {
                         ToGuardian::Serves { .. } | ToGuardian::Lease(_) => {}
                         ToGuardian::Stopped => self.fence.let_go(),
+                        ToGuardian::Changed(change) => {
+                            if let Some(teller) = &self.teller {
+                                teller.tell(change);
+                            }
+                        }
                     }
                     // A lease comes with each heartbeat, mounts once.
                     if self.standing.serves.is_some() && !self.fence.holds_all() {
@@ -229,6 +240,9 @@ impl Guard<'_> {
             // Nothing is said before it is done: standard error may be slow.
             return self.fence();
         }
+        if let Some(teller) = self.teller.take() {
+            teller.finish(NOTIFY_LIMIT);
+        }
         // Nothing was served; whatever else it began goes with it.
         let limit = self.fence_limit;
         if !matches!(processes::kill(limit, || processes::below(getpid())), Ok(Ok(()))) {
@@ -244,6 +258,9 @@ impl Guard<'_> {
     /// Ends everything, the daemon too, and says so to the others.
     fn fence(&mut self) -> u8 {
         let begun = Instant::now();
+        if let Some(teller) = &self.teller {
+            teller.call_off();
+        }
         while let Err(error) = self.fence.enforce(self.fence_limit, Some(self.process)) {
             alarm(&error);
             // Ended by a watchdog it would try no more.
@@ -353,32 +370,32 @@ mod tests {
     fn after(said: &[ToGuardian]) -> Standing {
         let mut standing = Standing::default();
         for said in said {
-            standing.hear(*said, 100, 1000);
+            standing.hear(said, 100, 1000);
         }
         standing
     }
 
     #[test]
     fn what_is_served_has_to_be_gone_when_its_lease_is_over_and_the_grace_too() {
-        let serves = ToGuardian::Serves { incarnation: 7 };
+        let serves = || ToGuardian::Serves { incarnation: 7 };
         let lease = |until| ToGuardian::Lease(Lease::Until(until));
         let left = |said: &[ToGuardian]| after(said).left(2000).map(|left| left.as_millis());
         assert_eq!(left(&[lease(2500)]), None, "nothing is served");
-        assert_eq!(left(&[lease(2500), serves]), Some(600));
-        assert_eq!(left(&[lease(2500), serves, lease(3000)]), Some(1100));
-        assert_eq!(left(&[lease(1500), serves]), Some(0));
-        assert_eq!(left(&[lease(2500), serves, ToGuardian::Stopped]), None);
-        assert_eq!(left(&[ToGuardian::Lease(Lease::Endless), serves]), None);
+        assert_eq!(left(&[lease(2500), serves()]), Some(600));
+        assert_eq!(left(&[lease(2500), serves(), lease(3000)]), Some(1100));
+        assert_eq!(left(&[lease(1500), serves()]), Some(0));
+        assert_eq!(left(&[lease(2500), serves(), ToGuardian::Stopped]), None);
+        assert_eq!(left(&[ToGuardian::Lease(Lease::Endless), serves()]), None);
     }
 
     /// A lease that is taken back leaves no more time than there was.
     #[test]
     fn a_lease_that_is_taken_back_does_not_take_the_end_back() {
-        let serves = ToGuardian::Serves { incarnation: 7 };
+        let serves = || ToGuardian::Serves { incarnation: 7 };
         let none = ToGuardian::Lease(Lease::None);
-        let taken = after(&[ToGuardian::Lease(Lease::Until(2500)), serves, none]);
+        let taken = after(&[ToGuardian::Lease(Lease::Until(2500)), serves(), none]);
         assert_eq!(taken.left(2000), Some(Duration::from_millis(600)));
         // Whoever serves without any lease is not trusted for longer than a stop takes.
-        assert_eq!(after(&[serves]).left(1050), Some(Duration::from_millis(50)));
+        assert_eq!(after(&[serves()]).left(1050), Some(Duration::from_millis(50)));
     }
 }

@@ -11,11 +11,13 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::notice::Change;
+
 /// The longest packet.
-const PACKET_BYTES: usize = 512;
+const PACKET_BYTES: usize = 8192;
 
 /// What the daemon says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ToGuardian {
     /// It is about to serve: mounts and services may be there from now on.
@@ -27,6 +29,8 @@ pub(super) enum ToGuardian {
     Lease(Lease),
     /// Nothing that it served is there any more.
     Stopped,
+    /// Its state is another one.
+    Changed(Change),
 }
 
 /// How long what is served may live.
@@ -115,6 +119,10 @@ mod tests {
         let serves = ToGuardian::Serves { incarnation: u64::MAX };
         assert_eq!(hear::<ToGuardian>(&other, true).unwrap(), serves);
         assert!(matches!(hear::<ToGuardian>(&other, false), Err(ReceiveError::Nothing)));
+        // The longest one, each byte of which is six in JSON.
+        let long = ToGuardian::Changed(Change::now("WAIT", "STOP", &"\u{1}".repeat(5000)));
+        say(&one, &long).unwrap();
+        assert_eq!(hear::<ToGuardian>(&other, true).unwrap(), long);
         drop(one);
         assert!(matches!(hear::<ToGuardian>(&other, true), Err(ReceiveError::Gone)));
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use duolog_engine::node::{self, Node, NodeError};
 use duolog_failover::message::HISTORY_MAX;
 use duolog_failover::{
-    Colour, CommitRule, Effect, Kept as Change, LinkRole, LogFacts, Now, Refused,
+    Colour, CommitRule, Effect, Kept as Change, LinkRole, LogFacts, Note, Now, Refused,
 };
 
 use super::checks::{Checks, Said};
@@ -103,6 +103,9 @@ impl Hands {
             Effect::Run { task, ticket } => self.tasks.run(task, ticket),
             Effect::Receipt(receipt) => self.receipts().begin(&receipt),
             Effect::Record(note) => {
+                if let Note::Changed { from, to, sentence } = &note {
+                    self.tasks.served.changed(from.name(), to.name(), sentence);
+                }
                 if let Some(happened) = journal::say(&note, colour) {
                     self.receipts().note(happened);
                 }

@@ -44,6 +44,10 @@ pub(crate) trait Guard: std::fmt::Debug + Send + Sync {
     fn lease(&self, lease: Lease) -> io::Result<()>;
     /// They are gone.
     fn stopped(&self) -> io::Result<()>;
+    /// The state of this node is another one: whoever is to be notified is.
+    fn changed(&self, _change: guardian::Change) -> io::Result<()> {
+        Ok(())
+    }
     /// Whether whoever guards is gone, and everything is being ended because of it.
     fn is_gone(&self) -> bool {
         false
@@ -68,6 +72,10 @@ impl Guard for Tether {
 
     fn stopped(&self) -> io::Result<()> {
         Self::stopped(self)
+    }
+
+    fn changed(&self, change: guardian::Change) -> io::Result<()> {
+        Self::changed(self, change)
     }
 
     fn is_gone(&self) -> bool {
@@ -256,6 +264,13 @@ impl Served {
 
     pub(super) fn lease(&self, lease: Lease) -> io::Result<()> {
         self.guard.lease(lease)
+    }
+
+    /// Has those notified who are to hear of another state; waits for nobody.
+    pub(super) fn changed(&self, from: &str, to: &str, sentence: &str) {
+        if let Err(error) = self.guard.changed(guardian::Change::now(from, to, sentence)) {
+            tracing::warn!(%error, "the guardian does not hear: nobody is notified");
+        }
     }
 
     /// A stop or fence of this number is asked for: calls off every start with a lower one, and

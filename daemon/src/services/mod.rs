@@ -30,6 +30,7 @@ use restart::Seen;
 pub(crate) use restart::{RestartError, Stray};
 use run::Run;
 use spawn::Prepared;
+pub(crate) use spawn::ordinary;
 use user::User;
 
 /// How long a wait goes on before it looks whether it was cancelled.

@@ -47,28 +47,7 @@ impl Prepared {
         to: OwnedFd,
         bytes_max: Option<u64>,
     ) -> io::Result<Pid> {
-        let (program, arguments) = words.split_first().expect("the configuration was checked");
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .current_dir("/")
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_USEC")
-            .env_remove("WATCHDOG_PID")
-            .env_remove("DUOLOG_LOG")
-            .stdin(Stdio::null())
-            .stdout(to.try_clone()?)
-            .stderr(to)
-            .process_group(0);
-        if std::env::var_os("PATH").is_none() {
-            command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        }
-        let user = self.user.clone();
-        if let Some(user) = &user {
-            command.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name);
-        }
-        // SAFETY: between fork and exec only system calls are made, on memory that is there.
-        unsafe { command.pre_exec(move || become_a_service(user.as_ref(), bytes_max)) };
+        let mut command = command(words, self.user.as_ref(), to, bytes_max)?;
         // Waited for through its number, by whoever watches the service.
         Ok(Pid::from_child(&command.spawn()?))
     }
@@ -77,6 +56,42 @@ impl Prepared {
     pub(super) fn program(&self) -> &Path {
         Path::new(&self.service.start[0])
     }
+}
+
+/// A command with nothing of what this process gave itself, that runs as the same user.
+pub(crate) fn ordinary(words: &[String], to: OwnedFd) -> io::Result<Command> {
+    command(words, None, to, None)
+}
+
+fn command(
+    words: &[String],
+    user: Option<&User>,
+    to: OwnedFd,
+    bytes_max: Option<u64>,
+) -> io::Result<Command> {
+    let (program, arguments) = words.split_first().expect("the configuration was checked");
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir("/")
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("WATCHDOG_PID")
+        .env_remove("DUOLOG_LOG")
+        .stdin(Stdio::null())
+        .stdout(to.try_clone()?)
+        .stderr(to)
+        .process_group(0);
+    if std::env::var_os("PATH").is_none() {
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    }
+    if let Some(user) = user {
+        command.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name);
+    }
+    let user = user.cloned();
+    // SAFETY: between fork and exec only system calls are made, on memory that is there.
+    unsafe { command.pre_exec(move || become_a_service(user.as_ref(), bytes_max)) };
+    Ok(command)
 }
 
 /// Gives up what this process took for itself, and becomes the user.

@@ -122,15 +122,31 @@ pub(super) fn free_bytes(path: &Path) -> anyhow::Result<u64> {
     Ok(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
+/// The directory in which that one lies is there.
+pub(super) fn parent(directory: &Path) -> anyhow::Result<()> {
+    match directory.parent() {
+        Some(parent) if !parent.is_dir() => {
+            bail!("{} does not exist; make it first, or mend [[directory]] path", parent.display())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// There is room for a log.
 pub(super) fn room_for_a_log(state_dir: &Path) -> anyhow::Result<()> {
+    room_for(state_dir, LOG_BYTES)
+}
+
+/// There is room for so much of a log.
+pub(super) fn room_for(state_dir: &Path, bytes: u64) -> anyhow::Result<()> {
     let free = free_bytes(state_dir)?;
-    if free < LOG_BYTES {
+    if free < bytes {
         bail!(
-            "{} has {} free, and a log needs {}; make room, or name another --state-dir",
+            "{} has {} free, and a log needs {}; make room, or name another directory for it \
+             (--state-dir, [node] state_dir)",
             state_dir.display(),
             mebibytes(free),
-            mebibytes(LOG_BYTES)
+            mebibytes(bytes)
         );
     }
     Ok(())

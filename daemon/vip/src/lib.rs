@@ -74,6 +74,12 @@ pub enum VipError {
 }
 
 impl VipError {
+    /// Whether the device has no address yet from which it could ask: a device that has just come up
+    /// has none of IPv6 for up to two seconds.
+    pub fn is_too_early(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::AddrNotAvailable)
+    }
+
     fn io(address: VirtualIp, what: &'static str, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::PermissionDenied {
             return Self::NotAllowed { address };

@@ -34,7 +34,7 @@ impl DirDisk {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
-                format!("another process uses {}", path.display()),
+                format!("another process uses {}; end it first", path.display()),
             )),
             locked => Ok(locked.map(|()| Self { dir, lock: Some(lock) })?),
         }
