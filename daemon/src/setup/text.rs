@@ -45,6 +45,12 @@ pub(super) fn node(record: &Record) -> String {
     text
 }
 
+/// The clients' addresses.
+pub(super) fn virtual_ips(record: &Record) -> String {
+    let all = record.virtual_ips.iter();
+    all.map(|address| format!("\n[[virtual_ip]]\naddress = {}\n", quoted(address))).collect()
+}
+
 /// A service for each engine whose programs are known.
 pub(super) fn services(record: &Record) -> String {
     let mut text = String::new();
