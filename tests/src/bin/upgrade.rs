@@ -26,6 +26,7 @@ use duolog_tests::journal::{Broken, Moment};
 use duolog_tests::node::binary;
 use duolog_tests::process::run;
 use duolog_tests::random::seed;
+use duolog_transport::Protocol;
 use serde_json::{Value, json};
 
 const CLIENTS: u32 = 2;
@@ -54,9 +55,17 @@ fn main() -> ExitCode {
         assert!(good, "{said}");
         assert_eq!(cluster.wait_pair(), 3 - serving, "{}", cluster.states());
         commits(&cluster, &clients, &format!("{what}: node{} serves", 3 - serving));
+        // The one of the new release knows that the other one speaks the older version.
+        let links = link(&cluster);
+        let of_new = of_status(&cluster).iter().position(|it| *it == version(&new)).unwrap();
+        assert_eq!(links[of_new], (json!(Protocol::OLDEST.number()), Value::Null), "{links:?}");
         replace(&mut cluster, serving, program);
         commits(&cluster, &clients, &format!("{what}: both replaced"));
         assert_eq!(of_status(&cluster), [program, program].map(|it| version(it)));
+        if *program == new {
+            let both = (json!(Protocol::NEWEST.number()), json!(version(&new)));
+            assert_eq!(link(&cluster), [both.clone(), both]);
+        }
     }
     let served = clients.stop();
     let [before, after] = longest_outage(&served).expect("more than one commit");
@@ -92,6 +101,16 @@ fn of_status(cluster: &Cluster) -> [String; 2] {
         let json = said.lines().find(|line| line.starts_with('{')).unwrap();
         let status: Value = serde_json::from_str(json).unwrap();
         status["version"].as_str().unwrap().to_owned()
+    })
+}
+
+/// What the two speak on the link, as each node says, and the release that each was told of.
+fn link(cluster: &Cluster) -> [(Value, Value); 2] {
+    cluster.nodes.each_ref().map(|node| {
+        let (_, said) = node.try_command(&["status", "--json"]);
+        let json = said.lines().find(|line| line.starts_with('{')).unwrap();
+        let status: Value = serde_json::from_str(json).unwrap();
+        (status["peer"]["protocol"].clone(), status["peer"]["version"].clone())
     })
 }
 
