@@ -47,8 +47,12 @@ pub(super) fn node(record: &Record) -> String {
 
 /// The clients' addresses.
 pub(super) fn virtual_ips(record: &Record) -> String {
-    let all = record.virtual_ips.iter();
-    all.map(|address| format!("\n[[virtual_ip]]\naddress = {}\n", quoted(address))).collect()
+    let mut text = String::new();
+    for address in &record.virtual_ips {
+        let address = quoted(address);
+        write!(text, "\n[[virtual_ip]]\naddress = {address}\n").expect("a text takes everything");
+    }
+    text
 }
 
 /// A service for each engine whose programs are known.
