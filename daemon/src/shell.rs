@@ -18,7 +18,7 @@ use anyhow::{Context, anyhow};
 use duolog_engine::log::LogOptions;
 use duolog_engine::node::{Node, NodeConfig};
 use duolog_engine::store::{self, LocalRules};
-use duolog_transport::{Link, Stats};
+use duolog_transport::{Link, Protocol, Stats};
 use duolog_wal::Lsn;
 
 use crate::config::{Config, Preset, Role};
@@ -317,6 +317,8 @@ impl Shell {
                 shipped_bytes: link.raw_bytes,
                 wire_bytes: link.wire_bytes,
                 compression_ratio: ratio(link.raw_bytes, link.wire_bytes),
+                protocol: link.protocol.map(Protocol::number),
+                version: link.peer_release.clone(),
                 round_trip_us: link.round_trip_us,
                 last_error: link.last_error,
             }),

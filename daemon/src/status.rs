@@ -108,6 +108,12 @@ pub(crate) struct Peer {
     pub round_trip_us: u64,
     /// Why the last connection ended, or none came about.
     pub last_error: Option<String>,
+    /// Which version of the link the two spoke last.
+    #[serde(default)]
+    pub protocol: Option<u8>,
+    /// Version of the duolog that ran there then, where it said so.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 /// A replicated directory.
@@ -326,6 +332,10 @@ impl Status {
             if let (false, Some(error)) = (peer.connected, &peer.last_error) {
                 row("", format!("last: {error}"));
             }
+            if let Some(protocol) = peer.protocol {
+                let version = peer.version.as_deref().unwrap_or("0.1, which does not say it");
+                row("Peer's version", format!("{version}; link of version {protocol}"));
+            }
             let ratio = peer.compression_ratio.map(|ratio| format!(" (1 : {ratio:.1})"));
             let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
             let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
@@ -535,6 +545,8 @@ mod tests {
                 compression_ratio: ratio(123_456_789, 12_345_678),
                 round_trip_us: 73,
                 last_error: None,
+                protocol: Some(2),
+                version: Some("0.2.0".into()),
             }),
             directories: vec![Directory {
                 path: "/var/lib/postgresql/15/main".into(),
@@ -615,6 +627,7 @@ mod tests {
             "State                  PRIM: every commit is on both nodes",
             "Data synchronisation   uptodate",
             "Peer                   10.0.0.2:7433, connected, round trip 73 us",
+            "Peer's version         0.2.0; link of version 2",
             "Shipped                117 MiB as 11.7 MiB on the wire (1 : 10.0)",
             "Resynchronised with    19.5 KiB as 5000 B on the wire",
             "Lag                    16 B",

@@ -62,7 +62,7 @@ pub fn check_pages(data: &Path) {
 }
 
 /// What makes the table of the writers; parts from 1 on go to a tablespace, where there is one.
-pub(crate) fn promise(tablespace: Option<&str>) -> [String; 4] {
+pub fn promise(tablespace: Option<&str>) -> [String; 4] {
     let apart = tablespace.map(|name| format!("TABLESPACE {name}")).unwrap_or_default();
     [
         "CREATE TABLE promise (writer int, number bigint, part int, parts int, body text,
@@ -218,7 +218,10 @@ impl Server {
 }
 
 /// The rows of the table `promise`.
-pub(crate) fn rows(client: &mut Client) -> Result<Vec<Row>, postgres::Error> {
+///
+/// # Errors
+/// The server does not answer, or goes away meanwhile.
+pub fn rows(client: &mut Client) -> Result<Vec<Row>, postgres::Error> {
     let query = "SELECT writer, number, part, parts, body FROM promise";
     let number = |row: &postgres::Row, at| u32::try_from(row.get::<_, i32>(at)).unwrap();
     let rows = client.query(query, &[])?;
@@ -238,7 +241,8 @@ fn connect(sockets: &Path, database: &str) -> Result<Client, postgres::Error> {
     config.connect_timeout(Duration::from_secs(10)).connect(NoTls)
 }
 
-pub(crate) fn with_cause(error: &postgres::Error) -> String {
+/// An error and what it came from.
+pub fn with_cause(error: &postgres::Error) -> String {
     use std::error::Error;
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

@@ -48,6 +48,9 @@ pub enum Message {
     NeedsResync,
     /// Primary: you are resynchronised first, over a stream of its own that I open now.
     Resync,
+    /// The release of duolog that I am; after Hello. Not in version 1 of the link
+    /// ([`Protocol`](crate::Protocol)).
+    Release(String),
 }
 
 /// What a stream other than the control stream carries: its first byte.
@@ -257,13 +260,14 @@ mod tests {
             Message::Ready { at: at(300) },
             Message::NeedsResync,
             Message::Resync,
+            Message::Release("0.2.0".into()),
         ]
     }
 
     /// Written down once: a change of these bytes is a change of `WIRE_VERSION`.
     #[test]
     fn messages_keep_their_bytes() {
-        let golden: [&[u8]; 7] = [
+        let golden: [&[u8]; 8] = [
             &[2, 0, 1, 2, 1, 3, 4, 5, 2, 3, 6, 7, 2, 8, 2, 3, 9, 2, 3, 1],
             &[2, 1, 8, 1, 4, b'f', b'u', b'l', b'l'],
             &[2, 2],
@@ -271,6 +275,7 @@ mod tests {
             &[2, 4, 251, 44, 1, 2, 3],
             &[2, 5],
             &[2, 6],
+            &[2, 7, 5, b'0', b'.', b'2', b'.', b'0'],
         ];
         for (message, golden) in messages().iter().zip(golden) {
             let bytes = encode(message);

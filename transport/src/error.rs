@@ -14,6 +14,7 @@ use crate::control::ControlError;
 use crate::frame::FrameError;
 use crate::handshake::Refusal;
 use crate::identity::Fingerprint;
+use crate::protocol::Protocol;
 use crate::sink::SinkError;
 use crate::tls::TlsError;
 
@@ -120,6 +121,13 @@ pub enum LinkError {
         /// Our fingerprint.
         ours: Fingerprint,
     },
+    /// The two ends speak no version of the link in common.
+    #[error(
+        "the peer speaks none of the versions of the link that this node does ({} to {}): upgrade the older of the two",
+        Protocol::OLDEST.number(),
+        Protocol::NEWEST.number()
+    )]
+    NoProtocol,
     /// One end will not go on with the other.
     #[error("refused by the {by}: {refusal}")]
     Refused {
@@ -217,13 +225,23 @@ impl LinkError {
         line
     }
 
-    /// Tells a peer that refused our certificate, which QUIC reports as a lost connection, from
-    /// one that went away.
+    /// Tells a peer that refused our certificate, or speaks no version that we do, which QUIC reports
+    /// as a lost connection, from one that went away.
     pub(crate) fn explained(self, ours: Fingerprint) -> Self {
         // TLS alerts: bad, unsupported, revoked, expired, unknown certificate, unknown CA,
         // access denied (what our own verifier sends), certificate required.
         const CERTIFICATE: [u8; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
+        // No application protocol: what the listening end ends a handshake with, and hears of itself.
+        let none = TransportErrorCode::crypto(120);
         match &self {
+            Self::Lost { source: ConnectionError::ConnectionClosed(close) }
+                if close.error_code == none =>
+            {
+                Self::NoProtocol
+            }
+            Self::Lost { source: ConnectionError::TransportError(error) } if error.code == none => {
+                Self::NoProtocol
+            }
             Self::Lost { source: ConnectionError::ConnectionClosed(close) }
                 if CERTIFICATE
                     .iter()

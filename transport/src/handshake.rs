@@ -20,6 +20,8 @@
 //!    opens a stream; the two work         Give <─────────────────────────────────> Take
 //!          <───────────────────────── Ready, where Take says that the log goes on
 //! ```
+//! From version 2 of the link on each Hello is followed by the sender's release (`protocol.rs`).
+//!
 //! Two logs of one pair part only where a node began to append on its own: at the end that it
 //! recovered or took over with. So those few positions, and the primary's end, are all that has
 //! to be compared to find where the secondary's tail, which nobody ever acknowledged, begins.

@@ -33,6 +33,7 @@ use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pace::Pace;
 use crate::pack::Packer;
+use crate::protocol::Protocol;
 use crate::resync;
 use crate::settings::{Compression, DialConfig};
 use crate::source::Source;
@@ -135,7 +136,8 @@ impl<S: Source> Dialer<S> {
 
     async fn connect(&self) -> Result<Connection, LinkError> {
         let configured = self.config.peer_fingerprint;
-        let (crypto, intruder) = tls::client(&self.config.identity, configured)?;
+        let (crypto, intruder) =
+            tls::client(&self.config.identity, configured, self.config.tuning.newest_protocol)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
         let peer = self.config.peer;
@@ -155,10 +157,13 @@ impl<S: Source> Dialer<S> {
         let ours = self.source.hello();
         let (send, recv) = connection.open_bi().await?;
         let mut control = Control { send, recv, role: Role::Primary };
+        let protocol = Protocol::of(connection);
         control.send(&Message::Hello(ours.clone())).await?;
+        control.send_release(protocol).await?;
         let Message::Hello(theirs) = control.receive(ANSWER_TIMEOUT).await? else {
             return Err(unexpected("its Hello"));
         };
+        self.shared.stats.peer(protocol, control.receive_release(protocol).await?);
         let at = match self.agree(&ours, &theirs) {
             Ok(meeting) => {
                 control

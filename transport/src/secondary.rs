@@ -31,6 +31,7 @@ use crate::handshake::{Hello, Refusal, of_this_pair, part};
 use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
 use crate::pack::Unpacker;
+use crate::protocol::Protocol;
 use crate::resync::{self, Take};
 use crate::settings::ListenConfig;
 use crate::sink::Sink;
@@ -66,7 +67,8 @@ impl<S: Sink> Listener<S> {
     ) -> io::Result<Self> {
         // Any server configuration opens the endpoint; each connection gets one of its own.
         let (crypto, _) =
-            tls::server(&config.identity, config.peer_fingerprint).map_err(io::Error::other)?;
+            tls::server(&config.identity, config.peer_fingerprint, config.tuning.newest_protocol)
+                .map_err(io::Error::other)?;
         let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let endpoint = endpoint::endpoint(socket, &config.identity, &config.tuning, Some(server))?;
         let transport = endpoint::transport(&config.tuning);
@@ -156,15 +158,18 @@ impl Door {
         }
         let configured = self.config.peer_fingerprint;
         let ours = self.config.identity.fingerprint();
-        let tls = tls::server(&self.config.identity, configured);
+        let tls =
+            tls::server(&self.config.identity, configured, self.config.tuning.newest_protocol);
         let transport = self.transport.clone();
         self.handshakes.spawn(async move {
             let failed = |error| (from, error);
             let (crypto, intruder) = tls.map_err(|error| failed(error.into()))?;
             let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
             server.transport_config(transport).migration(false);
-            let connecting =
-                incoming.accept_with(Arc::new(server)).map_err(|error| failed(error.into()))?;
+            let connecting = incoming.accept_with(Arc::new(server)).map_err(|error| {
+                // What the first packet says is judged here already.
+                failed(LinkError::from(error).explained(ours))
+            })?;
             match timeout(HANDSHAKE_TIMEOUT, connecting).await {
                 Ok(Ok(connection)) => Ok(connection),
                 Ok(Err(error)) => Err(failed(match intruder.seen() {
@@ -199,12 +204,15 @@ impl<S: Sink> Session<S> {
         let Message::Hello(theirs) = control.receive(ANSWER_TIMEOUT).await? else {
             return Err(unexpected("its Hello"));
         };
+        let protocol = Protocol::of(connection);
+        self.stats.peer(protocol, control.receive_release(protocol).await?);
         let ours = self.sink.hello();
         let joined = of_this_pair(&theirs, &ours).and_then(|()| self.sink.admits(&theirs));
         if let Err(refusal) = joined {
             return Err(control.refuse(connection, refusal).await);
         }
         control.send(&Message::Hello(ours.clone())).await?;
+        control.send_release(protocol).await?;
         let (take, at) = match control.receive(ANSWER_TIMEOUT).await? {
             Message::Start => (None, ours.end),
             Message::Cut { candidates } => match self.cut(ours.end, &candidates) {

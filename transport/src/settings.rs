@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::identity::{Fingerprint, Identity};
+use crate::protocol::Protocol;
 
 /// When log frames are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Tuning {
     pub refused_retry_ms: u64,
     /// A commit position alone is announced no sooner than so long after the last frame.
     pub commit_interval_ms: u64,
+    /// The newest version of the link that this end speaks.
+    pub newest_protocol: Protocol,
 }
 
 /// The largest datagram that ten segments of still fit one send call (measured: above 6550 the
@@ -66,6 +69,7 @@ impl Default for Tuning {
             redial_max_ms: 1000,
             refused_retry_ms: 5000,
             commit_interval_ms: 20,
+            newest_protocol: Protocol::NEWEST,
         }
     }
 }

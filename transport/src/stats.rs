@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::protocol::Protocol;
+
 /// A link's counters since it was started, over all its connections.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -16,6 +18,7 @@ pub struct Stats {
     acks: AtomicU64,
     round_trip_us: AtomicU64,
     last_error: Mutex<Option<String>>,
+    peer: Mutex<Option<(Protocol, Option<String>)>>,
 }
 
 /// The counters at one moment (each exact, not all of the same instant).
@@ -37,6 +40,10 @@ pub struct Snapshot {
     pub acks: u64,
     /// Smoothed round trip of the connection's packets, without any disk, in microseconds.
     pub round_trip_us: u64,
+    /// Which version of the link was agreed on last.
+    pub protocol: Option<Protocol>,
+    /// The release that the peer then said it is; a version of the link may not have that.
+    pub peer_release: Option<String>,
     /// Why the last connection or the last attempt at one ended.
     pub last_error: Option<String>,
 }
@@ -44,7 +51,10 @@ pub struct Snapshot {
 impl Stats {
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
+        let peer = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Snapshot {
+            protocol: peer.as_ref().map(|(protocol, _)| *protocol),
+            peer_release: peer.and_then(|(_, release)| release),
             connected: self.connected.load(Relaxed),
             reconnects: self.connections.load(Relaxed).saturating_sub(1),
             raw_bytes: self.raw_bytes.load(Relaxed),
@@ -60,6 +70,10 @@ impl Stats {
     pub(crate) fn connected(&self) {
         self.connections.fetch_add(1, Relaxed);
         self.connected.store(true, Relaxed);
+    }
+
+    pub(crate) fn peer(&self, protocol: Protocol, release: Option<String>) {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some((protocol, release));
     }
 
     pub(crate) fn disconnected(&self) {

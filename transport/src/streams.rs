@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::control::{self, ControlError, LENGTH_LEN, Message, StreamKind};
 use crate::error::{LinkError, OnStream, Role};
 use crate::handshake::Refusal;
+use crate::protocol::{Protocol, RELEASE, presentable};
 
 const CONTROL: &str = "control";
 /// How long the peer may take for a message that needs no disk.
@@ -48,6 +49,28 @@ impl Control {
         match message.await.map_err(|_| LinkError::Stream { stream: CONTROL })?? {
             Message::Refused(refusal) => Err(LinkError::Refused { by, refusal }),
             message => Ok(message),
+        }
+    }
+
+    /// Says this node's release, where that is part of what was agreed.
+    pub(crate) async fn send_release(&mut self, protocol: Protocol) -> Result<(), LinkError> {
+        if protocol.has_release() {
+            self.send(&Message::Release(RELEASE.into())).await?;
+        }
+        Ok(())
+    }
+
+    /// The peer's release, where that is part of what was agreed.
+    pub(crate) async fn receive_release(
+        &mut self,
+        protocol: Protocol,
+    ) -> Result<Option<String>, LinkError> {
+        if !protocol.has_release() {
+            return Ok(None);
+        }
+        match self.receive(ANSWER_TIMEOUT).await? {
+            Message::Release(release) => Ok(Some(presentable(&release))),
+            _ => Err(unexpected("its release")),
         }
     }
 

@@ -18,9 +18,8 @@ use rustls::{
 };
 
 use crate::identity::{Fingerprint, Identity};
+use crate::protocol::Protocol;
 
-/// The application protocol; its number changes with the wire's layout.
-pub const ALPN: &[u8] = b"duolog/1";
 /// The name asked for; nobody looks at it.
 pub(crate) const SERVER_NAME: &str = "duolog";
 
@@ -39,6 +38,7 @@ impl Intruder {
 pub(crate) fn client(
     identity: &Identity,
     peer: Fingerprint,
+    newest: Protocol,
 ) -> Result<(QuicClientConfig, Intruder), TlsError> {
     let (pin, intruder) = Pin::new(peer);
     let mut tls = rustls::ClientConfig::builder_with_provider(pin.provider.clone())
@@ -46,7 +46,7 @@ pub(crate) fn client(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pin))
         .with_client_auth_cert(vec![identity.certificate()], identity.key())?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = newest.names_up_to();
     tls.resumption = rustls::client::Resumption::disabled();
     tls.enable_early_data = false;
     Ok((QuicClientConfig::try_from(tls)?, intruder))
@@ -56,13 +56,14 @@ pub(crate) fn client(
 pub(crate) fn server(
     identity: &Identity,
     peer: Fingerprint,
+    newest: Protocol,
 ) -> Result<(QuicServerConfig, Intruder), TlsError> {
     let (pin, intruder) = Pin::new(peer);
     let mut tls = rustls::ServerConfig::builder_with_provider(pin.provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(pin))
         .with_single_cert(vec![identity.certificate()], identity.key())?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = newest.names_up_to();
     tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use duolog_transport::ack::ACK_LEN;
 use duolog_transport::control::{self, Message};
 use duolog_transport::frame::{Content, Header};
-use duolog_transport::{Ack, Hello, Identity, Link, dial, listen};
+use duolog_transport::{Ack, Hello, Identity, Link, Protocol, dial, listen};
 use duolog_wal::{Cursor, Lsn};
 use pair::{
     Node, Pair, Primary, Resync, Secondary, dial_config, identities, listen_config, loopback,
@@ -74,7 +74,12 @@ fn certified(identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDe
     (vec![certificate], PrivateKeyDer::from_pem_file(key).unwrap())
 }
 
+/// Speaks the oldest version, as whoever knows no other.
 fn client() -> quinn::ClientConfig {
+    client_of(Protocol::OLDEST.name())
+}
+
+fn client_of(protocol: Vec<u8>) -> quinn::ClientConfig {
     let (certificate, key) = certified(&identities()[0]);
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -83,11 +88,15 @@ fn client() -> quinn::ClientConfig {
         .with_custom_certificate_verifier(Arc::new(Naive))
         .with_client_auth_cert(certificate, key)
         .unwrap();
-    tls.alpn_protocols = vec![duolog_transport::tls::ALPN.to_vec()];
+    tls.alpn_protocols = vec![protocol];
     quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
 }
 
 fn server() -> quinn::ServerConfig {
+    server_of(Protocol::OLDEST.name())
+}
+
+fn server_of(protocol: Vec<u8>) -> quinn::ServerConfig {
     let (certificate, key) = certified(&identities()[1]);
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -95,7 +104,7 @@ fn server() -> quinn::ServerConfig {
         .with_no_client_auth()
         .with_single_cert(certificate, key)
         .unwrap();
-    tls.alpn_protocols = vec![duolog_transport::tls::ALPN.to_vec()];
+    tls.alpn_protocols = vec![protocol];
     quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()))
 }
 
@@ -251,6 +260,37 @@ fn a_hostile_primary_is_closed_on_and_the_next_one_gets_in() {
         dialer.stop().unwrap();
     });
     assert_eq!(secondary.state().log.bytes, primary.state().log.bytes);
+    listener.stop().unwrap();
+}
+
+/// Both ends say so, whoever dials; and who agreed on a version has to say what belongs to it.
+#[test]
+fn an_end_that_speaks_no_version_of_ours_is_named() {
+    let (primary, secondary) = Pair::nodes();
+    let listener =
+        listen(listen_config(loopback(0), &quick()), Secondary(secondary.clone())).unwrap();
+    let addr = listener.local_addr();
+    runtime().block_on(async {
+        let far = client_of(b"duolog/9".to_vec());
+        let own = endpoint(None);
+        own.connect_with(far, addr, "anything").unwrap().await.unwrap_err();
+        says(&listener, "dialed by another version", "none of the versions of the link");
+
+        let newest = client_of(Protocol::NEWEST.name());
+        let connection = own.connect_with(newest, addr, "anything").unwrap().await.unwrap();
+        let (mut send, _answers) = connection.open_bi().await.unwrap();
+        let first = control::encode(&hello(&primary, Cursor::default()));
+        send.write_all(&[first, control::encode(&Message::Start)].concat()).await.unwrap();
+        connection.closed().await;
+        says(&listener, "no release", "the peer should have sent its release");
+
+        let other = endpoint(Some(server_of(b"duolog/9".to_vec())));
+        let addr = other.local_addr().unwrap();
+        let dialer = dial(dial_config(addr, &quick()), Primary(primary.clone())).unwrap();
+        other.accept().await.unwrap().await.unwrap_err();
+        says(&dialer, "dials another version", "none of the versions of the link");
+        dialer.stop().unwrap();
+    });
     listener.stop().unwrap();
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
+use duolog_vip::VirtualIp;
 
 use crate::setup::Code;
 
@@ -29,6 +30,9 @@ pub(crate) struct Init {
     /// The witness's address and port [default: no witness].
     #[arg(long, value_name = "IP:PORT")]
     pub witness: Option<SocketAddr>,
+    /// An address of the clients, in the subnet of --address; once for each.
+    #[arg(long, value_name = "IP/PREFIX")]
+    pub virtual_ip: Vec<VirtualIp>,
     /// "postgresql", "mariadb", "sqlite" or "none", once for all or once for each directory
     /// [default: by what is in it].
     #[arg(long, value_name = "ENGINE", value_parser = ["postgresql", "mariadb", "sqlite", "none"])]
@@ -46,7 +50,7 @@ pub(crate) struct Init {
     #[arg(long, value_name = "DIR", default_value = "/etc/duolog")]
     pub etc: PathBuf,
     /// Give a new code, for a pair that is prepared.
-    #[arg(long, conflicts_with_all = ["name", "dir", "address", "also_address", "witness", "preset", "programs"])]
+    #[arg(long, conflicts_with_all = ["name", "dir", "address", "also_address", "witness", "virtual_ip", "preset", "programs"])]
     pub code: bool,
 }
 

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use duolog_beat::PathStatus;
 use duolog_failover::{DataSync as MachineSync, Register, State as MachineState};
+use duolog_transport::Protocol;
 
 use super::life::Pair;
 use super::post::Post;
@@ -75,6 +76,8 @@ impl Pair {
                 shipped_bytes: link.raw_bytes,
                 wire_bytes: link.wire_bytes,
                 compression_ratio: ratio(link.raw_bytes, link.wire_bytes),
+                protocol: link.protocol.map(Protocol::number),
+                version: link.peer_release.clone(),
                 round_trip_us: link.round_trip_us,
                 last_error: trouble.or(link.last_error),
             }),

@@ -160,10 +160,11 @@ pub(super) fn prepare(options: &Init) -> anyhow::Result<Ready> {
         Some(known) => known,
         None => Record { cluster: new_cluster()?.to_string(), ..wanted },
     };
-    let mut config = text::node(&record) + &text::services(&record);
+    let own = text::node(&record) + &text::virtual_ips(&record);
+    let mut config = own.clone() + &text::services(&record);
     if text::check(&config, etc).is_err() {
         // Where the server's programs are is not known; `run` says what to add.
-        config = text::node(&record);
+        config = own;
     }
     text::check(&config, etc)?;
     refuse_what_cannot_be(&record, etc)?;
@@ -197,6 +198,7 @@ fn wanted(options: &Init) -> anyhow::Result<Record> {
         state_dir: options.state_dir.clone(),
         control_socket: options.socket.clone(),
         witness: options.witness,
+        virtual_ips: options.virtual_ip.iter().map(ToString::to_string).collect(),
         programs: options.programs.clone(),
         directories: directories.collect(),
     })

@@ -177,6 +177,7 @@ fn accepted(
         state_dir: options.state_dir.clone(),
         control_socket: options.socket.clone(),
         witness: offer.witness.as_ref().map(|(address, _)| *address),
+        virtual_ips: Vec::new(),
         programs: None,
         directories: directories.collect(),
     };

@@ -51,6 +51,9 @@ pub(super) struct Record {
     pub control_socket: PathBuf,
     /// The witness.
     pub witness: Option<SocketAddr>,
+    /// The clients' addresses with their prefixes; node2 gets them with the settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_ips: Vec<String>,
     /// Where the SQL server's programs are, if that was said.
     pub programs: Option<PathBuf>,
     /// The replicated directories.

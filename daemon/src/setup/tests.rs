@@ -69,6 +69,7 @@ impl Site {
             address: Some(self.address(1)),
             also_address: Vec::new(),
             witness: None,
+            virtual_ip: Vec::new(),
             preset: Vec::new(),
             programs: None,
             state_dir: home.join("state"),
@@ -266,6 +267,8 @@ fn a_server_that_is_recognised_becomes_a_service_of_both() {
     fs::write(site.data(1).join("PG_VERSION"), "15").unwrap();
     let mut options = site.init();
     options.programs = Some("/opt/pg/bin".into());
+    let clients = "10.0.0.9/24";
+    options.virtual_ip = vec![clients.parse().unwrap()];
     let (code, waiting) = wait(prepared(&options), LIFE);
     joined(&site.join(&code));
     waiting.join().unwrap().unwrap();
@@ -275,6 +278,7 @@ fn a_server_that_is_recognised_becomes_a_service_of_both() {
         let start = config.services[0].start.join(" ");
         let wanted = format!("/opt/pg/bin/postgres -D {}", site.data(node).display());
         assert!(start.starts_with(&wanted), "{start}");
+        assert_eq!(config.addresses[0].address.to_string(), clients);
     }
     // Where nobody knows its programs, it is left to the operator.
     let other = Site::new();

@@ -45,6 +45,16 @@ pub(super) fn node(record: &Record) -> String {
     text
 }
 
+/// The clients' addresses.
+pub(super) fn virtual_ips(record: &Record) -> String {
+    let mut text = String::new();
+    for address in &record.virtual_ips {
+        let address = quoted(address);
+        write!(text, "\n[[virtual_ip]]\naddress = {address}\n").expect("a text takes everything");
+    }
+    text
+}
+
 /// A service for each engine whose programs are known.
 pub(super) fn services(record: &Record) -> String {
     let mut text = String::new();

@@ -99,6 +99,19 @@ pub fn at_client<T: Send>(client: &File, what: impl FnOnce() -> T + Send) -> T {
 impl Clients {
     /// Starts `count` of them; each rests for `pause` after each of its transactions.
     pub fn start(client: &File, journal: &Path, count: u32, pause: Duration) -> Self {
+        let places = [1, 2].map(|node| address(Who::node(node), Segment::A));
+        Self::start_at(client, journal, count, pause, &places)
+    }
+
+    /// The same, of clients that know other addresses than those of the nodes; what they are told
+    /// counts as told by the number of the address, from 1.
+    pub fn start_at(
+        client: &File,
+        journal: &Path,
+        count: u32,
+        pause: Duration,
+        places: &[String],
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let served = Arc::new(Mutex::new(Vec::new()));
         let errors = Arc::new(Mutex::new(Vec::new()));
@@ -106,9 +119,10 @@ impl Clients {
             let (journal, client) = (Journal::open(journal), client.try_clone().unwrap());
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
             let errors = Arc::clone(&errors);
+            let places = places.to_vec();
             spawn(move || {
                 Lan::enter_as_client(&client);
-                run(&journal, writer, pause, &stop, &served, &errors);
+                run(&journal, writer, &places, pause, &stop, &served, &errors);
             })
         };
         let threads = (1..=count).map(start).collect();
@@ -169,6 +183,7 @@ impl Clients {
 fn run(
     journal: &Journal,
     writer: u32,
+    places: &[String],
     pause: Duration,
     stop: &AtomicBool,
     served: &Mutex<Vec<Served>>,
@@ -177,8 +192,8 @@ fn run(
     let mut number = journal.next_number(writer);
     let mut node = 1;
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut client) = connect(node, "postgres") else {
-            node = 3 - node;
+        let Ok(mut client) = connect_to(&places[node - 1], "postgres") else {
+            node = node % places.len() + 1;
             std::thread::park_timeout(PAUSE);
             continue;
         };

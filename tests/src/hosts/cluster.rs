@@ -129,16 +129,21 @@ impl Cluster {
     /// A pair that runs, with the table of the writers in its database.
     pub fn start(name: &str, seed: u64, settings: &Settings) -> Self {
         let mut cluster = Self::new(name, seed, settings);
-        if let Some(witness) = &mut cluster.witness {
-            witness.boot(&cluster.lan);
+        cluster.boot();
+        cluster
+    }
+
+    /// Switches a pair on that is configured and off, and makes the table of the writers.
+    pub fn boot(&mut self) {
+        if let Some(witness) = &mut self.witness {
+            witness.boot(&self.lan);
         }
-        for node in &mut cluster.nodes {
-            node.boot(&cluster.lan);
+        for node in &mut self.nodes {
+            node.boot(&self.lan);
         }
         // A node may be fenced before it has a peer, where others compute; it is started again.
-        cluster.make_whole();
-        cluster.execute(&promise(None));
-        cluster
+        self.make_whole();
+        self.execute(&promise(None));
     }
 
     /// A pair that is configured; nothing runs.

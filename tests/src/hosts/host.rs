@@ -88,6 +88,21 @@ impl Host {
         root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// Whether it has this IPv4 address now.
+    pub fn has_address(&self, address: &str) -> bool {
+        let pid = self.init().as_raw_pid();
+        let routes = fs::read_to_string(format!("/proc/{pid}/net/fib_trie")).unwrap_or_default();
+        let own = format!("|-- {address}");
+        let mut lines = routes.lines();
+        while let Some(line) = lines.next() {
+            // What follows says whether it is the host's own or a route.
+            if line.trim() == own && lines.next().is_some_and(|next| next.contains("host LOCAL")) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// What runs on it: processes, as this machine numbers them, with their command lines.
     pub fn processes(&self) -> Vec<(Pid, Vec<String>)> {
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();

@@ -94,6 +94,11 @@ pub fn address(who: Who, segment: Segment) -> String {
     format!("10.91.{}.{}", segment.number(), who.number())
 }
 
+/// The hardware address of `who` on `segment`: as on a real card, the same after each start.
+pub fn mac(who: Who, segment: Segment) -> String {
+    format!("02:00:00:00:{:02}:{:02}", segment.number(), who.number())
+}
+
 fn port(who: Who, segment: Segment) -> String {
     format!("{}-{}", who.name(), segment.name())
 }
@@ -148,8 +153,7 @@ impl Lan {
         let (mut outside, mut inside) = (String::new(), String::from("link set lo up\n"));
         for segment in who.segments() {
             let (port, name) = (port(who, *segment), segment.name());
-            // As on a real card, the same after each start.
-            let mac = format!("02:00:00:00:{:02}:{:02}", segment.number(), who.number());
+            let mac = mac(who, *segment);
             let pid = host.as_raw_pid();
             write!(
                 outside,
@@ -261,6 +265,16 @@ impl Lan {
     /// The client's place, for [`Self::enter_as_client`].
     pub fn client(&self) -> File {
         File::open(format!("/proc/{}/ns/net", self.client.pid().as_raw_pid())).unwrap()
+    }
+
+    /// Whom the client's computer would send to for `address` now: the hardware address in its
+    /// neighbour table.
+    pub fn client_neighbour(&self, address: &str) -> Option<String> {
+        let pid = self.client.pid().as_raw_pid();
+        let table = fs::read_to_string(format!("/proc/{pid}/net/arp")).unwrap();
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut of = fields.filter(|fields| fields.first() == Some(&address));
+        of.find_map(|fields| fields.get(3).map(|mac| (*mac).to_owned()))
     }
 
     /// A command at the client's place.

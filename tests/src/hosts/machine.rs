@@ -9,15 +9,16 @@
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::host::Host;
 use super::lan::{Lan, Who};
-use crate::node::{Status, binary, duolog};
+use crate::node::{Status, binary};
 use crate::power_cut::Disk;
-use crate::process::{Process, run, try_run};
+use crate::process::{Process, command, run, try_run};
 use crate::wait;
 
 /// What nodes say: also each step of the machine, so that a test can wait for one.
@@ -44,6 +45,14 @@ pub struct Machine {
     daemon: Option<Process>,
     host: Host,
     disks: [Disk; 2],
+    program: PathBuf,
+}
+
+/// A command of that binary.
+fn of(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = command(program);
+    command.args(arguments);
+    command
 }
 
 impl Machine {
@@ -58,7 +67,7 @@ impl Machine {
         let disks = [disk("log", seed ^ (number_64 << 8)), disk("data", seed ^ (number_64 << 16))];
         fs::create_dir(disks[0].path().join("state")).unwrap();
         let host = Host::new(Who::node(number), &home);
-        Self { number, home, daemon: None, host, disks }
+        Self { number, home, daemon: None, host, disks, program: binary() }
     }
 
     /// 1 or 2.
@@ -139,10 +148,15 @@ impl Machine {
         self.start();
     }
 
+    /// The `duolog` that is started and asked from now on, such as another release.
+    pub fn install(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
     /// Starts the node, on a host that is on.
     pub fn start(&mut self) {
         assert!(self.daemon.is_none(), "node{} was started", self.number);
-        let mut command = self.host.command(binary());
+        let mut command = self.host.command(&self.program);
         command.args(["run", "--config"]).arg(self.config()).env("DUOLOG_LOG", SAYS);
         let name = format!("node{}", self.number);
         self.daemon = Some(Process::start(&name, command, &self.home.join("said")));
@@ -172,7 +186,7 @@ impl Machine {
 
     fn find(&self, guarded: bool) -> Option<Pid> {
         let found = self.host.find(|words| {
-            words.first().is_some_and(|word| word == "duolog" || Path::new(word) == binary())
+            words.first().is_some_and(|word| word == "duolog" || Path::new(word) == self.program)
                 && words.get(1).is_some_and(|word| word == "run")
                 && words.iter().any(|word| word == "--guarded") == guarded
         });
@@ -200,7 +214,7 @@ impl Machine {
 
     /// How it stands, if it answers.
     pub fn status(&self) -> Option<Status> {
-        let mut command = duolog(&["status", "--json", "--config"]);
+        let mut command = of(&self.program, &["status", "--json", "--config"]);
         command.arg(self.config());
         let (status, said) = try_run(command, COMMAND_LIMIT);
         let json = said.lines().find(|line| line.starts_with('{'));
@@ -214,14 +228,14 @@ impl Machine {
 
     /// Runs a command of the binary that takes this node's configuration.
     pub fn command(&self, arguments: &[&str]) -> String {
-        let mut command = duolog(arguments);
+        let mut command = of(&self.program, arguments);
         command.arg("--config").arg(self.config());
         run(command, COMMAND_LIMIT)
     }
 
     /// The same, of one that may fail: whether it did not, and what it said.
     pub fn try_command(&self, arguments: &[&str]) -> (bool, String) {
-        let mut command = duolog(arguments);
+        let mut command = of(&self.program, arguments);
         command.arg("--config").arg(self.config());
         let (status, said) = try_run(command, COMMAND_LIMIT);
         (status.success(), said)

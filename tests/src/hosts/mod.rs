@@ -23,4 +23,4 @@ pub mod machine;
 pub mod receipts;
 
 pub use host::Host;
-pub use lan::{Lan, Segment, VIRTUAL_IP, Who, address};
+pub use lan::{Lan, Segment, VIRTUAL_IP, Who, address, mac};
