@@ -28,8 +28,9 @@ impl<'a> Told<'a> {
         let https = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = fs::read_to_string(place.config()).unwrap();
         fs::write(place.config(), config + &format!("[web]\nhttps = \"{https}\"\n")).unwrap();
-        let made = duolog().args(["metrics", "token", "--config"]).arg(place.config());
-        let token = said(&made.output().unwrap()).trim().to_owned();
+        let mut make = duolog();
+        let made = make.args(["metrics", "token", "--config"]).arg(place.config()).output();
+        let token = said(&made.unwrap()).trim().to_owned();
         let file = place.directory.path().join("metrics.token");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(file).unwrap().trim(), token);
