@@ -49,7 +49,9 @@ pub(crate) fn start(config: &Config, member: &Arc<Member>) {
         }
     };
     let started = std::thread::Builder::new().name("duolog-web".into()).spawn(move || {
-        live(&web, tls, &site).unwrap_or_else(|error| cannot(&format!("{error:#}")))
+        if let Err(error) = live(&web, tls, &site) {
+            cannot(&format!("{error:#}"));
+        }
     });
     if let Err(error) = started {
         cannot(&error.to_string());

@@ -115,8 +115,8 @@ fn both_nodes_tell_what_they_measure_while_the_pair_commits_and_strangers_nothin
     let before = first.metrics();
     commit(&one, COMMITS);
     let after = first.metrics();
-    assert_eq!(after["duolog_state{state=\"PRIM\"}"] as u64, 1);
-    assert_eq!(after["duolog_data_sync{status=\"uptodate\"}"] as u64, 1);
+    assert!(after["duolog_state{state=\"PRIM\"}"] > 0.5);
+    assert!(after["duolog_data_sync{status=\"uptodate\"}"] > 0.5);
     let name = "duolog_commit_duration_seconds";
     let more = check(&after, name, "") - check(&before, name, "");
     assert!(more >= f64::from(COMMITS), "{more} commits were counted");
@@ -139,9 +139,9 @@ fn both_nodes_tell_what_they_measure_while_the_pair_commits_and_strangers_nothin
     assert!(after["duolog_certificate_left_days{certificate=\"node\"}"] > 1.0);
 
     let there = second.metrics();
-    assert_eq!(there["duolog_state{state=\"SECOND\"}"] as u64, 1);
+    assert!(there["duolog_state{state=\"SECOND\"}"] > 0.5);
     assert!(check(&there, "duolog_log_sync_duration_seconds", "") > 0.0);
-    assert_eq!(check(&there, name, "") as u64, 0, "a SECOND answers no commit");
+    assert!(check(&there, name, "") < 0.5, "a SECOND answers no commit");
 
     let other = format!("Authorization: Bearer {}\r\n", second.token);
     for wrong in ["", "Authorization: Bearer 00\r\n", "Authorization: Basic eDp5\r\n", &other] {
