@@ -17,7 +17,7 @@ pub(crate) struct Web {
     /// HTTP in clear, only where it was asked for.
     pub http: Option<SocketAddr>,
     /// The file with the token of those who read metrics.
-    pub metrics_token: PathBuf,
+    pub metrics_credentials: PathBuf,
 }
 
 /// `has_certificate`: what HTTPS shows is there.
@@ -49,11 +49,11 @@ pub(super) fn read_web(
             http.map(Some)
         }
     };
-    let metrics_token = match section.string(faults, "metrics_token") {
-        None if section.was_there("metrics_token") => None,
+    let metrics_credentials = match section.string(faults, "metrics_credentials") {
+        None if section.was_there("metrics_credentials") => None,
         None => Some(base.join("metrics.token")),
         Some(found) => Some(base.join(found.value)),
     };
     section.finish(faults);
-    Some(Web { https: https?, http: http?, metrics_token: metrics_token? })
+    Some(Web { https: https?, http: http?, metrics_credentials: metrics_credentials? })
 }

@@ -23,7 +23,7 @@ fn token(options: &Token) -> anyhow::Result<()> {
             options.node.config.display()
         );
     };
-    let path = web.metrics_token;
+    let path = web.metrics_credentials;
     if path.exists() && !options.replace {
         let secret = Secret::read(&path)
             .context("--replace makes a new token in its place; the old one counts no more")?;
@@ -33,9 +33,10 @@ fn token(options: &Token) -> anyhow::Result<()> {
     let secret = Secret::generate()?;
     if path.exists() {
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-            bail!("{} names no file; see metrics_token in [web]", path.display());
+            bail!("{} names no file; see metrics_credentials in [web]", path.display());
         };
-        let name = name.to_str().context("the name of metrics_token in [web] is not UTF-8")?;
+        let name =
+            name.to_str().context("the name of metrics_credentials in [web] is not UTF-8")?;
         let place = DirDisk::open(directory).with_context(|| {
             format!("cannot write in {}; does another command write there?", directory.display())
         })?;

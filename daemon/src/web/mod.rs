@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) fn start(config: &Config, member: &Arc<Member>) {
     let Some(web) = config.web.clone() else { return };
     let site = Arc::new(Site {
-        doorman: Mutex::new(Doorman::new(web.metrics_token.clone())),
+        doorman: Mutex::new(Doorman::new(web.metrics_credentials.clone())),
         metrics: Metrics::new(member.clone(), config),
     });
     let tls = link::identity(config)
