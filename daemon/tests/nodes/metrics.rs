@@ -28,9 +28,8 @@ impl<'a> Told<'a> {
         let https = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = fs::read_to_string(place.config()).unwrap();
         fs::write(place.config(), config + &format!("[web]\nhttps = \"{https}\"\n")).unwrap();
-        let mut make = duolog();
-        let made = make.args(["metrics", "token", "--config"]).arg(place.config()).output();
-        let token = said(&made.unwrap()).trim().to_owned();
+        let token = token(place, &[]);
+        assert_eq!(self::token(place, &[]), token, "it is made once");
         let file = place.directory.path().join("metrics.token");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(file).unwrap().trim(), token);
@@ -78,6 +77,13 @@ impl<'a> Told<'a> {
         let parts = samples.map(|line| line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}")));
         parts.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
     }
+}
+
+/// What `duolog metrics token` prints.
+fn token(place: &Place, options: &[&str]) -> String {
+    let mut make = duolog();
+    let made = make.args(["metrics", "token", "--config"]).arg(place.config()).args(options);
+    said(&made.output().unwrap()).trim().to_owned()
 }
 
 fn commit(place: &Place, count: u32) {
@@ -156,4 +162,10 @@ fn both_nodes_tell_what_they_measure_while_the_pair_commits_and_strangers_nothin
     assert!(!answer.starts_with("HTTP/1.1 200") && !answer.contains("duolog_"), "{answer}");
     let again = first.metrics();
     assert!(again["duolog_commit_duration_seconds_count"] >= f64::from(COMMITS));
+
+    let renewed =
+        Told { token: token(&one, &["--replace"]), place: first.place, https: first.https };
+    assert!(renewed.metrics().len() > 100, "a new token counts at once");
+    let old = format!("Authorization: Bearer {}\r\n", first.token);
+    assert!(renewed.ask(&Told::request(&old)).starts_with("HTTP/1.1 401 "));
 }
