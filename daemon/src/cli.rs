@@ -1,10 +1,12 @@
 //! The command line: what can be asked of `duolog`, and nothing of how it is done.
 
 mod actions;
+mod certs;
 mod config;
 mod dump;
 mod log;
 mod logs;
+mod metrics;
 pub(crate) mod setup;
 
 use std::path::PathBuf;
@@ -14,10 +16,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
+pub(crate) use certs::{Certs, CertsVerb};
 pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, SettingsVerb, Wanted};
 pub(crate) use dump::{Dump, Snapshot};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 pub(crate) use logs::Logs;
+pub(crate) use metrics::{Metrics, MetricsVerb, Token};
 pub(crate) use setup::{Init, Join, Leave};
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
@@ -101,6 +105,10 @@ pub(crate) enum Command {
     Log(Log),
     /// Show, change and check the settings of the pair, which are equal on both nodes.
     Config(Settings),
+    /// Who may read what a node measures, over HTTPS at /metrics.
+    Metrics(Metrics),
+    /// Show the certificates of a node: whose, fingerprints, until when.
+    Certs(Certs),
     /// Show that no commit is lost: two nodes on this computer, one of them killed under load.
     Demo(Demo),
     /// Measure what this computer can do: a directory (plain or mounted), the log, the link.

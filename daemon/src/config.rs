@@ -17,6 +17,7 @@ pub(crate) mod services;
 pub(crate) mod shared;
 mod values;
 pub(crate) mod virtual_ip;
+pub(crate) mod web;
 mod witness;
 
 use std::fmt;
@@ -33,7 +34,7 @@ use crate::document::{self, Document, DocumentError};
 pub(crate) use directories::{Directory, Preset};
 pub(crate) use log::Log;
 pub(crate) use logs::{Level, Logs};
-pub(crate) use node::Role;
+pub(crate) use node::{INSTANCES_MAX, LINK_PORT, Role};
 pub(crate) use pair::Pair;
 pub(crate) use peer::{Compression, HeartbeatPath, Peer, Witness};
 pub(crate) use reader::Fault;
@@ -41,6 +42,7 @@ use reader::{Faults, Section};
 pub(crate) use services::Service;
 pub(crate) use shared::{Around, Settled, Shared, Timers};
 pub(crate) use virtual_ip::{ClientAddress, Conflict};
+pub(crate) use web::Web;
 pub(crate) use witness::{WitnessConfig, WitnessPair};
 
 /// Everything that one node is told.
@@ -86,6 +88,8 @@ pub(crate) struct Config {
     pub log: Log,
     /// The node's own logs, for people.
     pub logs: Logs,
+    /// Where it is asked over HTTPS; nothing: nowhere.
+    pub web: Option<Web>,
 }
 
 /// Why a configuration cannot be used.
@@ -254,6 +258,13 @@ fn read(
     let replicated = directories.as_deref().unwrap_or_default();
     let logs = logs::read_logs(faults, logs, state_dir, replicated);
 
+    let web = root.section(faults, "web").map(|section| {
+        // After a fault in [node] nothing is said of what that would have been.
+        let certificate = read.is_none_or(|node| node.certificate.is_some() && node.key.is_some());
+        let instance = read.map_or(1, |node| node.instance);
+        web::read_web(faults, section, base, instance, certificate)
+    });
+
     let to = peer.as_ref().and_then(Option::as_ref).map(|peer| peer.address);
     let paths = peer::read_paths(faults, &mut root, read.map(|node| node.listen), to);
     let witness = root.section(faults, "witness");
@@ -308,6 +319,7 @@ fn read(
         directories: directories?,
         log: log?,
         logs: logs?,
+        web: web.map_or(Some(None), |read| read.map(Some))?,
     })
 }
 

@@ -4,9 +4,11 @@
 mod act;
 mod actions;
 mod addresses;
+mod alarms;
 mod base;
 mod bench;
 mod branches;
+mod certs;
 mod cli;
 mod config;
 mod control;
@@ -21,6 +23,7 @@ mod logging;
 mod logs;
 mod manual;
 mod member;
+mod metrics;
 mod mounts;
 mod notify;
 mod pair;
@@ -36,6 +39,7 @@ mod standing;
 mod status;
 mod verify;
 mod watch;
+mod web;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -95,6 +99,8 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
+        Command::Metrics(options) => metrics::run(&options.verb)?,
+        Command::Certs(options) => certs::run(&options.verb)?,
         Command::Config(options) => return document::run(&options.verb),
         Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,

@@ -5,6 +5,7 @@
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use duolog_engine::fuse::remove_dead;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
+use crate::certs;
 use crate::cli::Run;
 use crate::config::Config;
 use crate::control::Listener;
@@ -25,6 +27,10 @@ use crate::member::Member;
 use crate::mounts;
 use crate::pair::LastWord;
 use crate::questions;
+use crate::web;
+
+/// How often the dates of certificates are looked at.
+const CERTIFICATES_EVERY: Duration = Duration::from_hours(1);
 
 /// Runs the node until it was stopped or failed; returns the exit code.
 pub(crate) fn run(options: &Run, log_json: bool) -> anyhow::Result<ExitCode> {
@@ -118,7 +124,10 @@ async fn supervise(
             .listen(Fence::new(&config, logs), last, heard)
             .context("cannot listen to the guardian")?;
     }
+    let certificates = certs::files(&config);
+    let own = config.clone();
     let member = Arc::new(Member::new(config, tether, logs)?);
+    web::start(&own, &member);
     let (end, mut ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("duolog-shell".into())
@@ -132,12 +141,17 @@ async fn supervise(
     let answer =
         Arc::new(move |question, caller| questions::answer(&asked, &recorded, question, caller));
     let mut stopping = false;
+    let mut certificates_due = tokio::time::interval(CERTIFICATES_EVERY);
     loop {
         // A signal that comes through the guardian may also reach this process by itself.
         let mut once_more = !guarded;
         tokio::select! {
             result = &mut ended => return result.context("the node's thread ended by a panic")?,
             () = control.serve(answer.clone()) => {}
+            _ = certificates_due.tick() => {
+                certs::look(&certificates);
+                continue;
+            }
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             Some(word) = told.recv() => once_more = word == FromGuardian::End,

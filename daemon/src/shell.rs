@@ -21,6 +21,7 @@ use duolog_engine::store::{self, LocalRules};
 use duolog_transport::{Link, Protocol, Stats};
 use duolog_wal::Lsn;
 
+use crate::alarms;
 use crate::config::{Config, Preset, Role};
 use crate::document::{Documents, Other};
 use crate::guardian::{Lease, Tether};
@@ -337,7 +338,7 @@ impl Shell {
             paths: Vec::new(),
             virtual_ips: Vec::new(),
             services: Vec::new(),
-            alarms: self.logs.alarms(),
+            alarms: [self.logs.alarms(), alarms::up()].concat(),
             verifications: self.verifier.verifications(),
             changed_by_others: self
                 .node

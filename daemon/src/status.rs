@@ -512,11 +512,11 @@ pub(crate) fn ratio(whole: u64, part: u64) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::verify::{By, Last};
 
-    fn prim() -> Status {
+    pub(crate) fn prim() -> Status {
         Status {
             version: "0.1.0".into(),
             cluster: "0123456789abcdef0123456789abcdef".into(),

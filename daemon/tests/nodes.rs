@@ -17,6 +17,9 @@ use rustix::fs::fsync;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
+#[path = "nodes/metrics.rs"]
+mod metrics;
+
 const BOUND: Duration = Duration::from_secs(30);
 
 fn duolog() -> Command {

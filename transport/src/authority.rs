@@ -9,6 +9,8 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
+use time::OffsetDateTime;
+
 use crate::identity::IdentityError;
 
 /// Signs certificates in the name of one pair.
@@ -57,6 +59,28 @@ impl Authority {
     /// # Errors
     /// [`IdentityError::Generate`]: a name is not ASCII, or the key is none.
     pub fn issue(&self, names: &[String], key_pem: &str) -> Result<String, IdentityError> {
+        self.sign(names, key_pem, None)
+    }
+
+    /// The same, good until that moment, in seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`issue`](Self::issue), and [`IdentityError::Date`]: no certificate can name it.
+    pub fn issue_until(
+        &self,
+        names: &[String],
+        key_pem: &str,
+        until_s: i64,
+    ) -> Result<String, IdentityError> {
+        self.sign(names, key_pem, Some(until_s))
+    }
+
+    fn sign(
+        &self,
+        names: &[String],
+        key_pem: &str,
+        until_s: Option<i64>,
+    ) -> Result<String, IdentityError> {
         let key = KeyPair::from_pem(key_pem).map_err(IdentityError::Generate)?;
         let mut wanted = CertificateParams::new(names.to_vec()).map_err(IdentityError::Generate)?;
         wanted.distinguished_name.push(DnType::OrganizationName, &self.pair);
@@ -67,6 +91,10 @@ impl Authority {
         wanted.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         wanted.use_authority_key_identifier_extension = true;
+        if let Some(until_s) = until_s {
+            let until = OffsetDateTime::from_unix_timestamp(until_s);
+            wanted.not_after = until.map_err(|_| IdentityError::Date { until_s })?;
+        }
         let certificate = wanted.signed_by(&key, &self.issuer).map_err(IdentityError::Generate)?;
         Ok(certificate.pem())
     }

@@ -195,6 +195,12 @@ pub enum IdentityError {
     /// No certificate could be made, for instance because the name is not ASCII.
     #[error("making a certificate")]
     Generate(#[source] rcgen::Error),
+    /// A certificate cannot be good until then.
+    #[error("no certificate can be good until {until_s} s after 1970")]
+    Date {
+        /// What was asked for.
+        until_s: i64,
+    },
     /// A text is not what it should be.
     #[error("no {what} in PEM form")]
     Pem {

@@ -102,6 +102,21 @@ pub(crate) fn setup_server(identity: &Identity) -> Result<rustls::ServerConfig, 
     Ok(tls)
 }
 
+/// What a server needs that people and their tools ask over HTTPS: TLS 1.3, and no certificate of
+/// theirs, since who asks is known by other means.
+///
+/// # Errors
+/// [`TlsError::Identity`]: certificate and key do not belong together.
+pub fn https_server(identity: &Identity) -> Result<rustls::ServerConfig, TlsError> {
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.certificate()], identity.key())?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls.max_early_data_size = 0;
+    Ok(tls)
+}
+
 /// Why an identity cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

@@ -10,9 +10,9 @@ use super::values::{absolute, address, choice, number, required};
 
 /// Where the link of the first instance listens; the others have the ports above it, as far as those
 /// of heartbeats.
-const LINK_PORT: u16 = 7433;
+pub(crate) const LINK_PORT: u16 = 7433;
 /// The most instances that have ports of their own without being given any.
-const INSTANCES_MAX: u64 = 99;
+pub(crate) const INSTANCES_MAX: u64 = 99;
 /// The longest path that a unix socket's address holds, its closing zero aside.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -51,6 +51,7 @@ pub(super) fn read_cluster_id(
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) role: Option<Role>,
+    pub(super) instance: u16,
     pub(super) state_dir: PathBuf,
     pub(super) control_socket: PathBuf,
     pub(super) listen: SocketAddr,
@@ -127,6 +128,7 @@ pub(super) fn read_node(
     Some(Node {
         id: id?.value,
         role: role.flatten(),
+        instance,
         state_dir: state_dir?,
         control_socket: control_socket?,
         listen: listen?,

@@ -41,6 +41,23 @@ fn the_sample_parses_to_what_it_says() {
     assert_eq!((service.check.len(), checker.restarts), (6, Some(1)));
 }
 
+#[test]
+fn https_needs_a_certificate_and_http_is_only_there_when_asked_for() {
+    let base = Path::new("/etc/duolog");
+    let web = |text: &str| Config::parse(text, base).unwrap().web;
+    assert_eq!(web(SAMPLE).unwrap().http, None);
+    assert_eq!(web(SAMPLE.split("[web]").next().unwrap()), None);
+    let third = SAMPLE.replace("instance = 1", "instance = 3").replace("https = ", "# ");
+    assert_eq!(web(&third).unwrap().https.port(), 9473);
+    let alone = "[cluster]\nid = \"00000000000000000000000000000001\"\n[node]\nnumber = 1\n\
+                 state_dir = \"/s\"\n[[directory]]\npath = \"/data\"\n[web]\n";
+    let [fault] = &faults(alone)[..] else { panic!("{:?}", faults(alone)) };
+    assert!(fault.to_string().contains("has no certificate"), "{fault}");
+    let both = with("# http = \"127.0.0.1:9010\"", "http = \"0.0.0.0:9453\"");
+    let [fault] = &faults(&both)[..] else { panic!("{:?}", faults(&both)) };
+    assert!(fault.to_string().contains("is the address of https"), "{fault}");
+}
+
 /// An operator who leaves a key out gets what the sample file calls the default.
 #[test]
 fn the_sample_shows_the_defaults() {
@@ -53,7 +70,7 @@ fn the_sample_shows_the_defaults() {
         .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"])
         .chain(["process", "restarts", "restart_window_seconds", "instance"])
         .chain(["interval_ms", "timeout_ms", "failures"])
-        .chain(["dir", "file_bytes", "files", "level"]);
+        .chain(["dir", "file_bytes", "files", "level", "https", "metrics_credentials"]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
         let line = short.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();

@@ -83,6 +83,24 @@ pub(crate) enum Happened {
     },
 }
 
+impl Happened {
+    /// Every event.
+    pub(crate) const NAMES: [&str; 6] =
+        ["promoted", "stalled", "split_brain", "forced", "overruled", "witness"];
+
+    /// The event, as it stands in the file.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Promoted(_) => "promoted",
+            Self::Stalled { .. } => "stalled",
+            Self::SplitBrain { .. } => "split_brain",
+            Self::Forced { .. } => "forced",
+            Self::Overruled { .. } => "overruled",
+            Self::Witness { .. } => "witness",
+        }
+    }
+}
+
 /// A promotion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Promoted {

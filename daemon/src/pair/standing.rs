@@ -8,6 +8,7 @@ use duolog_transport::Protocol;
 
 use super::life::Pair;
 use super::post::Post;
+use crate::alarms;
 use crate::config::Config;
 use crate::status::{
     self, DataSync, Directory, Path, Positions, State, Status, View, Views, ratio,
@@ -23,6 +24,7 @@ impl Pair {
         let virtual_ips = parts.map(|parts| parts.served.addresses()).unwrap_or_default();
         let mut alarms = parts.map(|parts| parts.checks.alarms()).unwrap_or_default();
         alarms.extend(self.logs.alarms());
+        alarms.extend(alarms::up());
         alarms.extend(virtual_ips.iter().filter_map(|standing| standing.trouble.clone()));
         alarms.extend(self.documents.alarms());
         let (link, trouble) = self.bond.link();

@@ -26,6 +26,8 @@ pub(super) const CA: [&str; 2] = ["ca.crt", "ca.key"];
 pub(super) const PAIR_KEY: &str = "pair.key";
 /// The key that this node and the witness share.
 pub(super) const WITNESS_KEY: &str = "witness.key";
+/// The token that `duolog metrics token` makes, where the configuration names no other.
+const METRICS_TOKEN: &str = "metrics.token";
 /// What the witness's configuration needs of the pair.
 pub(super) const WITNESS_PAIR: &str = "witness-pair.toml";
 
@@ -219,7 +221,7 @@ pub(super) fn remove(etc: &Path, cluster: &str) -> anyhow::Result<()> {
         ),
     };
     files.retain(|name| name != RECORD && name != CONFIG);
-    files.extend([RECORD, LOCK, CONFIG].map(String::from));
+    files.extend([METRICS_TOKEN, RECORD, LOCK, CONFIG].map(String::from));
     for name in files {
         let path = etc.join(&name);
         match std::fs::remove_file(&path) {

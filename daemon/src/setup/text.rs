@@ -10,10 +10,11 @@ use toml::{Table, Value};
 
 use super::checks::HEARTBEAT_PORT;
 use super::record::{PAIR_KEY, Record, WITNESS_KEY};
-use crate::config::Config;
+use crate::config::web::HTTPS_PORT;
+use crate::config::{Config, INSTANCES_MAX, LINK_PORT};
 
 /// Tables that each node has its own of.
-const OWN: [&str; 6] = ["cluster", "node", "peer", "path", "witness", "directory"];
+const OWN: [&str; 7] = ["cluster", "node", "peer", "path", "witness", "directory", "web"];
 
 /// A text as TOML writes it.
 fn quoted(text: &dyn ToString) -> String {
@@ -28,13 +29,14 @@ pub(super) fn node(record: &Record) -> String {
          [cluster]\nid = \"{cluster}\"\n\n\
          [node]\nnumber = {number}\nstate_dir = {state}\ncontrol_socket = {socket}\n\
          listen = \"{listen}\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n\
-         pair_key = \"{PAIR_KEY}\"\n",
+         pair_key = \"{PAIR_KEY}\"\n\n[web]\nhttps = \"0.0.0.0:{https}\"\n",
         number = record.node,
         name = record.name,
         cluster = record.cluster,
         state = quoted(&record.state_dir.display()),
         socket = quoted(&record.control_socket.display()),
         listen = record.addresses[0],
+        https = https_port(record.addresses[0].port()),
     );
     for directory in &record.directories {
         let path = quoted(&directory.path.display());
@@ -53,6 +55,12 @@ pub(super) fn virtual_ips(record: &Record) -> String {
         write!(text, "\n[[virtual_ip]]\naddress = {address}\n").expect("a text takes everything");
     }
     text
+}
+
+/// The HTTPS port beside a link's: that of the same instance, the first one's where it is nobody's.
+fn https_port(link: u16) -> u16 {
+    let after = link.checked_sub(LINK_PORT).filter(|after| u64::from(*after) < INSTANCES_MAX);
+    HTTPS_PORT + 10 * after.unwrap_or(0)
 }
 
 /// A service for each engine whose programs are known.
@@ -113,5 +121,16 @@ pub(super) fn check(text: &str, etc: &Path) -> anyhow::Result<Config> {
                 faults.concat()
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::https_port;
+
+    #[test]
+    fn each_instance_has_its_own_https_port() {
+        assert_eq!([7433, 7434, 7531].map(https_port), [9453, 9463, 10433]);
+        assert_eq!([80, 7532, 65535].map(https_port), [9453; 3]);
     }
 }

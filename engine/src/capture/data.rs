@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
+use std::time::Instant;
 
 use duolog_wal::operation::WRITE_MAX;
 use duolog_wal::{FileId, Lsn, Operation};
@@ -142,9 +143,19 @@ impl Capture {
     }
 
     pub(super) fn fsync(&self, id: FileId, reply: Reply) {
+        let asked = Instant::now();
         let last = self.last(id);
-        self.node.progress.want(last);
-        self.when(Stage::Committed, last, ok(reply));
+        self.node.progress.want_commit(last, asked);
+        let node = Arc::clone(&self.node);
+        let answer = ok(reply);
+        let done = move |result: Result<(), Errno>| {
+            let committed = result.is_ok();
+            answer(result);
+            if committed {
+                node.progress.timing.commit.observe(asked.elapsed());
+            }
+        };
+        self.when(Stage::Committed, last, Box::new(done));
     }
 
     pub(super) fn allocate(

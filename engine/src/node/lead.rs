@@ -112,7 +112,7 @@ impl Node {
 
     /// Makes the whole log durable here. What was appended meanwhile may be missing.
     pub fn sync_log(&self) -> Result<Lsn, NodeError> {
-        match self.log.sync() {
+        match self.time_sync() {
             Ok(durable) => {
                 self.progress.advance_durable(durable);
                 self.wake();

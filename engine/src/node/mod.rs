@@ -30,6 +30,7 @@ mod register;
 mod resync;
 mod room;
 mod status;
+mod timing;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,7 @@ pub(crate) use self::resync::begin_control;
 pub use self::room::Room;
 use self::room::Rooms;
 pub use self::status::NodeStatus;
+pub use self::timing::{BOUNDS_US, Times, Timings};
 pub use self::verify::{
     Difference, Digest, EVIDENCE_BYTES_MAX, EVIDENCE_PASSES_MAX, RANGE_BYTES, Verified,
     VerifyReport, Verifying,
@@ -65,7 +67,7 @@ pub use self::verify::{
 use crate::dirty::map::Place;
 use crate::disk::DirDisk;
 use crate::fuse::{Connection, Session};
-use crate::log::{Appended, ControlFile, Log, LogOptions};
+use crate::log::{Appended, ControlFile, Log, LogError, LogOptions};
 use crate::store::{Directory, Store};
 
 /// What a node is made of.
@@ -337,10 +339,18 @@ impl Node {
         Ok(appended)
     }
 
+    /// Syncs the log, and notes how long it took.
+    fn time_sync(&self) -> Result<Lsn, LogError> {
+        let begun = Instant::now();
+        let durable = self.log.sync()?;
+        self.progress.timing.log_sync.observe(begun.elapsed());
+        Ok(durable)
+    }
+
     fn sync_loop(&self) {
         crate::priority::raise();
         while self.progress.next_sync().is_some() {
-            match self.log.sync() {
+            match self.time_sync() {
                 Ok(durable) => {
                     let before = self.progress.committed();
                     self.progress.advance_durable(durable);

@@ -13,6 +13,7 @@ use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use super::NodeError;
 use super::positions::{CommitRule, Positions, Standing};
+use super::timing::Timing;
 
 /// What happens when a position is reached, or when it never will be.
 pub(crate) type Waiter = Box<dyn FnOnce(Result<(), Arc<NodeError>>) + Send>;
@@ -37,6 +38,17 @@ const GATHER_BYTES: u64 = 256 << 10;
 
 const STAGES: [Stage; 4] = [Stage::Durable, Stage::Committed, Stage::Applied, Stage::PeerApplied];
 
+/// The one commit that is followed through its stages.
+#[derive(Clone, Copy)]
+struct Followed {
+    lsn: Lsn,
+    asked: Instant,
+    /// The sync of the log that covers it has begun.
+    begun: bool,
+    /// The peer has acknowledged it.
+    peer: bool,
+}
+
 #[derive(Default)]
 struct State {
     at: Positions,
@@ -52,6 +64,7 @@ struct State {
     failure: Option<Arc<NodeError>>,
     waiters: [BTreeMap<(Lsn, u64), Waiter>; 4],
     next_waiter: u64,
+    followed: Option<Followed>,
 }
 
 /// The positions of one node and those who wait for them.
@@ -71,6 +84,8 @@ pub(crate) struct Progress {
     committed: AtomicU64,
     applied: AtomicU64,
     appliable: AtomicU64,
+    /// How long commits and their stages take.
+    pub(crate) timing: Timing,
 }
 
 impl std::fmt::Debug for Progress {
@@ -277,7 +292,20 @@ impl Progress {
 
     /// Asks for the log to be made durable up to `lsn`.
     pub(crate) fn want(&self, lsn: Lsn) {
+        self.want_in(self.lock(), lsn);
+    }
+
+    /// The same for a commit that a server asked for at that moment.
+    pub(crate) fn want_commit(&self, lsn: Lsn, asked: Instant) {
         let mut state = self.lock();
+        let leads = matches!(state.at.standing, Standing::Leads(_));
+        if leads && state.followed.is_none() && lsn > state.at.durable {
+            state.followed = Some(Followed { lsn, asked, begun: false, peer: false });
+        }
+        self.want_in(state, lsn);
+    }
+
+    fn want_in(&self, mut state: MutexGuard<'_, State>, lsn: Lsn) {
         if lsn > state.wanted {
             state.wanted = lsn;
             let idle = std::mem::take(&mut state.sync_idle);
@@ -346,6 +374,10 @@ impl Progress {
                 return None;
             }
             if state.wanted > state.at.durable {
+                if let Some(followed) = state.followed.as_mut().filter(|commit| !commit.begun) {
+                    followed.begun = true;
+                    self.timing.queue.observe(followed.asked.elapsed());
+                }
                 return Some(state.wanted);
             }
             state.sync_idle = true;
@@ -431,6 +463,7 @@ impl Progress {
             let was_idle = state.at.appliable() <= state.at.applied.lsn;
             change(&mut state);
             state.at.commit();
+            state.follow_commit(&self.timing);
             // A failed node keeps its positions for those who look, and releases nobody.
             if state.failure.is_none() {
                 for stage in STAGES {
@@ -439,7 +472,7 @@ impl Progress {
                     while let Some(first) = list.first_entry()
                         && first.key().0 <= reached
                     {
-                        waiters.push(first.remove());
+                        waiters.push((stage, first.remove()));
                     }
                 }
             }
@@ -452,8 +485,12 @@ impl Progress {
                 self.moved.notify_all();
             }
         }
-        for waiter in waiters {
+        let reached = (!waiters.is_empty()).then(Instant::now);
+        for (stage, waiter) in waiters {
             waiter(Ok(()));
+            if let (Stage::Committed, Some(reached)) = (stage, reached) {
+                self.timing.wake_up.observe(reached.elapsed());
+            }
         }
     }
 }
@@ -461,6 +498,20 @@ impl Progress {
 const POISON: &str = "no thread panics while it moves a position";
 
 impl State {
+    /// Notes what stage the commit that is followed has come to.
+    fn follow_commit(&mut self, timing: &Timing) {
+        let Some(followed) = &mut self.followed else { return };
+        let acknowledged = self.at.acknowledged().is_some_and(|lsn| lsn >= followed.lsn);
+        if acknowledged && !followed.peer {
+            followed.peer = true;
+            timing.peer.observe(followed.asked.elapsed());
+        }
+        let leads = matches!(self.at.standing, Standing::Leads(_));
+        if !leads || self.at.committed >= followed.lsn {
+            self.followed = None;
+        }
+    }
+
     /// Whether applying should not wait for more: somebody waits for it, or there is enough.
     fn apply_is_due(&self) -> bool {
         let somebody = !self.waiters[Stage::Applied as usize].is_empty() || self.blocked > 0;
@@ -495,6 +546,23 @@ mod tests {
         assert_eq!(heard.try_recv(), Ok(true));
         progress.advance_durable(Lsn(99));
         assert_eq!(progress.committed(), Lsn(30), "this node alone does not make a commit");
+    }
+
+    #[test]
+    fn a_commit_is_followed_through_its_stages_and_then_the_next_one() {
+        let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
+        progress.lead(CommitRule::Pair(ViewNum(1)));
+        for (round, end) in [(1, Lsn(20)), (2, Lsn(30))] {
+            progress.want_commit(end, Instant::now());
+            progress.when(Stage::Committed, end, Box::new(|_| {}));
+            assert_eq!(progress.next_sync(), Some(end));
+            progress.advance_acknowledged(ViewNum(1), end, Lsn(0));
+            progress.advance_durable(end);
+            let timings = progress.timing.timings();
+            for times in [timings.queue, timings.peer, timings.wake_up] {
+                assert_eq!(times.counts.iter().sum::<u64>(), round);
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Node, POISON};
+use super::{Node, POISON, Timings};
 
 /// What a node tells of itself; positions in bytes of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,11 @@ pub struct NodeStatus {
 }
 
 impl Node {
+    /// How long commits and their stages took.
+    pub fn timings(&self) -> Timings {
+        self.progress.timing.timings()
+    }
+
     /// What the node tells of itself now.
     pub fn status(&self) -> NodeStatus {
         let control = self.control.get();

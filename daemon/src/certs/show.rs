@@ -1,0 +1,30 @@
+//! `duolog certs show`: the certificates of a node, for people. Asks nobody.
+
+use jiff::Timestamp;
+
+use super::{days, files, now_s, read};
+use crate::cli::CertsVerb;
+use crate::config::Config;
+
+/// `duolog certs`.
+pub(crate) fn run(verb: &CertsVerb) -> anyhow::Result<()> {
+    match verb {
+        CertsVerb::Show(options) => {
+            for (what, path) in files(&Config::load_own(&options.config)?) {
+                let read = read(&path)?;
+                let date = |seconds| {
+                    Timestamp::from_second(seconds).map_or("beyond".into(), |at| at.to_string())
+                };
+                let left = days(read.until_s - now_s());
+                println!("{what:<5} {}", path.display());
+                println!("  subject      {}", read.subject);
+                println!("  issuer       {}", read.issuer);
+                println!("  serial       {}", read.serial);
+                println!("  fingerprint  {}", read.fingerprint);
+                println!("  good from    {}", date(read.from_s));
+                println!("  good until   {} ({left:.0} days)", date(read.until_s));
+            }
+        }
+    }
+    Ok(())
+}
