@@ -17,7 +17,7 @@ pub(crate) use actions::{
 pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, SettingsVerb, Wanted};
 pub(crate) use dump::{Dump, Snapshot};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
-pub(crate) use logs::Logs;
+pub(crate) use logs::{Logs, WhichNode};
 pub(crate) use setup::{Init, Join, Leave};
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;

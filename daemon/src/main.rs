@@ -1,6 +1,7 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
 //! exit code; `docs/cli.md` lists them.
 
+mod across;
 mod act;
 mod actions;
 mod addresses;

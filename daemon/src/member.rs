@@ -1,6 +1,7 @@
 //! What runs in a node's process: a member of a pair whose machine decides what it is, or a node
 //! whose role is fixed. What the process around it needs of either.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
+use crate::across::{Across, Asked};
 use crate::actions::{Refusal, Target, Wish};
 use crate::base::Origin;
 use crate::config::{Config, Role};
@@ -19,6 +21,9 @@ use crate::pair::{Guard, Pair, Unguarded};
 use crate::shell::{Event, Shell};
 use crate::status::Status;
 use crate::verify::Verifier;
+
+const NO_OTHER: &str =
+    "this node has a role of its own, or no [peer]: there is no other node that it could ask";
 
 /// A node, as the process around it sees it.
 #[derive(Debug)]
@@ -38,7 +43,12 @@ pub(crate) enum Member {
 
 impl Member {
     /// What the configuration says, below `tether` if there is a guardian.
-    pub(crate) fn new(config: Config, tether: Option<Tether>, logs: &Logs) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        config: Config,
+        file: &Path,
+        tether: Option<Tether>,
+        logs: &Logs,
+    ) -> anyhow::Result<Self> {
         // Without a peer there is nobody to share roles with.
         let role = config.role.or_else(|| config.peer.is_none().then_some(Role::Prim));
         let Some(role) = role else {
@@ -46,7 +56,7 @@ impl Member {
                 Some(tether) => Arc::new(tether),
                 None => Arc::new(Unguarded),
             };
-            return Ok(Self::Pair(Box::new(Pair::new(config, guard, logs))));
+            return Ok(Self::Pair(Box::new(Pair::new(config, file, guard, logs))));
         };
         let (say, events) = channel();
         let shell = Arc::new(Shell::new(config, role, tether, logs)?);
@@ -90,6 +100,29 @@ impl Member {
                 Reply::At(Answer::Refused(format!("node{node} refuses: {why}")))
             }
             Self::Pair(pair) => pair.act(wish, target, who, wait),
+        }
+    }
+
+    /// Asks the other node what is long, and tells the answer as it comes.
+    pub(crate) fn ask_across(&self, asked: Asked) -> Reply {
+        match self.across() {
+            Some(across) => across.relay(asked),
+            None => Reply::At(Answer::Refused(NO_OTHER.into())),
+        }
+    }
+
+    /// The way to the other node for what is long, where the pair decides who serves.
+    pub(crate) fn across(&self) -> Option<&Arc<Across>> {
+        match self {
+            Self::Fixed { .. } => None,
+            Self::Pair(pair) => Some(&pair.across),
+        }
+    }
+
+    /// From now on the other node's questions are answered of this one.
+    pub(crate) fn answers_across(self: &Arc<Self>) {
+        if let Some(across) = self.across() {
+            across.answer_of(Arc::downgrade(self));
         }
     }
 

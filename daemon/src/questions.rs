@@ -6,6 +6,7 @@ use std::time::Duration;
 use duolog_engine::node::Verifying;
 use tokio::net::unix::UCred;
 
+use crate::across::Asked;
 use crate::branches;
 use crate::control::{Answer, Question, Reply};
 use crate::document;
@@ -63,6 +64,11 @@ pub(crate) fn answer(
             }
             let running = logs.action(by, "config", &arguments, None);
             (document::answer_change(member.documents(), base, text, &who, here), Some(running))
+        }
+        Question::OtherLogs(query) => (member.ask_across(Asked::Logs(query)), None),
+        Question::OtherSupport => {
+            let running = logs.action(by(), "snapshot", &["--of-the-other-node".into()], None);
+            (member.ask_across(Asked::Support), Some(running))
         }
         Question::Act { wish, node, who, wait_ms } => {
             let mut by = by();

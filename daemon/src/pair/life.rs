@@ -1,5 +1,6 @@
 //! The life of a node's process in a pair: opened, put into the machine's hands, stopped.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,6 +25,7 @@ use super::seat::Here;
 use super::served::{Guard, Served};
 use super::settings::settings;
 use super::tasks::Tasks;
+use crate::across::Across;
 use crate::actions::serve::Actions;
 use crate::actions::words::{Answering, OtherNode, Words};
 use crate::actions::{Target, Wish};
@@ -64,6 +66,8 @@ pub(crate) struct Pair {
     /// The settings of the pair.
     pub(crate) documents: Arc<Documents>,
     pub(super) logs: Logs,
+    /// The way to the other node for what is long.
+    pub(crate) across: Arc<Across>,
 }
 
 /// What there is once the node is open.
@@ -76,7 +80,7 @@ pub(super) struct Parts {
 
 impl Pair {
     /// A node that `guard` watches over.
-    pub(crate) fn new(config: Config, guard: Arc<dyn Guard>, logs: &Logs) -> Self {
+    pub(crate) fn new(config: Config, file: &Path, guard: Arc<dyn Guard>, logs: &Logs) -> Self {
         let (inputs, heard) = channel();
         let (shown, served, post) = (Arc::default(), Arc::default(), Arc::new(Post::default()));
         let moves = Arc::<Moves>::default();
@@ -99,7 +103,9 @@ impl Pair {
         });
         let verifier = Arc::new(Verifier::load(&config));
         let actions = Actions::new(here.clone(), Some(Arc::new(other())));
+        let across = Arc::new(Across::new(config.clone(), file));
         Self {
+            across,
             here,
             words,
             actions,
@@ -224,7 +230,8 @@ impl Pair {
         let moved = Arc::new(AtomicBool::new(false));
         let link = match &config.peer {
             Some(peer) => {
-                Some(PeerLink::start(config, peer, node, &self.bond, &self.inputs, &moved)?)
+                let (bond, inputs, across) = (&self.bond, &self.inputs, &self.across);
+                Some(PeerLink::start(config, peer, node, (bond, across), inputs, &moved)?)
             }
             None => None,
         };
