@@ -1,6 +1,7 @@
 //! The command line: what can be asked of `duolog`, and nothing of how it is done.
 
 mod actions;
+mod check;
 mod config;
 mod dump;
 mod log;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
+pub(crate) use check::Check;
 pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, SettingsVerb, Wanted};
 pub(crate) use dump::{Dump, Snapshot};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// Check whether two computers are fit to be a pair, and whether what runs is as it should be.
+    Check(Check),
     /// Show what the node and its services said, and who had what done. The node need not run.
     Logs(Logs),
     /// Keep how this node stands now, for its makers: logs, state, configuration, processes.

@@ -28,6 +28,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::actions::{Outcome, Step, Target, Wish};
+use crate::check::Gathered;
 use crate::config::Fault;
 use crate::document::{Changed, Document, Name, Stamp};
 use crate::logs::{Query, Running};
@@ -87,6 +88,8 @@ pub(crate) enum Question {
         /// Also where the other node does not answer.
         here: bool,
     },
+    /// The facts that a check judges.
+    Check,
     /// Lines of the other node's logs.
     OtherLogs(Query),
     /// What a snapshot holds of the other node.
@@ -138,6 +141,8 @@ pub(crate) enum Answer {
     SettingsChanged(Box<Changed>),
     /// They were not: the text has these faults.
     SettingsFaulty(Vec<Fault>),
+    /// The facts that a check judges.
+    Checked(Box<Gathered>),
     /// Text, in pieces; another answer follows.
     Text(String),
     /// The name of a file, whose bytes follow.
@@ -186,9 +191,11 @@ impl Answer {
             Self::Dropped { bytes } => format!("done: {bytes} bytes of log"),
             Self::SettingsChanged(changed) => format!("done: {}", changed.stamp.title()),
             Self::SettingsFaulty(faults) => format!("refused: {} faults", faults.len()),
-            Self::Status(_) | Self::Estimate(_) | Self::Settings(_) | Self::SettingsHistory(_) => {
-                "answered".into()
-            }
+            Self::Status(_)
+            | Self::Estimate(_)
+            | Self::Checked(_)
+            | Self::Settings(_)
+            | Self::SettingsHistory(_) => "answered".into(),
         })
     }
 }

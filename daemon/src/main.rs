@@ -8,6 +8,7 @@ mod addresses;
 mod base;
 mod bench;
 mod branches;
+mod check;
 mod cli;
 mod config;
 mod control;
@@ -70,6 +71,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => watch::status(&options)?,
+        Command::Check(options) => return check::run(&options),
         Command::Logs(options) => logs::show(&options)?,
         Command::Dump(options) => dump::dump(&options)?,
         Command::Snapshot(options) => dump::snapshot(&options)?,

@@ -8,10 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use tokio::sync::mpsc;
 
 use crate::across::{Across, Asked};
 use crate::actions::{Refusal, Target, Wish};
 use crate::base::Origin;
+use crate::check;
 use crate::config::{Config, Role};
 use crate::control::{Answer, Reply};
 use crate::document::Documents;
@@ -100,6 +102,43 @@ impl Member {
                 Reply::At(Answer::Refused(format!("node{node} refuses: {why}")))
             }
             Self::Pair(pair) => pair.act(wish, target, who, wait),
+        }
+    }
+
+    /// Gathers what a check judges; takes some seconds.
+    pub(crate) fn check(self: &Arc<Self>) -> Reply {
+        let (say, answers) = mpsc::channel(1);
+        let this = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("duolog-check".into()).spawn(move || {
+            // Who asked may have gone away.
+            say.blocking_send(Answer::Checked(Box::new(check::both(&this)))).ok();
+        });
+        match thread {
+            Ok(_) => Reply::Later(answers),
+            Err(error) => Reply::At(Answer::Refused(format!("cannot start a thread: {error}"))),
+        }
+    }
+
+    /// What it was told.
+    pub(crate) fn config(&self) -> &Config {
+        match self {
+            Self::Fixed { shell, .. } => &shell.config,
+            Self::Pair(pair) => &pair.config,
+        }
+    }
+
+    /// Runs a program that says something about itself, while no service is started: what begins then
+    /// would be taken for the service. `work` gives it up when it is told that one is to be.
+    ///
+    /// # Errors
+    /// Why nothing is known.
+    pub(crate) fn beside_services(
+        &self,
+        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
+    ) -> Result<String, String> {
+        match self {
+            Self::Fixed { shell, .. } => shell.beside_services(work),
+            Self::Pair(pair) => pair.beside_services(work),
         }
     }
 

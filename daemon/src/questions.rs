@@ -1,6 +1,7 @@
 //! What the node answers to those who ask on its control socket, and what of that is recorded:
 //! everything that does something. Looks (`status`, `estimate`, `config show`) are not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use duolog_engine::node::Verifying;
@@ -17,7 +18,7 @@ use crate::verify;
 
 /// Answers `caller`; the record is to be ended with what comes of it.
 pub(crate) fn answer(
-    member: &Member,
+    member: &Arc<Member>,
     logs: &Logs,
     question: Question,
     caller: UCred,
@@ -65,6 +66,7 @@ pub(crate) fn answer(
             let running = logs.action(by, "config", &arguments, None);
             (document::answer_change(member.documents(), base, text, &who, here), Some(running))
         }
+        Question::Check => (member.check(), None),
         Question::OtherLogs(query) => (member.ask_across(Asked::Logs(query)), None),
         Question::OtherSupport => {
             let running = logs.action(by(), "snapshot", &["--of-the-other-node".into()], None);

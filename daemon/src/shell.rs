@@ -123,6 +123,14 @@ impl Shell {
         })
     }
 
+    /// Does something short beside the services.
+    pub(crate) fn beside_services(
+        &self,
+        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
+    ) -> Result<String, String> {
+        self.services.beside(work)
+    }
+
     /// Runs the node until [`Event::Stop`] or a failure. Blocks.
     pub(crate) fn live(
         self: &Arc<Self>,

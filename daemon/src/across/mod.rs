@@ -24,6 +24,7 @@ use duolog_transport::resync::Pipe;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::check;
 use crate::config::Config;
 use crate::control::{Answer, Reply};
 use crate::dump;
@@ -48,6 +49,13 @@ pub(crate) enum Asked {
     Logs(logs::Query),
     /// What a snapshot holds of the node.
     Support,
+    /// What a check judges.
+    Facts {
+        /// Name of the computer that asks.
+        host: String,
+    },
+    /// What time it is, some times over.
+    Clock,
 }
 
 impl Asked {
@@ -56,6 +64,8 @@ impl Asked {
         match self {
             Self::Logs(_) => Duration::from_mins(2),
             Self::Support => Duration::from_mins(10),
+            Self::Facts { .. } => Duration::from_mins(1),
+            Self::Clock => Duration::from_secs(10),
         }
     }
 }
@@ -128,7 +138,8 @@ impl Across {
         asked: &Asked,
         read: impl FnOnce(&mut Pieces<'_>) -> io::Result<T> + Send + 'static,
     ) -> Result<T, AcrossError> {
-        let question = serde_json::to_vec(asked).map_err(|why| AcrossError::Way(why.to_string()))?;
+        let question =
+            serde_json::to_vec(asked).map_err(|why| AcrossError::Way(why.to_string()))?;
         let way = self.way.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let way = way.ok_or(BulkError::NotConnected)?;
         let answered = way.ask(asked.limit(), move |pipe| {
@@ -173,6 +184,11 @@ impl Across {
         let mut to = Sender(pipe);
         match asked {
             Asked::Logs(query) => self.send_lines(&query, &mut to),
+            Asked::Clock => check::tell_clock(&mut to),
+            Asked::Facts { host } => match self.member.get().and_then(Weak::upgrade) {
+                Some(member) => to.last(&check::facts(&member, Some(host))),
+                None => to.refuse("it ends, or has just begun"),
+            },
             Asked::Support => match dump::send_own(&self.config, &self.file, &mut to) {
                 Ok(missing) => to.last(&missing),
                 Err(error) => to.refuse(&format!("{error:#}")),

@@ -91,6 +91,17 @@ impl<'a> Pieces<'a> {
         Ok(serde_json::from_slice(self.last.as_deref().unwrap_or_default())?)
     }
 
+    /// The next piece, which is a value.
+    ///
+    /// # Errors
+    /// As [`Self::next`], or it is none.
+    pub(crate) fn value<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        match self.next()? {
+            Some(Piece::Data(bytes)) => Ok(serde_json::from_slice(&bytes)?),
+            _ => Err(malformed("no value")),
+        }
+    }
+
     /// Sends another question on the same stream.
     pub(crate) fn say(&mut self, message: &[u8]) -> io::Result<()> {
         self.pipe.send(message)
@@ -128,6 +139,16 @@ impl Sender<'_> {
             text = rest;
         }
         Ok(())
+    }
+
+    /// Waits for another question on the same stream.
+    pub(crate) fn heard(&mut self) -> io::Result<()> {
+        self.0.receive(&mut Vec::new())
+    }
+
+    /// A value, in one piece.
+    pub(crate) fn value(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.send(b'd', &serde_json::to_vec(value)?)
     }
 
     /// That was all of it.

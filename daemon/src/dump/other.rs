@@ -98,8 +98,7 @@ impl<O: Out> Intake<'_, O> {
 /// # Errors
 /// It cannot be had whole: the node does not run, or does not reach the other one.
 pub(super) fn ask(config: &Config, out: &mut impl Out) -> anyhow::Result<Vec<String>> {
-    let mut intake =
-        Intake { out, name: None, bytes: Vec::new(), taken: 0, names: HashSet::new() };
+    let mut intake = Intake { out, name: None, bytes: Vec::new(), taken: 0, names: HashSet::new() };
     let mut failed = None;
     let mut on_way = |answer: &Answer| {
         if failed.is_none() {

@@ -140,6 +140,17 @@ impl Pair {
         self.parts().map(|parts| &parts.node)
     }
 
+    /// Does something short beside the services.
+    pub(crate) fn beside_services(
+        &self,
+        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
+    ) -> Result<String, String> {
+        match self.served.get() {
+            Some(served) => served.beside(work),
+            None => Err("the node recovers its log; ask again".into()),
+        }
+    }
+
     /// Asks the node to end, in order.
     pub(crate) fn end(&self) {
         // It may have ended at this moment.

@@ -249,6 +249,14 @@ impl Served {
         self.services.check(service, check)
     }
 
+    /// Does something short beside the services.
+    pub(super) fn beside(
+        &self,
+        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
+    ) -> Result<String, String> {
+        self.services.beside(work)
+    }
+
     /// What runs here, seen from outside.
     pub(super) fn strays(&self) -> Vec<Stray> {
         self.services.strays()

@@ -31,6 +31,7 @@ pub(crate) use restart::{RestartError, Stray};
 use run::Run;
 use spawn::Prepared;
 use user::User;
+pub(crate) use user::ids_of;
 
 /// How long a wait goes on before it looks whether it was cancelled.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

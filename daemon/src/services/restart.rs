@@ -168,6 +168,22 @@ impl Services {
         check::carry_out(prepared, kind, limit, self.root, &off)
     }
 
+    /// Does something short beside the services, with a function that says when it is to be given
+    /// up: when services are started, because what begins then is taken for one.
+    ///
+    /// # Errors
+    /// Services are being started.
+    pub(crate) fn beside(
+        &self,
+        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
+    ) -> Result<String, String> {
+        let off = || self.quiet.load(Ordering::SeqCst) > 0;
+        match self.checks.try_read() {
+            Ok(_beside) if !off() => work(&off),
+            _ => Err("services are being started; ask again".into()),
+        }
+    }
+
     /// What runs here, as a look from outside has it; for when nothing should. Blocks.
     pub(crate) fn strays(&self) -> Vec<Stray> {
         let mut strays = Vec::new();
