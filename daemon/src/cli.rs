@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
-pub(crate) use check::Check;
+pub(crate) use check::{Check, Drill};
 pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, SettingsVerb, Wanted};
 pub(crate) use dump::{Dump, Snapshot};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Status(Status),
     /// Check whether two computers are fit to be a pair, and whether what runs is as it should be.
     Check(Check),
+    /// Prove the pair: swap there and back while the services are asked, and see where they run.
+    Drill(Drill),
     /// Show what the node and its services said, and who had what done. The node need not run.
     Logs(Logs),
     /// Keep how this node stands now, for its makers: logs, state, configuration, processes.

@@ -31,6 +31,7 @@ use crate::actions::{Outcome, Step, Target, Wish};
 use crate::check::Gathered;
 use crate::config::Fault;
 use crate::document::{Changed, Document, Name, Stamp};
+use crate::drill::{Drilled, Leg};
 use crate::logs::{Query, Running};
 use crate::status::Status;
 
@@ -90,6 +91,13 @@ pub(crate) enum Question {
     },
     /// The facts that a check judges.
     Check,
+    /// Prove the pair.
+    Drill {
+        /// Who the operator is, for the record.
+        who: String,
+        /// How long each swap may take, in milliseconds.
+        wait_ms: u64,
+    },
     /// Lines of the other node's logs.
     OtherLogs(Query),
     /// What a snapshot holds of the other node.
@@ -143,6 +151,10 @@ pub(crate) enum Answer {
     SettingsFaulty(Vec<Fault>),
     /// The facts that a check judges.
     Checked(Box<Gathered>),
+    /// A swap of a drill was done; another answer follows.
+    Leg(Leg),
+    /// What a drill came to.
+    Drilled(Box<Drilled>),
     /// Text, in pieces; another answer follows.
     Text(String),
     /// The name of a file, whose bytes follow.
@@ -172,9 +184,12 @@ impl Answer {
             Self::Progress { .. }
             | Self::Verifying(_)
             | Self::Step(_)
+            | Self::Leg(_)
             | Self::Text(_)
             | Self::File(_)
             | Self::Bytes(_) => return None,
+            Self::Drilled(drilled) if drilled.passed => "passed".into(),
+            Self::Drilled(drilled) => format!("failed: {}", drilled.failures.join("; ")),
             Self::Told { missing } if missing.is_empty() => "answered".into(),
             Self::Told { missing } => format!("answered, without {}", missing.join("; ")),
             Self::Refused(why) => format!("refused: {why}"),

@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod demo;
 mod document;
+mod drill;
 mod dump;
 mod guardian;
 mod keygen;
@@ -72,6 +73,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => watch::status(&options)?,
         Command::Check(options) => return check::run(&options),
+        Command::Drill(options) => return drill::show(&options),
         Command::Logs(options) => logs::show(&options)?,
         Command::Dump(options) => dump::dump(&options)?,
         Command::Snapshot(options) => dump::snapshot(&options)?,

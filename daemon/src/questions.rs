@@ -11,6 +11,7 @@ use crate::across::Asked;
 use crate::branches;
 use crate::control::{Answer, Question, Reply};
 use crate::document;
+use crate::drill;
 use crate::logs::{By, Logs, Running};
 use crate::member::Member;
 use crate::resync;
@@ -67,6 +68,12 @@ pub(crate) fn answer(
             (document::answer_change(member.documents(), base, text, &who, here), Some(running))
         }
         Question::Check => (member.check(), None),
+        Question::Drill { who, wait_ms } => {
+            let mut by = by();
+            let who = by.operator(&who);
+            let running = logs.action(by, "drill", &[], None);
+            (drill::begin(member, who, Duration::from_millis(wait_ms)), Some(running))
+        }
         Question::OtherLogs(query) => (member.ask_across(Asked::Logs(query)), None),
         Question::OtherSupport => {
             let running = logs.action(by(), "snapshot", &["--of-the-other-node".into()], None);

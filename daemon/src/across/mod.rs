@@ -54,6 +54,10 @@ pub(crate) enum Asked {
         /// Name of the computer that asks.
         host: String,
     },
+    /// Whether the services there answer a client.
+    Probe,
+    /// What of the services runs there.
+    Running,
     /// What time it is, some times over.
     Clock,
 }
@@ -65,6 +69,8 @@ impl Asked {
             Self::Logs(_) => Duration::from_mins(2),
             Self::Support => Duration::from_mins(10),
             Self::Facts { .. } => Duration::from_mins(1),
+            Self::Probe => Duration::from_secs(5),
+            Self::Running => Duration::from_secs(30),
             Self::Clock => Duration::from_secs(10),
         }
     }
@@ -185,10 +191,16 @@ impl Across {
         match asked {
             Asked::Logs(query) => self.send_lines(&query, &mut to),
             Asked::Clock => check::tell_clock(&mut to),
-            Asked::Facts { host } => match self.member.get().and_then(Weak::upgrade) {
-                Some(member) => to.last(&check::facts(&member, Some(host))),
-                None => to.refuse("it ends, or has just begun"),
-            },
+            Asked::Facts { .. } | Asked::Probe | Asked::Running => {
+                match (asked, self.member.get().and_then(Weak::upgrade).as_deref()) {
+                    (Asked::Facts { host }, Some(member)) => {
+                        to.last(&check::facts(member, Some(host)))
+                    }
+                    (Asked::Probe, Some(Member::Pair(pair))) => to.last(&pair.probe()),
+                    (_, Some(Member::Pair(pair))) => to.last(&pair.running().unwrap_or_default()),
+                    _ => to.refuse("it ends, or has just begun"),
+                }
+            }
             Asked::Support => match dump::send_own(&self.config, &self.file, &mut to) {
                 Ok(missing) => to.last(&missing),
                 Err(error) => to.refuse(&format!("{error:#}")),

@@ -30,12 +30,14 @@ use crate::actions::serve::Actions;
 use crate::actions::words::{Answering, OtherNode, Words};
 use crate::actions::{Target, Wish};
 use crate::addresses::Addresses;
+use crate::base::Turn;
 use crate::config::Config;
 use crate::control::Reply;
 use crate::document::{Documents, Other};
+use crate::drill::Running;
 use crate::logs::Logs;
 use crate::notify;
-use crate::services::{Ended, Services};
+use crate::services::{Ended, ServiceStanding, Services};
 use crate::shell::node_config;
 use crate::verify::Verifier;
 
@@ -63,6 +65,8 @@ pub(crate) struct Pair {
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
     pub(crate) verifier: Arc<Verifier>,
+    /// One drill at a time.
+    drilling: Arc<AtomicBool>,
     /// The settings of the pair.
     pub(crate) documents: Arc<Documents>,
     pub(super) logs: Logs,
@@ -120,6 +124,7 @@ impl Pair {
             bond: Arc::default(),
             parts: OnceLock::new(),
             copying: Arc::default(),
+            drilling: Arc::default(),
             verifier,
             documents,
             logs: logs.clone(),
@@ -138,6 +143,50 @@ impl Pair {
     /// The node, once it is open.
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.parts().map(|parts| &parts.node)
+    }
+
+    /// A drill begins, unless one is under way; until what is returned is dropped.
+    pub(crate) fn begin_drill(&self) -> Option<Turn> {
+        Turn::take(&self.drilling)
+    }
+
+    /// To act on both nodes.
+    pub(crate) fn actions(&self) -> &Actions {
+        &self.actions
+    }
+
+    /// Whether this node serves.
+    pub(crate) fn serves(&self) -> bool {
+        self.served.get().is_some_and(|served| served.serving())
+    }
+
+    /// What asks the services as a client would, if anything can.
+    pub(crate) fn probes_by(&self) -> Option<String> {
+        self.served.get()?.probes_by()
+    }
+
+    /// Asks the services here once, as a client would.
+    ///
+    /// # Errors
+    /// They do not run here, or are not well.
+    pub(crate) fn probe(&self) -> Result<(), String> {
+        match self.served.get() {
+            Some(served) if served.serving() => served.probe(),
+            _ => Err("this node does not serve".into()),
+        }
+    }
+
+    /// What runs here, and what runs without Duolog; nothing before the node is open. Takes as long as
+    /// the checks of the services.
+    pub(crate) fn running(&self) -> Option<Running> {
+        let served = self.served.get()?;
+        let (run, do_not): (Vec<_>, Vec<_>) =
+            served.services().into_iter().partition(|service| service.running);
+        let names = |all: Vec<ServiceStanding>| all.into_iter().map(|it| it.service).collect();
+        // Of those that Duolog runs the checks find what it started itself.
+        let strays = if served.anything() { Vec::new() } else { served.strays() };
+        let strays = strays.into_iter().map(|it| format!("{}: {}", it.service, it.how)).collect();
+        Some(Running { run: names(run), do_not: names(do_not), strays })
     }
 
     /// Does something short beside the services.

@@ -249,6 +249,16 @@ impl Served {
         self.services.check(service, check)
     }
 
+    /// What asks the services as a client would.
+    pub(super) fn probes_by(&self) -> Option<String> {
+        self.services.probes_by()
+    }
+
+    /// Asks the services once, as a client would.
+    pub(super) fn probe(&self) -> Result<(), String> {
+        self.services.probe()
+    }
+
     /// Does something short beside the services.
     pub(super) fn beside(
         &self,
