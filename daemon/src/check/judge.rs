@@ -122,7 +122,12 @@ pub(crate) fn judge(gathered: &Gathered) -> Vec<Line> {
         engine::servers,
         engine::settings,
     ];
-    checks.iter().flat_map(|check| check(gathered)).collect()
+    let mut lines: Vec<_> = checks.iter().flat_map(|check| check(gathered)).collect();
+    if gathered.other.is_err() {
+        // What would be of both is of the one that was looked at.
+        lines.iter_mut().for_each(|line| line.node = Some(gathered.here.node));
+    }
+    lines
 }
 
 /// The facts of each node that there are some of.

@@ -82,6 +82,8 @@ pub(super) fn own_address(to: SocketAddr) -> Option<IpAddr> {
 /// How an address is reached.
 pub(super) fn route(to: IpAddr) -> io::Result<Route> {
     let by = match to {
+        // In no table that is looked at: it leads nowhere.
+        to if to.is_loopback() => Some(("lo".into(), true)),
         IpAddr::V4(to) => {
             let table = std::fs::read_to_string("/proc/net/route")?;
             route_v4(&table, u32::from(to))
