@@ -20,6 +20,7 @@ use crate::document::Documents;
 use crate::guardian::Tether;
 use crate::logs::Logs;
 use crate::pair::{Guard, Pair, Unguarded};
+use crate::services::Beside;
 use crate::shell::{Event, Shell};
 use crate::status::Status;
 use crate::verify::Verifier;
@@ -132,10 +133,7 @@ impl Member {
     ///
     /// # Errors
     /// Why nothing is known.
-    pub(crate) fn beside_services(
-        &self,
-        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
-    ) -> Result<String, String> {
+    pub(crate) fn beside_services(&self, work: Beside<'_>) -> Result<String, String> {
         match self {
             Self::Fixed { shell, .. } => shell.beside_services(work),
             Self::Pair(pair) => pair.beside_services(work),

@@ -27,7 +27,7 @@ use crate::guardian::{Lease, Tether};
 use crate::link::{self, Bond};
 use crate::logs::{self, Logs};
 use crate::notify;
-use crate::services::{KILL_LIMIT, Services};
+use crate::services::{Beside, KILL_LIMIT, Services};
 use crate::standing::{Facts, Phase, standing};
 use crate::status::{self, Directory, Positions, Status, ratio};
 use crate::verify::Verifier;
@@ -124,10 +124,7 @@ impl Shell {
     }
 
     /// Does something short beside the services.
-    pub(crate) fn beside_services(
-        &self,
-        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
-    ) -> Result<String, String> {
+    pub(crate) fn beside_services(&self, work: Beside<'_>) -> Result<String, String> {
         self.services.beside(work)
     }
 

@@ -30,7 +30,7 @@ use crate::control::{Answer, Reply};
 use crate::dump;
 use crate::logs;
 use crate::member::Member;
-pub(crate) use piece::{PIECE_MAX, Piece, Pieces, Sender};
+pub(crate) use piece::{PIECE_MAX, Piece, Pieces, Sender, only};
 
 /// Most bytes of lines that are sent.
 const LINES_BYTES_MAX: usize = 32 << 20;

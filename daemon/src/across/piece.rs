@@ -113,6 +113,14 @@ impl<'a> Pieces<'a> {
     }
 }
 
+/// The only piece of an answer, where it is a short one.
+///
+/// # Errors
+/// As [`Pieces::last`].
+pub(crate) fn only<T: DeserializeOwned>(pieces: &mut Pieces<'_>) -> io::Result<T> {
+    pieces.last()
+}
+
 /// Sends an answer.
 pub(crate) struct Sender<'a>(pub(super) &'a mut Pipe);
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// All of them, of one node.
+#[expect(clippy::struct_excessive_bools, reason = "facts, each of its own")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     /// 1 or 2.
@@ -41,9 +42,9 @@ pub(crate) struct Facts {
     pub addresses: Vec<Address>,
     /// FUSE and the kernel.
     pub fuse: Fuse,
-    /// SELinux is there, and enforces.
+    /// `SELinux` is there, and enforces.
     pub selinux_enforces: bool,
-    /// Profiles of AppArmor about SQL servers.
+    /// Profiles of `AppArmor` about SQL servers.
     pub apparmor: Vec<String>,
     /// Units of systemd that are started at boot: of duolog and of SQL servers.
     pub at_boot: Vec<String>,
@@ -54,6 +55,7 @@ pub(crate) struct Facts {
 }
 
 /// A name of a node.
+#[expect(clippy::struct_field_names, reason = "the name of a name is its text")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Name {
     /// Whose it is.
@@ -157,6 +159,7 @@ pub(crate) struct Port {
 }
 
 /// An address of the clients.
+#[expect(clippy::struct_field_names, reason = "the address of an address is its text")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Address {
     /// With its prefix.

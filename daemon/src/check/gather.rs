@@ -193,8 +193,7 @@ fn place(what: &str, path: &Path) -> Place {
         let kind = rustix::fs::statfs(path)?;
         let room = rustix::fs::statvfs(path)?;
         let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
-        let kind = i64::try_from(kind.f_type).unwrap_or(0);
-        Ok::<_, io::Error>((kind_of(kind), bytes(room.f_bavail), bytes(room.f_blocks)))
+        Ok::<_, io::Error>((kind_of(kind.f_type), bytes(room.f_bavail), bytes(room.f_blocks)))
     };
     let attributes = || {
         let file = tempfile::tempfile_in(path)?;

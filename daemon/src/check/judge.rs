@@ -125,7 +125,9 @@ pub(crate) fn judge(gathered: &Gathered) -> Vec<Line> {
     let mut lines: Vec<_> = checks.iter().flat_map(|check| check(gathered)).collect();
     if gathered.other.is_err() {
         // What would be of both is of the one that was looked at.
-        lines.iter_mut().for_each(|line| line.node = Some(gathered.here.node));
+        for line in &mut lines {
+            line.node = Some(gathered.here.node);
+        }
     }
     lines
 }

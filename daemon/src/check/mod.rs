@@ -30,7 +30,7 @@ use jiff::Timestamp;
 pub(crate) use facts::{Between, Facts, Gathered, Skew};
 pub(crate) use gather::Wanted;
 
-use crate::across::{Across, Asked, Pieces, Sender};
+use crate::across::{self, Across, Asked, Pieces, Sender};
 use crate::cli;
 use crate::config::Config;
 use crate::control::{self, Answer, AskError, Question};
@@ -100,7 +100,7 @@ pub(crate) fn both(member: &Member) -> Gathered {
 
 fn ask_other(across: &Arc<Across>) -> Result<(Facts, Between), String> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let facts = across.ask(&Asked::Facts { host }, |pieces| pieces.last());
+    let facts = across.ask(&Asked::Facts { host }, across::only);
     let facts: Facts = facts.map_err(|error| error.to_string())?;
     let between = across.ask(&Asked::Clock, compare_clocks).map_err(|error| error.to_string())?;
     Ok((facts, between))

@@ -61,10 +61,10 @@ pub(super) fn page(report: &Report) -> String {
         writeln!(out, "<p class=\"note\">{}.</p>", plain(&gap)).ok();
     }
     for (group, lines) in report.groups() {
-        write!(
+        writeln!(
             out,
             "<h2>{}</h2><table><thead><tr><th>Result</th><th>Node</th><th>What</th>\
-             <th>Found</th></tr></thead><tbody>\n",
+             <th>Found</th></tr></thead><tbody>",
             plain(group.name())
         )
         .ok();

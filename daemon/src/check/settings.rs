@@ -83,7 +83,7 @@ impl Reader {
         let mut paths: Vec<_> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|it| it == end))
-            .filter(|path| !path.file_name().is_some_and(|it| it.as_encoded_bytes()[0] == b'.'))
+            .filter(|path| path.file_name().is_none_or(|it| it.as_encoded_bytes()[0] != b'.'))
             .take(FILES_MAX + 1)
             .collect();
         paths.sort();

@@ -89,9 +89,10 @@ impl Watch {
         let thread = thread.spawn(move || watch(&ask, &tell, &stop));
         let thread = Some(thread.map_err(|error| format!("no thread can be started: {error}"))?);
         let mut watch = Self { what, heard, over, thread, answers: Gaps::default() };
-        match watch.hear_until(Instant::now() + PATIENCE, |gaps| gaps.last.is_some()) {
-            true => Ok(watch),
-            false => Err(watch.answers.why.clone()),
+        if watch.hear_until(Instant::now() + PATIENCE, |gaps| gaps.last.is_some()) {
+            Ok(watch)
+        } else {
+            Err(watch.answers.why.clone())
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::probe::{Watch, Watched};
 use super::{Drilled, Leg, Running, World, drill};
-use crate::across::{Across, Asked};
+use crate::across::{self, Across, Asked};
 use crate::actions::serve::Actions;
 use crate::actions::{Outcome, SeatStanding, Step};
 use crate::control::{Answer, Reply};
@@ -86,7 +86,7 @@ fn ask(member: &Member, across: &Across) -> Result<(), String> {
     {
         return pair.probe();
     }
-    let answer = across.ask(&Asked::Probe, |pieces| pieces.last::<Result<(), String>>());
+    let answer = across.ask(&Asked::Probe, across::only::<Result<(), String>>);
     answer.map_err(|error| error.to_string())?
 }
 
@@ -106,7 +106,7 @@ impl World for Both {
         // The link is begun anew with each swap.
         let until = Instant::now() + LINK_TIME;
         loop {
-            let found = self.across.ask(&Asked::Running, |pieces| pieces.last());
+            let found = self.across.ask(&Asked::Running, across::only);
             match found {
                 Err(_) if Instant::now() < until => {
                     poll(&mut [], Some(&LOOK_EVERY)).ok();

@@ -98,7 +98,9 @@ fn show_other(options: &cli::Logs) -> anyhow::Result<()> {
         result => result?,
     }
     if let Answer::Told { missing } = told {
-        missing.iter().for_each(|missing| eprintln!("not shown: {missing}"));
+        for missing in missing {
+            eprintln!("not shown: {missing}");
+        }
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ use crate::document::{Documents, Other};
 use crate::drill::Running;
 use crate::logs::Logs;
 use crate::notify;
-use crate::services::{Ended, ServiceStanding, Services};
+use crate::services::{Beside, Ended, ServiceStanding, Services};
 use crate::shell::node_config;
 use crate::verify::Verifier;
 
@@ -190,10 +190,7 @@ impl Pair {
     }
 
     /// Does something short beside the services.
-    pub(crate) fn beside_services(
-        &self,
-        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
-    ) -> Result<String, String> {
+    pub(crate) fn beside_services(&self, work: Beside<'_>) -> Result<String, String> {
         match self.served.get() {
             Some(served) => served.beside(work),
             None => Err("the node recovers its log; ask again".into()),

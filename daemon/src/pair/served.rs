@@ -26,6 +26,7 @@ use super::receipts::Started;
 use crate::addresses::{AddressStanding, Addresses};
 use crate::config::checkers::Checker;
 use crate::guardian::{self, Tether};
+use crate::services::Beside;
 use crate::services::policy::Finding;
 use crate::services::{
     KILL_LIMIT, RestartError, ServiceStanding, Services, StartError, StopError, Stray,
@@ -260,10 +261,7 @@ impl Served {
     }
 
     /// Does something short beside the services.
-    pub(super) fn beside(
-        &self,
-        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
-    ) -> Result<String, String> {
+    pub(super) fn beside(&self, work: Beside<'_>) -> Result<String, String> {
         self.services.beside(work)
     }
 

@@ -27,7 +27,7 @@ use crate::config::checkers::Checker;
 use crate::logs::Logs;
 use crate::processes::{self, StillThere};
 use restart::Seen;
-pub(crate) use restart::{RestartError, Stray};
+pub(crate) use restart::{Beside, RestartError, Stray};
 use run::Run;
 use spawn::Prepared;
 use user::User;

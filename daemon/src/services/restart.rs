@@ -51,6 +51,9 @@ pub(super) struct Seen {
     others: Vec<Process>,
 }
 
+/// Something short that is done beside the services; it is given what says that it is to be given up.
+pub(crate) type Beside<'a> = &'a dyn Fn(&dyn Fn() -> bool) -> Result<String, String>;
+
 /// Something that runs where it must not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stray {
@@ -215,10 +218,7 @@ impl Services {
     ///
     /// # Errors
     /// Services are being started.
-    pub(crate) fn beside(
-        &self,
-        work: &dyn Fn(&dyn Fn() -> bool) -> Result<String, String>,
-    ) -> Result<String, String> {
+    pub(crate) fn beside(&self, work: Beside<'_>) -> Result<String, String> {
         let off = || self.quiet.load(Ordering::SeqCst) > 0;
         match self.checks.try_read() {
             Ok(_beside) if !off() => work(&off),

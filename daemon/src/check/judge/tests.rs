@@ -172,7 +172,7 @@ fn spoilt() -> Vec<(&'static str, &'static str, Verdict, Spoil)> {
                     what: "link".into(),
                     address: "10.0.0.1:7433".parse().unwrap(),
                     error: Some("in use".into()),
-                })
+                });
             }),
         ),
         (
