@@ -6,8 +6,9 @@ mod pair;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use duolog_transport::Tuning;
 use duolog_transport::bulk::{Bulk, BulkError};
@@ -63,18 +64,21 @@ fn either_end_asks_and_is_answered_whole_and_in_order() {
 #[test]
 fn an_answer_that_nobody_takes_does_not_hold_up_the_log() {
     let pair = connected();
+    let sent = Arc::new(AtomicU64::new(0));
     for end in [&pair.listener, &pair.dialer] {
-        end.bulk().answer_with(Arc::new(|pipe: &mut Pipe| {
+        let sent = sent.clone();
+        end.bulk().answer_with(Arc::new(move |pipe: &mut Pipe| {
             let piece = noise(7, MESSAGE_MAX);
             loop {
                 pipe.send(&piece)?;
+                sent.fetch_add(1, Ordering::SeqCst);
             }
         }));
     }
     let (go, held) = (channel::<()>(), channel::<()>());
     let asking = [(pair.dialer.bulk(), go.1), (pair.listener.bulk(), held.1)].map(|(bulk, go)| {
         std::thread::spawn(move || {
-            bulk.ask(SOON, move |pipe| {
+            bulk.ask(3 * SOON, move |pipe| {
                 pipe.send(b"everything")?;
                 let mut first = Vec::new();
                 pipe.receive(&mut first)?;
@@ -84,6 +88,17 @@ fn an_answer_that_nobody_takes_does_not_hold_up_the_log() {
             })
         })
     });
+    // Until both stand still: everything that lies between the workers is full.
+    let (mut before, until) = (0, Instant::now() + SOON);
+    loop {
+        std::thread::park_timeout(Duration::from_millis(700));
+        let now = sent.load(Ordering::SeqCst);
+        if now > 0 && now == before {
+            break;
+        }
+        assert!(Instant::now() < until, "{now} pieces were sent and nobody took any");
+        before = now;
+    }
     // More than both windows hold, while the answers stand still.
     let waker = pair.dialer.waker();
     for seed in 0..100 {

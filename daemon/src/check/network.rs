@@ -185,8 +185,8 @@ mod tests {
     #[test]
     fn the_longest_prefix_says_whether_there_is_a_gateway() {
         let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\n\
-            eth0\t00000000\tFE00000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-            eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+            eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+            eth0\t00000000\tFE00000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n";
         let to = |text: &str| u32::from(text.parse::<Ipv4Addr>().unwrap());
         assert_eq!(route_v4(table, to("10.0.0.2")), Some(("eth1".into(), true)));
         assert_eq!(route_v4(table, to("10.0.1.2")), Some(("eth0".into(), false)));
