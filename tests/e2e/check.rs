@@ -59,6 +59,15 @@ fn a_good_pair_is_said_to_be_good_and_a_server_that_does_not_sync_is_not() {
         assert!(lines.iter().any(|line| line["item"] == item), "{item}: {lines:#?}");
     }
 
+    // With clients what their commits wait for is seen beside what was predicted.
+    let clients = cluster.start_clients(2);
+    assert!(clients.wait_for_commit(LIMIT).is_some(), "{}", cluster.states());
+    let (_, _, report) = checked(&cluster, serving);
+    clients.stop();
+    let lines = report["lines"].as_array().unwrap();
+    let seen = |line: &&Value| line["item"] == "measured commit latency" && line["node"] == serving;
+    assert!(lines.iter().any(|line| seen(&line)), "{lines:#?}");
+
     let page = cluster.outside().join("report.html");
     let (_, table) =
         cluster.nodes[2 - serving].try_command(&["check", "--html", page.to_str().unwrap()]);

@@ -34,6 +34,9 @@ pub(crate) struct Facts {
     pub places: Vec<Place>,
     /// How long the disk of the log takes to sync; or why that is not known.
     pub sync: Result<SyncTime, String>,
+    /// How long commits waited that came while it was looked; nothing where none came, or the node
+    /// does not serve.
+    pub commits: Option<SyncTime>,
     /// Settings of SQL servers.
     pub settings: Vec<Settings>,
     /// Ports that could not be taken, where the node does not run.
@@ -112,7 +115,7 @@ pub(crate) struct Place {
     pub no_attributes: Option<String>,
 }
 
-/// How long a write of 8 KiB and its sync take.
+/// How long something takes that is done for a commit: a write of 8 KiB with its sync, or all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SyncTime {
     /// In microseconds.
@@ -121,6 +124,15 @@ pub(crate) struct SyncTime {
     pub p99_us: u64,
     /// How often it was measured.
     pub times: usize,
+}
+
+impl SyncTime {
+    /// Of times that are sorted; nothing where there are none.
+    pub(super) fn of(sorted_us: &[u64]) -> Option<Self> {
+        let last = sorted_us.len().checked_sub(1)?;
+        let part = |hundredths: usize| sorted_us[last * hundredths / 100];
+        Some(Self { median_us: part(50), p99_us: part(99), times: sorted_us.len() })
+    }
 }
 
 /// What was found in the configuration of a SQL server.

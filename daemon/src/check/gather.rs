@@ -63,6 +63,7 @@ pub(crate) fn gather(config: &Config, wanted: &Wanted, run: RunProgram<'_>) -> F
         users: users(config),
         places: places(config),
         sync: sync_time(&config.state_dir).map_err(|error| error.to_string()),
+        commits: None,
         settings: engine_settings(config),
         ports: if wanted.runs { Vec::new() } else { network::ports(config) },
         addresses: config.addresses.iter().map(network::address).collect(),
@@ -244,8 +245,7 @@ fn sync_time(state_dir: &Path) -> io::Result<SyncTime> {
         times.push(u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
     }
     times.sort_unstable();
-    let part = |hundredths: usize| times[(times.len() - 1) * hundredths / 100];
-    Ok(SyncTime { median_us: part(50), p99_us: part(99), times: times.len() })
+    SyncTime::of(&times).ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
 fn engine_settings(config: &Config) -> Vec<super::facts::Settings> {

@@ -101,7 +101,7 @@ impl At {
 
 /// All that is checked.
 pub(crate) fn judge(gathered: &Gathered) -> Vec<Line> {
-    let checks: [fn(&Gathered) -> Vec<Line>; 19] = [
+    let checks: [fn(&Gathered) -> Vec<Line>; 20] = [
         network::names,
         network::subnet,
         network::clocks,
@@ -119,6 +119,7 @@ pub(crate) fn judge(gathered: &Gathered) -> Vec<Line> {
         storage::kinds,
         storage::syncs,
         storage::latency,
+        storage::commits,
         engine::servers,
         engine::settings,
     ];

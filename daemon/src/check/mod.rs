@@ -10,6 +10,7 @@
 //! the other one; before the first start this program gathers those of this computer, and says so.
 //! Nothing is changed and nothing is mended.
 
+mod commits;
 mod facts;
 mod gather;
 mod judge;
@@ -79,9 +80,11 @@ fn before_the_first_start(config: &Config) -> Gathered {
 /// Facts of the node that runs here.
 pub(crate) fn facts(member: &Member, other_host: Option<String>) -> Facts {
     let wanted = Wanted { other_host, runs: true };
-    gather::gather(member.config(), &wanted, &|program: &Path, argument: &str| {
+    let facts = gather::gather(member.config(), &wanted, &|program: &Path, argument: &str| {
         member.beside_services(&|off| program::ask(program, argument, off))
-    })
+    });
+    let node = member.origin().node;
+    Facts { commits: node.and_then(|node| commits::measure(&node)), ..facts }
 }
 
 /// Facts of both nodes, and of what lies between them.

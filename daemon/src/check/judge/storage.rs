@@ -11,6 +11,8 @@ const FREE_FAILED: u64 = 2;
 const FREE_WARNING: u64 = 10;
 /// A sync that takes longer is felt by everybody, in microseconds.
 const SYNC_WARNING_US: u64 = 20_000;
+/// Commits that take longer are slow whatever the disks can do, in microseconds.
+const COMMIT_WARNING_US: u64 = 50_000;
 const SYNC_P99_WARNING_US: u64 = 200_000;
 
 fn mebibytes(bytes: u64) -> u64 {
@@ -141,4 +143,20 @@ pub(super) fn latency(gathered: &Gathered) -> Vec<Line> {
          round trip alone"
     );
     vec![At(Storage, "predicted commit latency", None).ok(text)]
+}
+
+/// What commits really took, where some came while it was looked.
+pub(super) fn commits(gathered: &Gathered) -> Vec<Line> {
+    let measured = both(gathered).filter_map(|facts| Some((facts.node, facts.commits?)));
+    let judged = measured.map(|(node, time)| {
+        let at = At(Storage, "measured commit latency", Some(node));
+        let (median, p99, times) = (time.median_us, time.p99_us, time.times);
+        let text = format!("median {median} us, p99 {p99} us, of {times} waits that were seen");
+        if median > COMMIT_WARNING_US {
+            at.warning(text, "see which disk is slow, or the network: each waits for the slowest")
+        } else {
+            at.ok(text)
+        }
+    });
+    judged.collect()
 }

@@ -38,6 +38,7 @@ fn facts(node: u8) -> Facts {
         users: vec![User { name: "postgres".into(), ids: Some((101, 104)) }],
         places: vec![place("log"), place("/srv/pg")],
         sync: Ok(SyncTime { median_us: 100 * u64::from(node), p99_us: 900, times: 100 }),
+        commits: (node == 1).then_some(SyncTime { median_us: 400, p99_us: 900, times: 9 }),
         settings: vec![Settings {
             engine: "postgresql".into(),
             directory: "/srv/pg".into(),
@@ -277,6 +278,12 @@ fn spoilt() -> Vec<(&'static str, &'static str, Verdict, Spoil)> {
             Box::new(|it| {
                 it.here.sync = Ok(SyncTime { median_us: 30_000, p99_us: 40_000, times: 100 });
             }),
+        ),
+        (
+            "slow commits",
+            "measured commit latency",
+            Warning,
+            Box::new(|it| it.here.commits.as_mut().unwrap().median_us = 60_000),
         ),
         ("unmeasured", "fsync of the log", Failed, Box::new(|it| it.here.sync = Err("?".into()))),
         (
