@@ -14,11 +14,13 @@ use crate::control::{Answer, BaseTaken, Reply};
 /// Answers on their way to who asked; how far it came is left out when more wait.
 const WAITING: usize = 4;
 
-/// One copy at a time, whatever becomes of it.
-struct Turn(Arc<AtomicBool>);
+/// One at a time, whatever becomes of it.
+#[derive(Debug)]
+pub(crate) struct Turn(Arc<AtomicBool>);
 
 impl Turn {
-    fn take(copying: &Arc<AtomicBool>) -> Option<Self> {
+    /// Takes the turn, unless somebody has it; until it is dropped.
+    pub(crate) fn take(copying: &Arc<AtomicBool>) -> Option<Self> {
         (!copying.swap(true, Ordering::AcqRel)).then(|| Self(copying.clone()))
     }
 }

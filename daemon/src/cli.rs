@@ -2,6 +2,7 @@
 
 mod actions;
 mod certs;
+mod check;
 mod config;
 mod dump;
 mod log;
@@ -17,10 +18,11 @@ pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
 pub(crate) use certs::{Certs, CertsVerb};
+pub(crate) use check::{Check, Drill};
 pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, SettingsVerb, Wanted};
 pub(crate) use dump::{Dump, Snapshot};
 pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
-pub(crate) use logs::Logs;
+pub(crate) use logs::{Logs, WhichNode};
 pub(crate) use metrics::{Metrics, MetricsVerb, Token};
 pub(crate) use setup::{Init, Join, Leave};
 /// Bytes that one record of the log takes for sure.
@@ -56,6 +58,10 @@ pub(crate) enum Command {
     Run(Run),
     /// Show how the node on this computer stands.
     Status(Status),
+    /// Check whether two computers are fit to be a pair, and whether what runs is as it should be.
+    Check(Check),
+    /// Prove the pair: swap there and back while the services are asked, and see where they run.
+    Drill(Drill),
     /// Show what the node and its services said, and who had what done. The node need not run.
     Logs(Logs),
     /// Keep how this node stands now, for its makers: logs, state, configuration, processes.

@@ -28,9 +28,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::actions::{Outcome, Step, Target, Wish};
+use crate::check::Gathered;
 use crate::config::Fault;
 use crate::document::{Changed, Document, Name, Stamp};
-use crate::logs::Running;
+use crate::drill::{Drilled, Leg};
+use crate::logs::{Query, Running};
 use crate::status::Status;
 
 /// The longest question that is read.
@@ -87,6 +89,19 @@ pub(crate) enum Question {
         /// Also where the other node does not answer.
         here: bool,
     },
+    /// The facts that a check judges.
+    Check,
+    /// Prove the pair.
+    Drill {
+        /// Who the operator is, for the record.
+        who: String,
+        /// How long each swap may take, in milliseconds.
+        wait_ms: u64,
+    },
+    /// Lines of the other node's logs.
+    OtherLogs(Query),
+    /// What a snapshot holds of the other node.
+    OtherSupport,
     /// Do what an operator wants, and tell what comes of it.
     Act {
         /// What.
@@ -134,6 +149,23 @@ pub(crate) enum Answer {
     SettingsChanged(Box<Changed>),
     /// They were not: the text has these faults.
     SettingsFaulty(Vec<Fault>),
+    /// The facts that a check judges.
+    Checked(Box<Gathered>),
+    /// A swap of a drill was done; another answer follows.
+    Leg(Leg),
+    /// What a drill came to.
+    Drilled(Box<Drilled>),
+    /// Text, in pieces; another answer follows.
+    Text(String),
+    /// The name of a file, whose bytes follow.
+    File(String),
+    /// Bytes of a file, in base64; another answer follows.
+    Bytes(String),
+    /// All of it was told, but for what is named here with the reason.
+    Told {
+        /// Each with its reason.
+        missing: Vec<String>,
+    },
     /// A node stands differently; another answer follows.
     Step(Step),
     /// What came of an action.
@@ -149,7 +181,17 @@ impl Answer {
     /// What it says of what was asked for, where it is the last one.
     fn outcome(&self) -> Option<String> {
         Some(match self {
-            Self::Progress { .. } | Self::Verifying(_) | Self::Step(_) => return None,
+            Self::Progress { .. }
+            | Self::Verifying(_)
+            | Self::Step(_)
+            | Self::Leg(_)
+            | Self::Text(_)
+            | Self::File(_)
+            | Self::Bytes(_) => return None,
+            Self::Drilled(drilled) if drilled.passed => "passed".into(),
+            Self::Drilled(drilled) => format!("failed: {}", drilled.failures.join("; ")),
+            Self::Told { missing } if missing.is_empty() => "answered".into(),
+            Self::Told { missing } => format!("answered, without {}", missing.join("; ")),
             Self::Refused(why) => format!("refused: {why}"),
             Self::Acted { outcomes } => {
                 let told = outcomes.iter().map(|outcome| {
@@ -164,9 +206,11 @@ impl Answer {
             Self::Dropped { bytes } => format!("done: {bytes} bytes of log"),
             Self::SettingsChanged(changed) => format!("done: {}", changed.stamp.title()),
             Self::SettingsFaulty(faults) => format!("refused: {} faults", faults.len()),
-            Self::Status(_) | Self::Estimate(_) | Self::Settings(_) | Self::SettingsHistory(_) => {
-                "answered".into()
-            }
+            Self::Status(_)
+            | Self::Estimate(_)
+            | Self::Checked(_)
+            | Self::Settings(_)
+            | Self::SettingsHistory(_) => "answered".into(),
         })
     }
 }
@@ -416,10 +460,8 @@ pub(crate) fn ask(
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
         match serde_json::from_str(&line) {
-            Ok(answer @ (Answer::Progress { .. } | Answer::Verifying(_) | Answer::Step(_))) => {
-                on_way(&answer);
-            }
             Ok(Answer::Refused(why)) => return Err(AskError::Refused(why)),
+            Ok(answer) if answer.outcome().is_none() => on_way(&answer),
             Ok(answer) => return Ok(answer),
             Err(source) => return Err(AskError::NotUnderstood { path: path.to_owned(), source }),
         }

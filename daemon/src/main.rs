@@ -1,6 +1,7 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
 //! exit code; `docs/cli.md` lists them.
 
+mod across;
 mod act;
 mod actions;
 mod addresses;
@@ -9,11 +10,13 @@ mod base;
 mod bench;
 mod branches;
 mod certs;
+mod check;
 mod cli;
 mod config;
 mod control;
 mod demo;
 mod document;
+mod drill;
 mod dump;
 mod guardian;
 mod keygen;
@@ -73,6 +76,8 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Adopt(options) => setup::adopt(&options)?,
         Command::Leave(options) => setup::leave(&options)?,
         Command::Status(options) => watch::status(&options)?,
+        Command::Check(options) => return check::run(&options),
+        Command::Drill(options) => return drill::show(&options),
         Command::Logs(options) => logs::show(&options)?,
         Command::Dump(options) => dump::dump(&options)?,
         Command::Snapshot(options) => dump::snapshot(&options)?,

@@ -1,14 +1,17 @@
 //! What the node answers to those who ask on its control socket, and what of that is recorded:
 //! everything that does something. Looks (`status`, `estimate`, `config show`) are not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use duolog_engine::node::Verifying;
 use tokio::net::unix::UCred;
 
+use crate::across::Asked;
 use crate::branches;
 use crate::control::{Answer, Question, Reply};
 use crate::document;
+use crate::drill;
 use crate::logs::{By, Logs, Running};
 use crate::member::Member;
 use crate::resync;
@@ -16,7 +19,7 @@ use crate::verify;
 
 /// Answers `caller`; the record is to be ended with what comes of it.
 pub(crate) fn answer(
-    member: &Member,
+    member: &Arc<Member>,
     logs: &Logs,
     question: Question,
     caller: UCred,
@@ -63,6 +66,18 @@ pub(crate) fn answer(
             }
             let running = logs.action(by, "config", &arguments, None);
             (document::answer_change(member.documents(), base, text, &who, here), Some(running))
+        }
+        Question::Check => (member.check(), None),
+        Question::Drill { who, wait_ms } => {
+            let mut by = by();
+            let who = by.operator(&who);
+            let running = logs.action(by, "drill", &[], None);
+            (drill::begin(member, who, Duration::from_millis(wait_ms)), Some(running))
+        }
+        Question::OtherLogs(query) => (member.ask_across(Asked::Logs(query)), None),
+        Question::OtherSupport => {
+            let running = logs.action(by(), "snapshot", &["--of-the-other-node".into()], None);
+            (member.ask_across(Asked::Support), Some(running))
         }
         Question::Act { wish, node, who, wait_ms } => {
             let mut by = by();

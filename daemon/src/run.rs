@@ -3,6 +3,7 @@
 //! two: the guardian, and below it the daemon (`--guarded`).
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,11 +62,11 @@ fn live_as(config: Config, options: &Run, log_json: bool, logs: &Logs) -> anyhow
             rustix::process::set_parent_process_death_signal(Some(Signal::HUP))
                 .context("cannot bind this node's life to its parent's")?;
         }
-        return live(config, options.with_parent, None, logs);
+        return live(config, file, options.with_parent, None, logs);
     }
     if options.guarded {
         let tether = Tether::take().context("only a guardian starts a guarded node")?;
-        return live(config, false, Some(tether), logs);
+        return live(config, file, false, Some(tether), logs);
     }
     let last = LastWord::new(&config)?;
     let farewell = last.as_ref().map(|last| last as &dyn Farewell);
@@ -76,6 +77,7 @@ fn live_as(config: Config, options: &Run, log_json: bool, logs: &Logs) -> anyhow
 /// The daemon's life.
 fn live(
     config: Config,
+    file: &Path,
     with_parent: bool,
     tether: Option<Tether>,
     logs: &Logs,
@@ -85,12 +87,13 @@ fn live(
         .enable_all()
         .build()
         .context("cannot wait for events")?;
-    runtime.block_on(supervise(config, with_parent, tether, logs))?;
+    runtime.block_on(supervise(config, file, with_parent, tether, logs))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn supervise(
     config: Config,
+    file: &Path,
     with_parent: bool,
     tether: Option<Tether>,
     logs: &Logs,
@@ -126,7 +129,8 @@ async fn supervise(
     }
     let certificates = certs::files(&config);
     let own = config.clone();
-    let member = Arc::new(Member::new(config, tether, logs)?);
+    let member = Arc::new(Member::new(config, file, tether, logs)?);
+    member.answers_across();
     web::start(&own, &member);
     let (end, mut ended) = oneshot::channel();
     std::thread::Builder::new()

@@ -17,6 +17,7 @@ mod wait;
 use anyhow::{Context, bail};
 use duolog_engine::node;
 
+pub(crate) use checks::nearest;
 pub(crate) use code::{Code, CodeError};
 pub(crate) use init::run as init;
 pub(crate) use join::run as join;

@@ -28,7 +28,7 @@ use crate::guardian::{Lease, Tether};
 use crate::link::{self, Bond};
 use crate::logs::{self, Logs};
 use crate::notify;
-use crate::services::{KILL_LIMIT, Services};
+use crate::services::{Beside, KILL_LIMIT, Services};
 use crate::standing::{Facts, Phase, standing};
 use crate::status::{self, Directory, Positions, Status, ratio};
 use crate::verify::Verifier;
@@ -122,6 +122,11 @@ impl Shell {
             copying: Arc::default(),
             logs: logs.clone(),
         })
+    }
+
+    /// Does something short beside the services.
+    pub(crate) fn beside_services(&self, work: Beside<'_>) -> Result<String, String> {
+        self.services.beside(work)
     }
 
     /// Runs the node until [`Event::Stop`] or a failure. Blocks.

@@ -9,6 +9,7 @@
 
 mod acknowledged;
 mod address;
+mod check;
 mod disks;
 mod forced;
 mod interrupted;

@@ -62,6 +62,9 @@ pub enum StreamKind {
     Acks,
     /// Messages of a resynchronisation, both ways; opened by the primary.
     Resync,
+    /// A question and its answer ([`bulk`](crate::bulk)); opened by whoever asks, once the
+    /// log is shipped. A peer that knows none never takes it.
+    Bulk,
 }
 
 impl StreamKind {
@@ -71,6 +74,7 @@ impl StreamKind {
             Self::Log => 1,
             Self::Acks => 2,
             Self::Resync => 3,
+            Self::Bulk => 4,
         }
     }
 }

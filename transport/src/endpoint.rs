@@ -21,6 +21,9 @@ use crate::settings::{MTU_MIN, MTU_PROBED, Tuning};
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
+/// Control, a resynchronisation that has just ended, questions.
+const BIDI_STREAMS: u32 = 5;
+const _: () = assert!(2 * STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES, "see bulk");
 /// The link is ours alone and short: begin with what a switch buffers, not with ten packets.
 const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 256 << 10;
 /// Packets that may go unanswered: with fewer, a commit's packets would be answered by one of
@@ -75,7 +78,7 @@ pub(crate) fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
-        .max_concurrent_bidi_streams(VarInt::from_u32(2))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(1))
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(Duration::from_millis(tuning.keep_alive_ms)))

@@ -12,6 +12,7 @@
 //!            Source::acknowledged <───────── ack stream <── Ack
 //!            Hello, Start, Cut, Refused <─> control stream <──> Hello, Ready, Refused
 //!  Source::resync ── Give ── Pipe <──────── resync stream ──> Pipe ── Take ── Sink::resync
+//!  Bulk::ask ─────────────── Pipe <──────── a question's ───> Pipe ── Answerer  (either end asks)
 //! ```
 //!
 //! One connection, TLS 1.3, both ends pinned by the SHA-256 of their certificate ([`tls`] says
@@ -20,6 +21,7 @@
 
 pub mod ack;
 mod authority;
+pub mod bulk;
 pub mod control;
 mod endpoint;
 pub mod enrol;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::bulk::Bulk;
 use crate::endpoint;
 use crate::primary::Dialer;
 use crate::secondary::Listener;
@@ -61,6 +62,7 @@ pub fn listen(config: ListenConfig, sink: impl Sink) -> Result<Link, StartError>
 pub(crate) struct Shared {
     pub(crate) stats: Arc<Stats>,
     pub(crate) waker: Waker,
+    pub(crate) bulk: Bulk,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -91,7 +93,9 @@ where
     let (stop, stopping) = watch::channel(false);
     let stats = Arc::new(Stats::default());
     let waker = Waker::default();
-    let shared = Shared { stats: stats.clone(), waker: waker.clone(), stop: stopping };
+    let bulk = Bulk::default();
+    let shared =
+        Shared { stats: stats.clone(), waker: waker.clone(), bulk: bulk.clone(), stop: stopping };
     let (ended, end) = channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -112,13 +116,14 @@ where
             }
         })
         .map_err(StartError::Thread)?;
-    Ok(Link { stats, waker, local_addr, stop, end: Mutex::new(end), thread: Some(thread) })
+    Ok(Link { stats, waker, bulk, local_addr, stop, end: Mutex::new(end), thread: Some(thread) })
 }
 
 /// A running link. Dropping it tells it to stop and does not wait.
 pub struct Link {
     stats: Arc<Stats>,
     waker: Waker,
+    bulk: Bulk,
     local_addr: SocketAddr,
     stop: watch::Sender<bool>,
     /// Hangs up when the thread ends. Locked by `stop` alone, so that links can be shared.
@@ -141,6 +146,11 @@ impl Link {
     /// secondary.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// The way for questions to the other node, and for its questions.
+    pub fn bulk(&self) -> Bulk {
+        self.bulk.clone()
     }
 
     /// The address that the link is bound to.

@@ -195,6 +195,7 @@ impl<S: Source> Dialer<S> {
         self.connected = true;
         self.shared.stats.connected();
         self.source.connected(&theirs, at);
+        let _stands = self.shared.bulk.stands(connection);
         self.ship(connection, log, acks, at.lsn).await
     }
 
@@ -221,7 +222,7 @@ impl<S: Source> Dialer<S> {
             let mut ready = pin!(control.receive(RESYNC_TIMEOUT));
             let (send, recv) = streams::open_both(connection).await?;
             let compress = self.config.tuning.compression != Compression::Off;
-            let mut work = pin!(resync::run(send, recv, compress, give));
+            let mut work = pin!(resync::run(send, recv, compress, resync::RESYNC, give));
             tokio::select! {
                 biased;
                 // It speaks before it is done only to refuse.

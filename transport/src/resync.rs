@@ -158,16 +158,29 @@ impl Pipe {
     }
 }
 
+/// What a worker is, to the system and to the other streams.
+#[derive(Clone, Copy)]
+pub(crate) struct Work {
+    /// Name of its thread.
+    pub(crate) thread: &'static str,
+    /// The stream's; the log's is zero, and the higher one is sent first.
+    pub(crate) priority: i32,
+}
+
+/// A resynchronisation.
+pub(crate) const RESYNC: Work = Work { thread: "duolog-resync", priority: -1 };
+
 /// Runs `work` on a thread of its own over the stream until it is done, and all that it sent is on
 /// its way. Dropped, or on an error, the worker's pipe breaks.
 pub(crate) async fn run<T: Send + 'static>(
     send: SendStream,
     recv: RecvStream,
     compress: bool,
+    as_what: Work,
     work: impl FnOnce(&mut Pipe) -> io::Result<T> + Send + 'static,
 ) -> Result<T, LinkError> {
     // Commits and what keeps the connection go before it.
-    send.set_priority(-1).map_err(|_| LinkError::Stream { stream: NAME })?;
+    send.set_priority(as_what.priority).map_err(|_| LinkError::Stream { stream: NAME })?;
     let (to, outgoing) = mpsc::channel(QUEUE);
     let (incoming, from) = mpsc::channel(QUEUE);
     let (tell, told) = oneshot::channel();
@@ -181,7 +194,7 @@ pub(crate) async fn run<T: Send + 'static>(
         wire_bytes: 0,
     };
     std::thread::Builder::new()
-        .name("duolog-resync".into())
+        .name(as_what.thread.into())
         .spawn(move || {
             let done = work(&mut pipe);
             drop(pipe);

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::ack::Ack;
+use crate::bulk::Bulk;
 use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
@@ -72,7 +73,12 @@ impl<S: Sink> Listener<S> {
         let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let endpoint = endpoint::endpoint(socket, &config.identity, &config.tuning, Some(server))?;
         let transport = endpoint::transport(&config.tuning);
-        let session = Session { sink, stats: shared.stats.clone(), connected: false };
+        let session = Session {
+            sink,
+            stats: shared.stats.clone(),
+            bulk: shared.bulk.clone(),
+            connected: false,
+        };
         let door = Door {
             endpoint,
             transport,
@@ -192,6 +198,7 @@ impl Door {
 struct Session<S> {
     sink: S,
     stats: Arc<crate::stats::Stats>,
+    bulk: Bulk,
     /// Whether the sink was told of a connection and not yet of its end.
     connected: bool,
 }
@@ -240,7 +247,7 @@ impl<S: Sink> Session<S> {
             Some(take) => {
                 let (send, recv) = streams::accept_both(connection).await?;
                 tracing::info!("this node is resynchronised from {}", connection.remote_address());
-                resync::run(send, recv, true, take).await?
+                resync::run(send, recv, true, resync::RESYNC, take).await?
             }
             None => at,
         };
@@ -253,6 +260,7 @@ impl<S: Sink> Session<S> {
         self.connected = true;
         self.stats.connected();
         self.sink.connected(&theirs, at);
+        let _stands = self.bulk.stands(connection);
         let unpacker = Unpacker::new(at.lsn).map_err(LinkError::Decompressor)?;
         let acks = Acks { stream: acks, last: None, told: Lsn::ZERO };
         self.receive(connection, Intake::new(log, unpacker), acks, ack).await

@@ -156,6 +156,7 @@ pub(crate) const fn name(kind: StreamKind) -> &'static str {
         StreamKind::Log => "log",
         StreamKind::Acks => "acknowledgements'",
         StreamKind::Resync => "resynchronisation's",
+        StreamKind::Bulk => "question's",
     }
 }
 

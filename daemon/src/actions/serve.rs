@@ -8,7 +8,7 @@ use rustix::event::{Timespec, poll};
 use tokio::sync::mpsc;
 
 use super::carry::{Carried, carry_out};
-use super::{Seat, Target, Wish};
+use super::{ActError, Outcome, Seat, SeatStanding, Step, Target, Wish};
 use crate::control::{Answer, Reply};
 
 /// How often a node is looked at.
@@ -35,6 +35,42 @@ impl Actions {
         other: Option<Arc<dyn Seat + Send + Sync>>,
     ) -> Self {
         Self { here, other }
+    }
+
+    /// How both nodes stand: this one first.
+    ///
+    /// # Errors
+    /// There is no other one, or it does not answer.
+    pub(crate) fn standings(&self) -> Result<[(u8, SeatStanding); 2], ActError> {
+        let other = self.other.as_ref().ok_or(ActError::NoPeer)?;
+        let stands = |seat: &Arc<dyn Seat + Send + Sync>| {
+            seat.standing().map(|standing| (seat.node().number(), standing))
+        };
+        Ok([stands(&self.here)?, stands(other)?])
+    }
+
+    /// Swaps, and follows that for at most `wait`. Blocks.
+    ///
+    /// # Errors
+    /// It came to nothing.
+    pub(crate) fn swap(
+        &self,
+        who: &str,
+        wait: Duration,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Vec<Outcome>, ActError> {
+        let until = Instant::now() + wait;
+        let mut with = Carried {
+            here: &*self.here,
+            other: self.other.as_deref().map(|other| other as &dyn Seat),
+            who,
+            wait: &mut || {
+                poll(&mut [], Some(&LOOK_EVERY)).ok();
+                Instant::now() < until
+            },
+            report,
+        };
+        carry_out(&Wish::Swap, Target::Here, &mut with)
     }
 
     /// Begins an action that is followed for at most `wait`; the answers tell how it goes.

@@ -31,9 +31,22 @@ pub(crate) struct Logs {
     /// As they are in the file: one JSON object each.
     #[arg(long)]
     pub json: bool,
+    /// Whose logs: those of the other node are asked of it, which the node here does while it is
+    /// connected with it.
+    #[arg(long, value_enum, default_value = "here", conflicts_with_all = ["follow", "dir"])]
+    pub node: WhichNode,
     /// Where the logs are.
     #[command(flatten)]
     pub place: LogsPlace,
+}
+
+/// One of the two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WhichNode {
+    /// The one on this computer.
+    Here,
+    /// The other one.
+    Other,
 }
 
 /// One of the logs; the module log unless another is named.

@@ -5,7 +5,7 @@
 //!  state_dir/dumps/TIME/            the last 3 dumps           (this file)
 //!     about.json, status.json, ...  what is in one             (collect, processes)
 //!  state_dir/configurations/TIME.toml   the last 3 configurations that were run with (configurations)
-//!  FILE.zip                         a new dump and all of that  (snapshot)
+//!  FILE.zip                         a new dump and all of that  (snapshot), of both nodes (other)
 //! ```
 //! It is made by the command itself, so it works when the node does not run or does not answer, and
 //! what cannot be had is named in `about.json` with the reason. Nothing of what is replicated is read,
@@ -13,6 +13,7 @@
 
 mod collect;
 pub(crate) mod configurations;
+mod other;
 mod processes;
 mod snapshot;
 
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 use crate::cli;
 use crate::config::Config;
 
+pub(crate) use other::send_own;
 pub(crate) use snapshot::snapshot;
 
 /// How many dumps are kept.

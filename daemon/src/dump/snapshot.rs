@@ -5,9 +5,8 @@
 //!  nodeN/dumps/TIME/...             as they are in the state directory
 //!  nodeN/configurations/TIME.toml
 //! ```
-//! The nodes have no way to carry files but the link, which is for the log: so each node makes its
-//! own, and `--other FILE` takes the other one's in. Where that is not given, it is named as
-//! missing, with what to do.
+//! The node here asks the other one for its part. Where they are not connected it is named as missing,
+//! with what to do: a snapshot is made there, and `--other FILE` takes it in.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::{KEPT, Out, PART, collect, configurations, dumps, forget, name, take, there};
+use super::{KEPT, Out, PART, collect, configurations, dumps, forget, name, other, take, there};
 use crate::cli;
 use crate::config::Config;
 use crate::logs;
@@ -28,8 +27,8 @@ use crate::logs;
 /// Says what is in it.
 const ABOUT: &str = "snapshot.json";
 /// Most bytes of another snapshot, as they are packed, and most files in it.
-const OTHER_BYTES_MAX: u64 = 1 << 30;
-const OTHER_FILES_MAX: usize = 10_000;
+pub(super) const OTHER_BYTES_MAX: u64 = 1 << 30;
+pub(super) const OTHER_FILES_MAX: usize = 10_000;
 /// Most bytes of what another snapshot says about itself.
 const ABOUT_BYTES_MAX: u64 = 1 << 20;
 
@@ -96,36 +95,25 @@ fn fill(
 ) -> anyhow::Result<Vec<String>> {
     let node = config.node.number();
     let mut missing = Vec::new();
-    if let Err(error) = take(config, file) {
-        missing.push(format!("a new dump in the state directory: {error:#}"));
-        // It is what a snapshot is made for: without a place of its own it goes right into it.
-        let folder = format!("node{node}/dumps/now/");
-        collect::collect(config, file, &mut Zip { zip, folder })?;
-    }
-    let mut own = Zip { zip, folder: format!("node{node}/") };
-    for dump in there(&dumps(config)).unwrap_or_default() {
-        if dump.extension().is_some_and(|end| end == PART) {
-            continue;
-        }
-        let name = name(&dump);
-        if let Err(error) = add_all(&dump, &format!("dumps/{name}"), &mut own) {
-            missing.push(format!("node{node}/dumps/{name}: {error:#}"));
-        }
-    }
-    for path in configurations::kept(config).unwrap_or_default() {
-        let name = format!("configurations/{}", name(&path));
-        own.add(&name, &mut File::open(&path)?).with_context(|| path.display().to_string())?;
-    }
-    forget(&dumps(config), KEPT).unwrap_or_else(|error| missing.push(format!("{error:#}")));
+    let own = &mut Zip { zip, folder: format!("node{node}/") };
+    own_part(config, file, own, &mut missing)?;
     match (other, &config.peer) {
         (Some(other), _) => add_other(config, other, zip, &mut missing)
             .with_context(|| format!("cannot take in {}", other.display()))?,
         (None, None) => {}
-        (None, Some(_)) => missing.push(format!(
-            "node{}: the nodes carry no files to each other; run duolog snapshot there, copy its \
-             file here, and name it with --other",
-            3 - node
-        )),
+        (None, Some(_)) => {
+            let peer = config.node.peer().number();
+            let mut folder = Zip { zip, folder: format!("node{peer}/") };
+            match other::ask(config, &mut folder) {
+                Ok(lacks) => {
+                    missing.extend(lacks.into_iter().map(|why| format!("on node{peer}: {why}")));
+                }
+                Err(error) => missing.push(format!(
+                    "node{peer}: {error:#}; run duolog snapshot there, copy its file here, and \
+                     name it with --other"
+                )),
+            }
+        }
     }
     let about = About {
         cluster: config.cluster.to_string(),
@@ -137,6 +125,52 @@ fn fill(
     let text = serde_json::to_vec_pretty(&about)?;
     Zip { zip, folder: String::new() }.add(ABOUT, &mut text.as_slice())?;
     Ok(about.missing)
+}
+
+/// What a snapshot holds of this node: a new dump, the last ones, the last configurations. What
+/// cannot be had is named in `missing`.
+///
+/// # Errors
+/// `out` takes no more.
+pub(super) fn own_part(
+    config: &Config,
+    file: &Path,
+    out: &mut impl Out,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if let Err(error) = take(config, file) {
+        missing.push(format!("a new dump in the state directory: {error:#}"));
+        // It is what a snapshot is made for: without a place of its own it goes right into it.
+        let lacks = collect::collect(config, file, &mut Below { out, folder: "dumps/now/" })?;
+        missing.extend(lacks);
+    }
+    for dump in there(&dumps(config)).unwrap_or_default() {
+        if dump.extension().is_some_and(|end| end == PART) {
+            continue;
+        }
+        let name = name(&dump);
+        if let Err(error) = add_all(&dump, &format!("dumps/{name}"), out) {
+            missing.push(format!("node{}/dumps/{name}: {error:#}", config.node.number()));
+        }
+    }
+    for path in configurations::kept(config).unwrap_or_default() {
+        let name = format!("configurations/{}", name(&path));
+        out.add(&name, &mut File::open(&path)?).with_context(|| path.display().to_string())?;
+    }
+    forget(&dumps(config), KEPT).unwrap_or_else(|error| missing.push(format!("{error:#}")));
+    Ok(())
+}
+
+/// A folder of an [`Out`].
+struct Below<'a, O> {
+    out: &'a mut O,
+    folder: &'a str,
+}
+
+impl<O: Out> Out for Below<'_, O> {
+    fn add(&mut self, name: &str, from: &mut dyn Read) -> io::Result<()> {
+        self.out.add(&format!("{}{name}", self.folder), from)
+    }
 }
 
 /// A directory with all that is in it.

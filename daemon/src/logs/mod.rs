@@ -29,7 +29,7 @@ use serde::Serialize;
 pub(crate) use commands::{By, Running};
 pub(crate) use module::{ModuleLog, STATE, filter, nothing, now_is};
 pub(crate) use secrets::{hide, hide_words};
-pub(crate) use show::{parts, show};
+pub(crate) use show::{Query, lines, parts, show};
 
 use crate::config::Config;
 use sink::{Sink, Sizes};

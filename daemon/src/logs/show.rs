@@ -1,4 +1,5 @@
-//! `duolog logs`: reads the files, whether the node runs or not, and never writes to them.
+//! `duolog logs`: reads the files, whether the node runs or not, and never writes to them. Those of
+//! the other node are asked of it, by the node on this computer.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,34 +10,115 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use regex::Regex;
 use rustix::event::{Timespec, poll};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::FILES;
 use super::sink::part;
 use crate::cli;
 use crate::config::Config;
+use crate::control::{self, Answer, Question};
 
 /// How often it is looked for new lines.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
+/// Which lines of which log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Query {
+    /// One of [`FILES`].
+    log: String,
+    short: bool,
+    /// As lines have it.
+    since: Option<String>,
+    /// A regular expression.
+    grep: Option<String>,
+    /// The last of them; 0: all.
+    lines: usize,
+    json: bool,
+}
+
+impl Query {
+    fn of(options: &cli::Logs) -> Self {
+        let which = options.which;
+        let log = match (which.application, which.commands) {
+            (true, _) => FILES[1],
+            (_, true) => FILES[2],
+            _ => FILES[0],
+        };
+        Self {
+            log: log.into(),
+            short: options.short,
+            since: options.since.map(|since| format!("{since:.3}")),
+            grep: options.grep.as_ref().map(|grep| grep.as_str().to_owned()),
+            lines: options.lines,
+            json: options.json,
+        }
+    }
+}
+
+/// The last lines that are wanted of the logs in a directory, at most so many bytes of them; and
+/// whether some were left out for that.
+///
+/// # Errors
+/// There is no such log, or it cannot be read.
+pub(crate) fn lines(
+    dir: &Path,
+    query: &Query,
+    bytes_max: usize,
+) -> io::Result<(VecDeque<String>, bool)> {
+    if !FILES.contains(&query.log.as_str()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such log"));
+    }
+    let wanted = Wanted::of(query)?;
+    let mut last = Last::new(query.lines, bytes_max);
+    let mut parts = parts(&dir.join(&query.log))?;
+    let current = parts.pop().ok_or(io::ErrorKind::NotFound)?;
+    last.read(parts, &mut Lines::new(current), &wanted)?;
+    Ok((last.lines, last.left_out))
+}
+
+/// Prints lines of the other node's log.
+fn show_other(options: &cli::Logs) -> anyhow::Result<()> {
+    let Some(file) = &options.place.config else {
+        bail!("name this node with --config: the other one is asked by it");
+    };
+    let socket = Config::load_own(file)?.control_socket;
+    let question = Question::OtherLogs(Query::of(options));
+    let (mut out, mut printed) = (io::stdout().lock(), Ok(()));
+    let mut on_way = |answer: &Answer| {
+        if let (Answer::Text(text), true) = (answer, printed.is_ok()) {
+            printed = out.write_all(text.as_bytes());
+        }
+    };
+    let told = control::ask(&socket, &question, &mut on_way)
+        .context("the logs of the other node cannot be had; read them there")?;
+    match printed.and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        result => result?,
+    }
+    if let Answer::Told { missing } = told {
+        for missing in missing {
+            eprintln!("not shown: {missing}");
+        }
+    }
+    Ok(())
+}
+
 /// Prints lines of a log; with `--follow` until nobody reads them any more.
 pub(crate) fn show(options: &cli::Logs) -> anyhow::Result<()> {
+    if options.node == cli::WhichNode::Other {
+        return show_other(options);
+    }
     let dir = match (&options.place.dir, &options.place.config) {
         (Some(dir), _) => dir.clone(),
         (None, Some(file)) => Config::load(file)?.logs.dir,
         (None, None) => bail!("name the logs with --config or --dir"),
     };
-    let which = options.which;
-    let name = if which.application {
-        FILES[1]
-    } else if which.commands {
-        FILES[2]
-    } else {
-        FILES[0]
-    };
-    let path = dir.join(name);
+    let query = Query::of(options);
+    let path = dir.join(&query.log);
     let mut out = io::stdout().lock();
-    match tail(&path, options, &mut out) {
+    match tail(&path, &query, options.follow, &mut out) {
         // Whoever read it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
@@ -47,36 +129,64 @@ pub(crate) fn show(options: &cli::Logs) -> anyhow::Result<()> {
     }
 }
 
-fn tail(path: &Path, options: &cli::Logs, out: &mut impl Write) -> io::Result<()> {
-    let wanted = Wanted {
-        short: options.short,
-        since: options.since.map(|since| format!("{since:.3}")),
-        grep: options.grep.as_ref(),
-        json: options.json,
-    };
-    let most = if options.lines == 0 { usize::MAX } else { options.lines };
-    let mut last = VecDeque::new();
-    let mut parts = parts(path)?;
-    let current = parts.pop().ok_or(io::ErrorKind::NotFound)?;
-    let mut keep = |line: String| {
-        if last.len() == most {
-            last.pop_front();
-        }
-        last.push_back(line);
-        Ok(())
-    };
-    for part in parts {
-        if options.since.is_none_or(|since| modified(&part) >= since.as_second()) {
-            Lines::new(part).each(&wanted, &mut keep)?;
+/// The last lines that are wanted, within two bounds.
+struct Last {
+    lines: VecDeque<String>,
+    most: usize,
+    bytes: usize,
+    bytes_max: usize,
+    left_out: bool,
+}
+
+impl Last {
+    fn new(lines: usize, bytes_max: usize) -> Self {
+        let most = if lines == 0 { usize::MAX } else { lines };
+        Self { lines: VecDeque::new(), most, bytes: 0, bytes_max, left_out: false }
+    }
+
+    fn keep(&mut self, line: String) {
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line);
+        while self.lines.len() > self.most || self.bytes > self.bytes_max {
+            self.left_out |= self.lines.len() <= self.most;
+            let Some(gone) = self.lines.pop_front() else { return };
+            self.bytes -= gone.len() + 1;
         }
     }
+
+    /// Reads the parts that were put aside, and then the file.
+    fn read(
+        &mut self,
+        parts: Vec<File>,
+        current: &mut Lines,
+        wanted: &Wanted<'_>,
+    ) -> io::Result<()> {
+        let since = wanted.since.and_then(|since| since.parse::<jiff::Timestamp>().ok());
+        let mut keep = |line| {
+            self.keep(line);
+            Ok(())
+        };
+        for part in parts {
+            if since.is_none_or(|since| modified(&part) >= since.as_second()) {
+                Lines::new(part).each(wanted, &mut keep)?;
+            }
+        }
+        current.each(wanted, &mut keep)
+    }
+}
+
+fn tail(path: &Path, query: &Query, follow: bool, out: &mut impl Write) -> io::Result<()> {
+    let wanted = Wanted::of(query)?;
+    let mut last = Last::new(query.lines, usize::MAX);
+    let mut parts = parts(path)?;
+    let current = parts.pop().ok_or(io::ErrorKind::NotFound)?;
     let mut current = Lines::new(current);
-    current.each(&wanted, &mut keep)?;
-    for line in last {
+    last.read(parts, &mut current, &wanted)?;
+    for line in last.lines {
         writeln!(out, "{line}")?;
     }
     out.flush()?;
-    if !options.follow {
+    if !follow {
         return Ok(());
     }
     let mut print = |line: String| writeln!(out, "{line}").and_then(|()| out.flush());
@@ -159,12 +269,21 @@ impl Lines {
 struct Wanted<'a> {
     short: bool,
     /// As lines have it.
-    since: Option<String>,
-    grep: Option<&'a Regex>,
+    since: Option<&'a str>,
+    grep: Option<Regex>,
     json: bool,
 }
 
-impl Wanted<'_> {
+impl<'a> Wanted<'a> {
+    /// # Errors
+    /// The regular expression is none.
+    fn of(query: &'a Query) -> io::Result<Self> {
+        let grep = query.grep.as_deref().map(Regex::new).transpose();
+        let grep = grep.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let (short, since, json) = (query.short, query.since.as_deref(), query.json);
+        Ok(Self { short, since, grep, json })
+    }
+
     /// The line as it is shown; nothing where it is not wanted. Half a line, as a crash leaves it,
     /// is shown as it is where nothing is asked of it.
     fn take(&self, line: &str) -> Option<String> {
@@ -176,13 +295,13 @@ impl Wanted<'_> {
         if self.short && of("short").and_then(Value::as_bool) != Some(true) {
             return None;
         }
-        if let Some(since) = &self.since
-            && of("time").and_then(Value::as_str).is_none_or(|time| time < since.as_str())
+        if let Some(since) = self.since
+            && of("time").and_then(Value::as_str).is_none_or(|time| time < since)
         {
             return None;
         }
         let text = value.as_ref().map_or_else(|| line.to_owned(), for_people);
-        if self.grep.is_some_and(|grep| !grep.is_match(&text)) {
+        if self.grep.as_ref().is_some_and(|grep| !grep.is_match(&text)) {
             return None;
         }
         Some(if self.json { line.to_owned() } else { text })

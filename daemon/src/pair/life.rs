@@ -1,5 +1,6 @@
 //! The life of a node's process in a pair: opened, put into the machine's hands, stopped.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,16 +25,19 @@ use super::seat::Here;
 use super::served::{Guard, Served};
 use super::settings::settings;
 use super::tasks::Tasks;
+use crate::across::Across;
 use crate::actions::serve::Actions;
 use crate::actions::words::{Answering, OtherNode, Words};
 use crate::actions::{Target, Wish};
 use crate::addresses::Addresses;
+use crate::base::Turn;
 use crate::config::Config;
 use crate::control::Reply;
 use crate::document::{Documents, Other};
+use crate::drill::Running;
 use crate::logs::Logs;
 use crate::notify;
-use crate::services::{Ended, Services};
+use crate::services::{Beside, Ended, ServiceStanding, Services};
 use crate::shell::node_config;
 use crate::verify::Verifier;
 
@@ -61,9 +65,13 @@ pub(crate) struct Pair {
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
     pub(crate) verifier: Arc<Verifier>,
+    /// One drill at a time.
+    drilling: Arc<AtomicBool>,
     /// The settings of the pair.
     pub(crate) documents: Arc<Documents>,
     pub(super) logs: Logs,
+    /// The way to the other node for what is long.
+    pub(crate) across: Arc<Across>,
 }
 
 /// What there is once the node is open.
@@ -76,7 +84,7 @@ pub(super) struct Parts {
 
 impl Pair {
     /// A node that `guard` watches over.
-    pub(crate) fn new(config: Config, guard: Arc<dyn Guard>, logs: &Logs) -> Self {
+    pub(crate) fn new(config: Config, file: &Path, guard: Arc<dyn Guard>, logs: &Logs) -> Self {
         let (inputs, heard) = channel();
         let (shown, served, post) = (Arc::default(), Arc::default(), Arc::new(Post::default()));
         let moves = Arc::<Moves>::default();
@@ -99,7 +107,9 @@ impl Pair {
         });
         let verifier = Arc::new(Verifier::load(&config));
         let actions = Actions::new(here.clone(), Some(Arc::new(other())));
+        let across = Arc::new(Across::new(config.clone(), file));
         Self {
+            across,
             here,
             words,
             actions,
@@ -114,6 +124,7 @@ impl Pair {
             bond: Arc::default(),
             parts: OnceLock::new(),
             copying: Arc::default(),
+            drilling: Arc::default(),
             verifier,
             documents,
             logs: logs.clone(),
@@ -132,6 +143,58 @@ impl Pair {
     /// The node, once it is open.
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.parts().map(|parts| &parts.node)
+    }
+
+    /// A drill begins, unless one is under way; until what is returned is dropped.
+    pub(crate) fn begin_drill(&self) -> Option<Turn> {
+        Turn::take(&self.drilling)
+    }
+
+    /// To act on both nodes.
+    pub(crate) fn actions(&self) -> &Actions {
+        &self.actions
+    }
+
+    /// Whether this node serves.
+    pub(crate) fn serves(&self) -> bool {
+        self.served.get().is_some_and(|served| served.serving())
+    }
+
+    /// What asks the services as a client would, if anything can.
+    pub(crate) fn probes_by(&self) -> Option<String> {
+        self.served.get()?.probes_by()
+    }
+
+    /// Asks the services here once, as a client would.
+    ///
+    /// # Errors
+    /// They do not run here, or are not well.
+    pub(crate) fn probe(&self) -> Result<(), String> {
+        match self.served.get() {
+            Some(served) if served.serving() => served.probe(),
+            _ => Err("this node does not serve".into()),
+        }
+    }
+
+    /// What runs here, and what runs without Duolog; nothing before the node is open. Takes as long as
+    /// the checks of the services.
+    pub(crate) fn running(&self) -> Option<Running> {
+        let served = self.served.get()?;
+        let (run, do_not): (Vec<_>, Vec<_>) =
+            served.services().into_iter().partition(|service| service.running);
+        let names = |all: Vec<ServiceStanding>| all.into_iter().map(|it| it.service).collect();
+        // Of those that Duolog runs the checks find what it started itself.
+        let strays = if served.anything() { Vec::new() } else { served.strays() };
+        let strays = strays.into_iter().map(|it| format!("{}: {}", it.service, it.how)).collect();
+        Some(Running { run: names(run), do_not: names(do_not), strays })
+    }
+
+    /// Does something short beside the services.
+    pub(crate) fn beside_services(&self, work: Beside<'_>) -> Result<String, String> {
+        match self.served.get() {
+            Some(served) => served.beside(work),
+            None => Err("the node recovers its log; ask again".into()),
+        }
     }
 
     /// Asks the node to end, in order.
@@ -224,7 +287,8 @@ impl Pair {
         let moved = Arc::new(AtomicBool::new(false));
         let link = match &config.peer {
             Some(peer) => {
-                Some(PeerLink::start(config, peer, node, &self.bond, &self.inputs, &moved)?)
+                let (bond, inputs, across) = (&self.bond, &self.inputs, &self.across);
+                Some(PeerLink::start(config, peer, node, (bond, across), inputs, &moved)?)
             }
             None => None,
         };

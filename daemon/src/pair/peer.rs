@@ -23,6 +23,7 @@ use super::Input;
 use super::follower::{Follower, Terms};
 use super::gate::Gate;
 use super::shipper::Shipper;
+use crate::across::Across;
 use crate::config::{Config, Peer};
 use crate::link;
 
@@ -156,7 +157,7 @@ impl PeerLink {
         config: &Config,
         peer: &Peer,
         node: &Arc<Node>,
-        bond: &Arc<Bond>,
+        (bond, across): (&Arc<Bond>, &Arc<Across>),
         say: &Sender<Input>,
         moved: &Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
@@ -164,6 +165,7 @@ impl PeerLink {
         let starter = Starter {
             node: node.clone(),
             bond: bond.clone(),
+            across: across.clone(),
             say: say.clone(),
             moved: moved.clone(),
             identity: link::identity(config)?,
@@ -287,6 +289,7 @@ impl Part {
 struct Starter {
     node: Arc<Node>,
     bond: Arc<Bond>,
+    across: Arc<Across>,
     say: Sender<Input>,
     moved: Arc<AtomicBool>,
     identity: Identity,
@@ -316,6 +319,7 @@ impl Starter {
             match self.begin(begin) {
                 Ok(begun) => {
                     self.bond.begun(begun.stats());
+                    self.across.goes_by(begun.bulk());
                     link = Some(begun);
                     waits = None;
                 }

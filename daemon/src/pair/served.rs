@@ -26,6 +26,7 @@ use super::receipts::Started;
 use crate::addresses::{AddressStanding, Addresses};
 use crate::config::checkers::Checker;
 use crate::guardian::{self, Tether};
+use crate::services::Beside;
 use crate::services::policy::Finding;
 use crate::services::{
     KILL_LIMIT, RestartError, ServiceStanding, Services, StartError, StopError, Stray,
@@ -255,6 +256,21 @@ impl Served {
     /// Carries out a check of a service.
     pub(super) fn check(&self, service: usize, check: usize) -> Option<Finding> {
         self.services.check(service, check)
+    }
+
+    /// What asks the services as a client would.
+    pub(super) fn probes_by(&self) -> Option<String> {
+        self.services.probes_by()
+    }
+
+    /// Asks the services once, as a client would.
+    pub(super) fn probe(&self) -> Result<(), String> {
+        self.services.probe()
+    }
+
+    /// Does something short beside the services.
+    pub(super) fn beside(&self, work: Beside<'_>) -> Result<String, String> {
+        self.services.beside(work)
     }
 
     /// What runs here, seen from outside.

@@ -27,11 +27,12 @@ use crate::config::checkers::Checker;
 use crate::logs::Logs;
 use crate::processes::{self, StillThere};
 use restart::Seen;
-pub(crate) use restart::{RestartError, Stray};
+pub(crate) use restart::{Beside, RestartError, Stray};
 use run::Run;
 use spawn::Prepared;
 pub(crate) use spawn::ordinary;
 use user::User;
+pub(crate) use user::ids_of;
 
 /// How long a wait goes on before it looks whether it was cancelled.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

@@ -51,6 +51,9 @@ pub(super) struct Seen {
     others: Vec<Process>,
 }
 
+/// Something short that is done beside the services; it is given what says that it is to be given up.
+pub(crate) type Beside<'a> = &'a dyn Fn(&dyn Fn() -> bool) -> Result<String, String>;
+
 /// Something that runs where it must not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stray {
@@ -166,6 +169,61 @@ impl Services {
             return None;
         }
         check::carry_out(prepared, kind, limit, self.root, &off)
+    }
+
+    /// What asks whether the services are well, as a client would: the first SQL checker, else the
+    /// first TCP checker, else the first check command.
+    fn client(&self) -> Option<(usize, CheckKind, Duration)> {
+        let checkers = lock(&self.checkers).clone();
+        let first = |wanted: fn(&CheckKind) -> bool| {
+            checkers.iter().enumerate().find_map(|(service, checkers)| {
+                let checker = checkers.iter().find(|it| wanted(&it.kind))?;
+                Some((service, checker.kind.clone(), Duration::from_millis(checker.timeout_ms)))
+            })
+        };
+        let command = || {
+            self.prepared.iter().enumerate().find_map(|(service, prepared)| {
+                let command = prepared.service.check.clone();
+                let kind = CheckKind::Command { command };
+                (!prepared.service.check.is_empty()).then_some((service, kind, STRAY_LIMIT))
+            })
+        };
+        first(|kind| matches!(kind, CheckKind::Sql { .. }))
+            .or_else(|| first(|kind| matches!(kind, CheckKind::Tcp { .. })))
+            .or_else(command)
+    }
+
+    /// What [`Self::probe`] asks with, for people.
+    pub(crate) fn probes_by(&self) -> Option<String> {
+        let (service, kind, _) = self.client()?;
+        let name = &self.prepared.get(service)?.service.name;
+        Some(format!("service {name}, {} {}", kind.name(), kind.what()))
+    }
+
+    /// Asks the services once, as a client would. Blocks for at most the checker's time-out.
+    ///
+    /// # Errors
+    /// They are not well, or are being started.
+    pub(crate) fn probe(&self) -> Result<(), String> {
+        let (service, kind, limit) = self.client().ok_or("no service has a check")?;
+        match self.carry_out(service, &kind, limit) {
+            Some(Finding::Well) => Ok(()),
+            Some(Finding::Slow(how) | Finding::Failed(how)) => Err(how),
+            None => Err("services are being started".into()),
+        }
+    }
+
+    /// Does something short beside the services, with a function that says when it is to be given
+    /// up: when services are started, because what begins then is taken for one.
+    ///
+    /// # Errors
+    /// Services are being started.
+    pub(crate) fn beside(&self, work: Beside<'_>) -> Result<String, String> {
+        let off = || self.quiet.load(Ordering::SeqCst) > 0;
+        match self.checks.try_read() {
+            Ok(_beside) if !off() => work(&off),
+            _ => Err("services are being started; ask again".into()),
+        }
     }
 
     /// What runs here, as a look from outside has it; for when nothing should. Blocks.

@@ -52,6 +52,15 @@ impl User {
     }
 }
 
+/// The numbers of a user and of its group, if there is such a user.
+///
+/// # Errors
+/// The files that local users are in cannot be read.
+pub(crate) fn ids_of(name: &str) -> io::Result<Option<(u32, u32)>> {
+    let user = User::named(name)?;
+    Ok(user.map(|user| (user.uid.as_raw(), user.gid.as_raw())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

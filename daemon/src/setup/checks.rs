@@ -93,7 +93,7 @@ pub(super) fn fuse() -> anyhow::Result<()> {
 }
 
 /// The nearest directory that is there, of `path` and those above it.
-fn nearest(path: &Path) -> &Path {
+pub(crate) fn nearest(path: &Path) -> &Path {
     path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
