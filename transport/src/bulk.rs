@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::control::StreamKind;
 use crate::error::LinkError;
+use crate::protocol::Protocol;
 use crate::resync::{Pipe, Work, run};
 
 /// Answers a question: reads it, and sends what there is to say.
@@ -42,8 +43,8 @@ const WORK: Work = Work { thread: "duolog-bulk", priority: -2 };
 /// Why the other node was not asked, or did not answer whole.
 #[derive(Debug, thiserror::Error)]
 pub enum BulkError {
-    /// There is no connection.
-    #[error("the nodes are not connected")]
+    /// There is no connection, or none that knows questions.
+    #[error("the nodes are not connected, or the other one is of a release before 0.2.0")]
     NotConnected,
     /// Another question is being answered.
     #[error("another question to the other node is under way; ask again when it is answered")]
@@ -143,9 +144,11 @@ impl Bulk {
         self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection stands, until what is returned is dropped. Within the link's runtime.
+    /// The connection stands, until what is returned is dropped. Within the link's runtime. An end
+    /// of a release that knows no questions is never asked one.
     pub(crate) fn stands(&self, connection: &Connection) -> Stands {
-        *self.live() = Some(connection.clone());
+        let knows = Protocol::of(connection).has_questions();
+        *self.live() = knows.then(|| connection.clone());
         let mut serving = JoinSet::new();
         serving.spawn(serve(self.clone(), connection.clone()));
         Stands { way: self.clone(), _serving: serving }

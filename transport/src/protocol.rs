@@ -3,7 +3,7 @@
 //! | version | since | what it has that the one before had not |
 //! | --- | --- | --- |
 //! | 1 | 0.1.0 | |
-//! | 2 | 0.2.0 | each end says its release after its `Hello` |
+//! | 2 | 0.2.0 | each end says its release after its `Hello`; questions on streams of their own |
 //!
 //! The dialing end offers all that it speaks as application protocols of TLS, the listening end takes
 //! the newest that it speaks too: the lower of the two newest counts, before any byte of ours is said,
@@ -30,6 +30,11 @@ impl Protocol {
 
     /// Whether each end says its release.
     pub(crate) fn has_release(self) -> bool {
+        self.0 >= 2
+    }
+
+    /// Whether the other end may be asked questions on streams of their own.
+    pub(crate) fn has_questions(self) -> bool {
         self.0 >= 2
     }
 
