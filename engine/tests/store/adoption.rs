@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 use duolog_engine::store::adopt::{self, AdoptError, AdoptReport};
@@ -195,7 +195,7 @@ fn a_directory_in_use_is_refused_and_the_process_named() {
     let end = Instant::now() + FORKED;
     while let Err(error) = plain.adopt() {
         assert!(matches!(error, AdoptError::InUse { .. }) && Instant::now() < end, "{error}");
-        sleep(Duration::from_millis(5));
+        park_timeout(Duration::from_millis(5));
     }
 
     let open = File::open(plain.directory.data.join("PG_VERSION")).unwrap();
@@ -204,7 +204,7 @@ fn a_directory_in_use_is_refused_and_the_process_named() {
     let end = Instant::now() + FORKED;
     while let Err(error) = leave::leave(&plain.directory) {
         assert!(matches!(error, LeaveError::InUse { .. }) && Instant::now() < end, "{error}");
-        sleep(Duration::from_millis(5));
+        park_timeout(Duration::from_millis(5));
     }
 }
 
