@@ -4,8 +4,11 @@
 
 mod pair;
 
+use duolog_transport::bulk::BulkError;
 use duolog_transport::{Protocol, Tuning, dial, listen};
-use pair::{Pair, Primary, Secondary, dial_config, listen_config, loopback, quick, wait_stats};
+use pair::{
+    Pair, Primary, SOON, Secondary, dial_config, listen_config, loopback, quick, wait_stats,
+};
 
 const ENDS: [Protocol; 2] = [Protocol::OLDEST, Protocol::NEWEST];
 
@@ -29,6 +32,12 @@ fn the_lower_of_the_two_newest_versions_counts() {
                 wait_stats(link, &format!("{dials:?} to {listens:?}"), |stats| {
                     stats.protocol == Some(agreed) && stats.peer_release == release
                 });
+            }
+            // An older end knows no questions, and is not asked any.
+            for link in [&pair.dialer, &pair.listener] {
+                let asked = link.bulk().ask(SOON, |pipe| pipe.send(b"a question"));
+                let told = !matches!(asked, Err(BulkError::NotConnected));
+                assert_eq!(told, agreed > Protocol::OLDEST, "{dials:?} to {listens:?}: {asked:?}");
             }
             pair.stop();
         }
