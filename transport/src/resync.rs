@@ -165,10 +165,13 @@ pub(crate) struct Work {
     pub(crate) thread: &'static str,
     /// The stream's; the log's is zero, and the higher one is sent first.
     pub(crate) priority: i32,
+    /// What it is called where something is wrong with it.
+    pub(crate) kind: StreamKind,
 }
 
 /// A resynchronisation.
-pub(crate) const RESYNC: Work = Work { thread: "duolog-resync", priority: -1 };
+pub(crate) const RESYNC: Work =
+    Work { thread: "duolog-resync", priority: -1, kind: StreamKind::Resync };
 
 /// Runs `work` on a thread of its own over the stream until it is done, and all that it sent is on
 /// its way. Dropped, or on an error, the worker's pipe breaks.
@@ -180,7 +183,8 @@ pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce(&mut Pipe) -> io::Result<T> + Send + 'static,
 ) -> Result<T, LinkError> {
     // Commits and what keeps the connection go before it.
-    send.set_priority(as_what.priority).map_err(|_| LinkError::Stream { stream: NAME })?;
+    let stream = streams::name(as_what.kind);
+    send.set_priority(as_what.priority).map_err(|_| LinkError::Stream { stream })?;
     let (to, outgoing) = mpsc::channel(QUEUE);
     let (incoming, from) = mpsc::channel(QUEUE);
     let (tell, told) = oneshot::channel();
@@ -202,8 +206,8 @@ pub(crate) async fn run<T: Send + 'static>(
             tell.send(done).ok();
         })
         .map_err(LinkError::Resync)?;
-    let sends = pin!(outgo(send, outgoing));
-    let receives = pin!(income(recv, incoming));
+    let sends = pin!(outgo(send, outgoing, stream));
+    let receives = pin!(income(recv, incoming, stream));
     let ended = pin!(ended(told));
     finish(sends, receives, ended).await
 }
@@ -234,8 +238,6 @@ async fn finish<T>(
     }
 }
 
-const NAME: &str = streams::name(StreamKind::Resync);
-
 async fn ended<T>(told: oneshot::Receiver<io::Result<T>>) -> Result<T, LinkError> {
     match told.await {
         Ok(done) => done.map_err(LinkError::Resync),
@@ -243,7 +245,11 @@ async fn ended<T>(told: oneshot::Receiver<io::Result<T>>) -> Result<T, LinkError
     }
 }
 
-async fn outgo(mut send: SendStream, mut frames: mpsc::Receiver<Frame>) -> Result<(), LinkError> {
+async fn outgo(
+    mut send: SendStream,
+    mut frames: mpsc::Receiver<Frame>,
+    stream: &'static str,
+) -> Result<(), LinkError> {
     let mut free = Instant::now();
     while let Some(frame) = frames.recv().await {
         if let Some(bytes_per_s) = frame.bytes_per_s {
@@ -251,26 +257,30 @@ async fn outgo(mut send: SendStream, mut frames: mpsc::Receiver<Frame>) -> Resul
             let nanos = frame.bytes.len() as u64 * 1_000_000_000 / bytes_per_s.max(1);
             free = free.max(Instant::now()) + Duration::from_nanos(nanos).min(PAUSE_MAX);
         }
-        send.write_all(&frame.bytes).await.on(NAME)?;
+        send.write_all(&frame.bytes).await.on(stream)?;
     }
     // The other end may have closed it first.
     send.finish().ok();
     Ok(())
 }
 
-async fn income(mut recv: RecvStream, to: mpsc::Sender<Vec<u8>>) -> Result<(), LinkError> {
+async fn income(
+    mut recv: RecvStream,
+    to: mpsc::Sender<Vec<u8>>,
+    stream: &'static str,
+) -> Result<(), LinkError> {
     loop {
         let mut length = [0; 4];
         match recv.read_exact(&mut length).await {
             Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(()),
-            read => read.on(NAME)?,
+            read => read.on(stream)?,
         }
         let len = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
         if !(2..=FRAME_MAX).contains(&len) {
             return Err(ControlError::Frame { bytes: len }.into());
         }
         let mut frame = vec![0; len];
-        recv.read_exact(&mut frame).await.on(NAME)?;
+        recv.read_exact(&mut frame).await.on(stream)?;
         if to.send(frame).await.is_err() {
             // The worker is done, or broke off and says why.
             return Ok(());
