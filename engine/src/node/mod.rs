@@ -320,11 +320,17 @@ impl Node {
     /// Appends an operation to the log; a reply may be given once it is in the log's file.
     ///
     /// # Errors
-    /// [`NodeError::NotLeading`], and nothing was appended, on a node that follows.
+    /// [`NodeError::NotLeading`] on a node that follows; on one that failed, why it did. Nothing
+    /// was appended.
     pub(crate) fn append(&self, operation: &Operation<'_>) -> Result<Appended, NodeError> {
         let leads = self.leads.read().expect(POISON);
         if leads.is_none() {
             return Err(NodeError::NotLeading);
+        }
+        // What was logged and could not be applied shows nowhere: the name that it makes seems to
+        // be free still, and a second record that makes it could never be applied.
+        if self.progress.has_failed() {
+            return Err(self.failure_or_stopped());
         }
         let appended = self.log.append(operation, self.progress.committed(), now())?;
         self.rooms.logged(operation, appended.end);

@@ -5,7 +5,7 @@
 //! releases, with no lock held.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -84,6 +84,7 @@ pub(crate) struct Progress {
     committed: AtomicU64,
     applied: AtomicU64,
     appliable: AtomicU64,
+    failed: AtomicBool,
     /// How long commits and their stages take.
     pub(crate) timing: Timing,
 }
@@ -196,6 +197,12 @@ impl Progress {
         });
     }
 
+    /// Whether the node failed, for those who may not wait. Whoever was told of the failure sees
+    /// it here.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn failure(&self) -> Option<Arc<NodeError>> {
         self.lock().failure.clone()
     }
@@ -273,6 +280,7 @@ impl Progress {
                 return;
             }
             state.failure = Some(Arc::clone(&error));
+            self.failed.store(true, Ordering::Release);
         }
         self.wanted.notify_all();
         self.work.notify_all();

@@ -271,6 +271,30 @@ fn a_stranger_in_the_directory_ends_no_node() {
     pair.stop();
 }
 
+/// A node that could not apply a record does not log another one of the same name, which the
+/// directory without the first seems to have room for: neither node could ever apply it.
+#[test]
+fn a_node_that_failed_logs_nothing_more() {
+    let mut pair = Pair::new();
+    let in_the_way = pair.path().join("one/.data.duolog/data/taken");
+    fs::write(&in_the_way, b"").unwrap();
+    for _ in 0..3 {
+        let refused = fs::File::create(pair.mount.join("taken")).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EIO), "{refused}");
+    }
+    pair.wire.take();
+    let dir = pair.dir.take().unwrap();
+    pair.first.stop(BOUND).unwrap_err();
+    pair.second.stop(BOUND).unwrap();
+    drop(pair);
+
+    fs::remove_file(in_the_way).unwrap();
+    let pair = Pair::start(dir);
+    assert_eq!(fs::read(pair.mount.join("taken")).unwrap(), b"");
+    fs::write(pair.mount.join("other"), b"goes on").unwrap();
+    pair.stop();
+}
+
 /// A directory does not take with it what would then be kept otherwise than before.
 #[test]
 fn a_move_that_would_make_replicated_files_local_is_refused() {
