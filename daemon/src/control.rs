@@ -284,6 +284,15 @@ pub(crate) enum AskError {
         /// The socket.
         path: PathBuf,
     },
+    /// It takes longer than a question may.
+    #[error(
+        "the node on {} does not answer: it waits for something itself, mostly for a disk (what does dmesg say?) or for \
+         a processor; ask again, and look at the other node", path.display()
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The connection failed.
     #[error("asking the node on {}", path.display())]
     Io {
@@ -443,6 +452,9 @@ pub(crate) fn ask(
             AskError::NotRunning { path: path.to_owned() }
         }
         io::ErrorKind::PermissionDenied => AskError::NotAllowed { path: path.to_owned() },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            AskError::Silent { path: path.to_owned() }
+        }
         _ => AskError::Io { path: path.to_owned(), source },
     };
     let mut stream = StdStream::connect(path).map_err(failed)?;

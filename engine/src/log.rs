@@ -174,8 +174,19 @@ struct Shared<D: Disk> {
     flushed: Condvar,
     /// Copy of the tail's end, for readers.
     end: AtomicU64,
+    /// Copy of what else of the tail is asked for. The tail is locked while a write to disk is
+    /// under way, this one never is.
+    shown: Mutex<Shown>,
     durable: AtomicU64,
     poisoned: AtomicBool,
+}
+
+/// Where the log ends, for those who may not wait for an append under way.
+#[derive(Clone)]
+struct Shown {
+    end: Cursor,
+    view: ViewNum,
+    history: Vec<HistoryEntry>,
 }
 
 impl<D: Disk> std::fmt::Debug for Shared<D> {
@@ -229,6 +240,7 @@ impl<D: Disk> Log<D> {
         spares: Spares<D::File>,
     ) -> Self {
         let end = tail.end.lsn;
+        let shown = Shown { end: tail.end, view: tail.view, history: tail.history.clone() };
         let shared = Shared {
             disk,
             options,
@@ -240,6 +252,7 @@ impl<D: Disk> Log<D> {
             flush: Mutex::new(Flush::default()),
             flushed: Condvar::new(),
             end: AtomicU64::new(end.0),
+            shown: Mutex::new(shown),
             durable: AtomicU64::new(end.0),
             poisoned: AtomicBool::new(false),
         };
@@ -253,10 +266,10 @@ impl<D: Disk> Log<D> {
 
     /// Where the next record will begin.
     pub fn end(&self) -> Cursor {
-        self.shared.tail().end
+        self.shared.shown().end
     }
 
-    /// Like [`Log::end`], the position alone and without waiting for an append under way.
+    /// Like [`Log::end`], the position alone, without any lock.
     pub fn end_lsn(&self) -> Lsn {
         self.shared.end()
     }
@@ -274,13 +287,13 @@ impl<D: Disk> Log<D> {
 
     /// The view in force at the end.
     pub fn view(&self) -> ViewNum {
-        self.shared.tail().view
+        self.shared.shown().view
     }
 
     /// The views that began in this log up to its end, oldest first; of more than
     /// `segment::HISTORY_MAX` the newest.
     pub fn history(&self) -> Vec<HistoryEntry> {
-        self.shared.tail().history.clone()
+        self.shared.shown().history.clone()
     }
 
     /// Bytes of disk that the log's segments and spares take.
@@ -302,6 +315,21 @@ const UNBROKEN: &str = "no thread panicked while it changed the log";
 impl<D: Disk> Shared<D> {
     fn tail(&self) -> MutexGuard<'_, Tail<D::File>> {
         self.tail.lock().expect(UNBROKEN)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().expect(UNBROKEN)
+    }
+
+    /// Shows the tail as it is now to those who do not lock it.
+    fn show(&self, tail: &Tail<D::File>) {
+        {
+            let mut shown = self.shown();
+            shown.end = tail.end;
+            shown.view = tail.view;
+            shown.history.clone_from(&tail.history);
+        }
+        self.end.store(tail.end.lsn.0, Ordering::Release);
     }
 
     fn spares(&self) -> MutexGuard<'_, Spares<D::File>> {

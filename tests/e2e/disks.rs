@@ -1,5 +1,6 @@
-//! Disks that are full or slow.
+//! Disks that are full, slow or silent.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use duolog_tests::hosts::cluster::Settings;
@@ -86,5 +87,63 @@ fn a_slow_disk_makes_commits_slow_and_the_pair_stays_whole() {
         }
     }
     scene.nobody_was_promoted();
+    scene.end_after(0);
+}
+
+/// The log's disk of the node that serves does not answer any more, while everything else there is
+/// well: it is an alarm, and then the other node takes over. The node that hung is told of, with
+/// the disk, and comes back when the disk does.
+#[test]
+fn a_disk_of_the_log_that_hangs_is_told_and_taken_over_from() {
+    let pair = "profile = \"fast\"\nauto_rejoin = true\ndisk_stall_ms = 3000\n".into();
+    let mut scene = Scene::with("silent-log", &Settings { pair, ..Settings::default() });
+    let from = scene.cluster.nodes.each_ref().map(Machine::said_bytes);
+    let hours = Duration::from_hours(2);
+    let hung = Cell::new(0);
+    scene.fault_and(
+        "a disk hangs",
+        |cluster, serving| {
+            hung.set(serving);
+            cluster.node(serving).disk(On::Log).slow_down(hours);
+        },
+        |scene| {
+            let hung = hung.get();
+            let node = &scene.cluster.nodes[hung - 1];
+            let said = |words: &str| node.find_said(from[hung - 1], |line| line.contains(words));
+            let alarm = said("has not answered for more than 1s, and commits wait for it");
+            assert!(alarm.is_some(), "no alarm: {}", node.said());
+            let stopped = said("the disk of the log has not answered for");
+            assert!(stopped.is_some(), "{}", node.said());
+            let serves = scene.cluster.nodes[2 - hung].state();
+            assert_eq!(serves, "ALONE");
+        },
+    );
+    scene.end();
+}
+
+/// A node that is ALONE waits for its disk: nobody could take over what it has.
+#[test]
+fn a_disk_that_hangs_where_nobody_could_take_over_is_waited_for() {
+    let pair = "profile = \"fast\"\nauto_rejoin = true\ndisk_stall_ms = 2000\n".into();
+    let mut scene = Scene::with("silent-alone", &Settings { pair, ..Settings::default() });
+    let serving = scene.cluster.wait_pair();
+    scene.cluster.node(3 - serving).kill();
+    scene.goes_on("alone");
+    scene.cluster.node(serving).disk(On::Log).slow_down(Duration::from_hours(2));
+    let alarmed = wait::within(LIMIT, || {
+        let status = scene.cluster.nodes[serving - 1].status()?;
+        status
+            .alarms
+            .iter()
+            .any(|alarm| alarm.contains("has not answered for more than"))
+            .then_some(())
+    });
+    assert!(alarmed.is_some(), "no alarm:\n{}", scene.cluster.states());
+    // Three times as long as a node of a pair would wait.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(scene.cluster.nodes[serving - 1].state(), "ALONE");
+    scene.cluster.node(serving).disk(On::Log).slow_down(Duration::ZERO);
+    scene.goes_on("the disk answers again");
+    scene.mended("the other node is back");
     scene.end_after(0);
 }

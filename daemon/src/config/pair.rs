@@ -43,6 +43,9 @@ pub(crate) struct Pair {
     pub peer_lost_ms: u64,
     /// A peer that lives and acknowledges nothing for so long is lost.
     pub stall_ms: u64,
+    /// A primary whose own disk is silent for so long ends its services, and the other node takes
+    /// over.
+    pub disk_stall_ms: u64,
     /// After so long without peer and witness the primary ends its services.
     pub fence_ms: u64,
     /// After this silence the SECOND may take over.
@@ -95,6 +98,7 @@ pub(super) fn read_pair(
     let heartbeat_ms = timer("heartbeat_ms", heartbeat);
     let peer_lost_ms = timer("peer_lost_ms", peer_lost);
     let stall_ms = timer("stall_ms", stall);
+    let disk_stall_ms = timer("disk_stall_ms", 30_000);
     let fence_ms = timer("fence_ms", fence);
     let failover_ms = timer("failover_ms", failover);
     // Whatever the two are: most of what is between them, and a margin for drifting clocks.
@@ -145,6 +149,7 @@ pub(super) fn read_pair(
         heartbeat_ms: heartbeat_ms?,
         peer_lost_ms: peer_lost_ms?,
         stall_ms: stall_ms?,
+        disk_stall_ms: disk_stall_ms?,
         fence_ms: fence_ms?,
         failover_ms: failover_ms?,
         stop_services_ms: stop_services_ms?,

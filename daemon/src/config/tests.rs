@@ -65,6 +65,7 @@ fn the_sample_shows_the_defaults() {
         .into_iter()
         .chain(["checkpoint_bytes", "unacknowledged_max_bytes", "recovery_window_bytes"])
         .chain(["profile", "heartbeat_ms", "peer_lost_ms", "stall_ms", "fence_ms", "failover_ms"])
+        .chain(["disk_stall_ms"])
         .chain(["stop_services_ms", "auto_rejoin", "start_at_boot", "split_brain"])
         .chain(["retention_bytes", "resync_bytes_per_s", "verify_every_s", "verify_bytes_per_s"])
         .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"])

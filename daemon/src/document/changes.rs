@@ -24,6 +24,7 @@ pub(crate) fn changes(was: &Shared, new: &Shared) -> Changes {
         heartbeat_ms,
         peer_lost_ms,
         stall_ms,
+        disk_stall_ms,
         fence_ms,
         failover_ms,
         stop_services_ms,
@@ -49,6 +50,7 @@ pub(crate) fn changes(was: &Shared, new: &Shared) -> Changes {
     later("pair.heartbeat_ms", *heartbeat_ms == old.heartbeat_ms);
     later("pair.peer_lost_ms", *peer_lost_ms == old.peer_lost_ms);
     later("pair.stall_ms", *stall_ms == old.stall_ms);
+    later("pair.disk_stall_ms", *disk_stall_ms == old.disk_stall_ms);
     later("pair.fence_ms", *fence_ms == old.fence_ms);
     later("pair.failover_ms", *failover_ms == old.failover_ms);
     later("pair.stop_services_ms", *stop_services_ms == old.stop_services_ms);

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -274,16 +274,4 @@ impl Driver {
         }
         false
     }
-}
-
-/// Says that the node failed, when it does.
-pub(super) fn watch(node: &Arc<Node>, say: Sender<Input>) -> std::io::Result<()> {
-    let node = node.clone();
-    std::thread::Builder::new().name("duolog-watch".into()).spawn(move || {
-        if let Some(failure) = node.wait_failure(Duration::MAX / 4) {
-            // The driver ends before its node does.
-            say.send(Input::NodeFailed(failure.to_string())).ok();
-        }
-    })?;
-    Ok(())
 }

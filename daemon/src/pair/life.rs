@@ -14,8 +14,9 @@ use duolog_wal::{View, ViewNum};
 
 use super::Input;
 use super::checks::{Checks, Moves, Said, Ways};
-use super::driver::{Driver, Shown, watch};
+use super::driver::{Driver, Shown};
 use super::effects::{Hands, log_facts};
+use super::health::watch;
 use super::kept::Kept;
 use super::live::Going;
 use super::peer::{Bond, PeerLink};
@@ -218,7 +219,7 @@ impl Pair {
         if config.peer.is_none() {
             be_alone(&node)?;
         }
-        watch(&node, self.inputs.clone()).context("cannot start a thread")?;
+        watch(&node, &config.pair, self.inputs.clone()).context("cannot start a thread")?;
         let kept = Kept::load(&config.state_dir);
         let (tell, told) = channel();
         let checks = Arc::new(Checks::new(&config.services, kept.checkers == Some(false), tell));

@@ -19,6 +19,7 @@ mod effects;
 mod farewell;
 mod follower;
 mod gate;
+mod health;
 mod journal;
 mod kept;
 mod life;

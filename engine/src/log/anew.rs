@@ -86,7 +86,7 @@ impl<D: Disk> Shared<D> {
         let open = made().map_err(|error| self.poison(&error))?;
         *self.segments.write().expect(UNBROKEN) = vec![Arc::clone(&open)];
         *tail = Tail::new(first, open, view, view, history);
-        self.end.store(first.lsn.0, Ordering::Release);
+        self.show(&tail);
         self.durable.store(first.lsn.0, Ordering::Release);
         Ok(())
     }

@@ -296,7 +296,15 @@ impl<D: Disk> Shared<D> {
 
     fn advance(&self, tail: &mut Tail<D::File>, end: Cursor) {
         tail.end = end;
-        self.end.store(end.lsn.0, Ordering::Release);
+        let mut shown = self.shown();
+        if shown.view == tail.view {
+            shown.end = end;
+            drop(shown);
+            self.end.store(end.lsn.0, Ordering::Release);
+        } else {
+            drop(shown);
+            self.show(tail);
+        }
     }
 
     /// Sees to it that `bytes` more fit the open segment, by beginning a new one if need be.

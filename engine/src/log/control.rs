@@ -29,11 +29,14 @@ pub enum ControlFileError {
 /// The control block on disk and in memory.
 pub struct ControlFile<D: Disk = DirDisk> {
     file: D::File,
-    state: Mutex<State>,
+    /// As it stands on disk; locked to copy it, never while a disk is waited for.
+    stands: Mutex<Control>,
+    /// Held by the one who changes it, for as long as the disk takes.
+    changing: Mutex<Changing>,
 }
 
-struct State {
-    control: Control,
+#[derive(Default)]
+struct Changing {
     poisoned: bool,
 }
 
@@ -56,7 +59,7 @@ impl<D: Disk> ControlFile<D> {
         let at = usize::try_from(Control::place(control.sequence)).map_err(io::Error::other)?;
         bytes[at..at + CONTROL_LEN].copy_from_slice(&control.encode());
         let file = replace(disk, NAME, &bytes)?;
-        Ok(Self { file, state: Mutex::new(State { control, poisoned: false }) })
+        Ok(Self::standing(file, control))
     }
 
     /// Reads the control block, `None` if there is none. What was read may be in the page cache
@@ -70,12 +73,16 @@ impl<D: Disk> ControlFile<D> {
         file.read_whole(&mut bytes)?;
         let control = Control::newest(&bytes).map_err(ControlFileError::Unusable)?;
         write::<D>(&file, &control)?;
-        Ok(Some(Self { file, state: Mutex::new(State { control, poisoned: false }) }))
+        Ok(Some(Self::standing(file, control)))
     }
 
-    /// The control block as it stands on disk.
+    fn standing(file: D::File, control: Control) -> Self {
+        Self { file, stands: Mutex::new(control), changing: Mutex::default() }
+    }
+
+    /// The control block as it stands on disk. Waits for no disk.
     pub fn get(&self) -> Control {
-        self.state.lock().expect(UNBROKEN).control.clone()
+        self.stands.lock().expect(UNBROKEN).clone()
     }
 
     /// Changes the control block; when it returns the change is durable.
@@ -83,18 +90,18 @@ impl<D: Disk> ControlFile<D> {
     /// # Errors
     /// Either the old or the new one stands on disk, and further updates are refused.
     pub fn update(&self, change: impl FnOnce(&mut Control)) -> Result<(), ControlFileError> {
-        let mut state = self.state.lock().expect(UNBROKEN);
-        if state.poisoned {
+        let mut changing = self.changing.lock().expect(UNBROKEN);
+        if changing.poisoned {
             return Err(ControlFileError::Poisoned);
         }
-        let mut control = state.control.clone();
+        let mut control = self.get();
         change(&mut control);
-        control.sequence = state.control.sequence + 1;
+        control.sequence += 1;
         if let Err(error) = write::<D>(&self.file, &control) {
-            state.poisoned = true;
+            changing.poisoned = true;
             return Err(error.into());
         }
-        state.control = control;
+        *self.stands.lock().expect(UNBROKEN) = control;
         Ok(())
     }
 }

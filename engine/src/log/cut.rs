@@ -264,7 +264,7 @@ impl<D: Disk> Shared<D> {
         tail.unsynced = Unsynced::default();
         tail.forget_views_from(at.lsn);
         tail.end = at;
-        self.end.store(at.lsn.0, Ordering::Release);
+        self.show(&tail);
         self.durable.store(at.lsn.0, Ordering::Release);
         Ok(Some(branch))
     }

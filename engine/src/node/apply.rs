@@ -46,7 +46,9 @@ impl Node {
                     if moved_back {
                         break;
                     }
+                    let asking = self.disks.apply.begin();
                     self.apply_record(&record)?;
+                    drop(asking);
                     *applying = record.end;
                 }
                 at = record.end;

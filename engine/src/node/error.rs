@@ -183,6 +183,14 @@ pub enum NodeError {
     /// The node failed before; everyone who waits is told the same.
     #[error(transparent)]
     Failed(std::sync::Arc<NodeError>),
+    /// A disk was asked for something and does not answer, while the other node has every commit.
+    #[error("the disk of the {of} has not answered for {seconds:.1} s")]
+    SilentDisk {
+        /// Which one.
+        of: super::DiskOf,
+        /// For how long.
+        seconds: f64,
+    },
     /// The node was stopped.
     #[error("the node was stopped")]
     Stopped,

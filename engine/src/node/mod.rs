@@ -29,6 +29,7 @@ mod progress;
 mod register;
 mod resync;
 mod room;
+mod stall;
 mod status;
 mod timing;
 mod verify;
@@ -58,6 +59,7 @@ pub use self::register::Register;
 pub(crate) use self::resync::begin_control;
 pub use self::room::Room;
 use self::room::Rooms;
+pub use self::stall::DiskOf;
 pub use self::status::NodeStatus;
 pub use self::timing::{BOUNDS_US, Times, Timings};
 pub use self::verify::{
@@ -157,6 +159,7 @@ pub struct Node {
     received: Mutex<Option<RecordStream>>,
     peer_connected: AtomicBool,
     rooms: Rooms,
+    disks: stall::Disks,
     /// Where the apply thread is; held while it applies a record.
     applying: Mutex<Cursor>,
     /// Positions from which on the log must be kept, for whoever reads it.
@@ -266,6 +269,7 @@ impl Node {
             received: Mutex::new(None),
             peer_connected: AtomicBool::new(false),
             rooms,
+            disks: stall::Disks::default(),
             applying: Mutex::new(applied),
             pins: Mutex::new(BTreeMap::new()),
             next_pin: AtomicU64::new(0),
@@ -356,7 +360,10 @@ impl Node {
     fn sync_loop(&self) {
         crate::priority::raise();
         while self.progress.next_sync().is_some() {
-            match self.time_sync() {
+            let asking = self.disks.sync.begin();
+            let synced = self.time_sync();
+            drop(asking);
+            match synced {
                 Ok(durable) => {
                     let before = self.progress.committed();
                     self.progress.advance_durable(durable);
@@ -444,6 +451,11 @@ impl Node {
     /// The failure that ended the node, waited for at most `limit`.
     pub fn wait_failure(&self, limit: Duration) -> Option<Arc<NodeError>> {
         self.progress.wait_failure(limit)
+    }
+
+    /// Whether this node stopped or failed.
+    pub fn is_over(&self) -> bool {
+        self.progress.is_over()
     }
 
     /// Ends the threads. What is in the log stays; nothing waits for anything.

@@ -10,6 +10,8 @@ use rustix::fs::{Mode, SeekFrom};
 use super::files::{Answer, magic};
 use super::tree::{TTL, Tree, get_xattr};
 
+/// How soon a sync of a slow disk that is slow no more is answered.
+const SLOW_LOOK: Duration = Duration::from_millis(100);
 const OPENED: OpenFlags = OpenFlags(OpenFlags::KEEP_CACHE.0 | OpenFlags::NOFLUSH.0);
 
 impl Handler for Tree {
@@ -163,9 +165,12 @@ impl Tree {
             return give(reply, done, |reply, ()| reply.ok());
         }
         let due = Instant::now() + slow;
+        let sync_ms = self.faults.sync_ms.clone();
         std::thread::spawn(move || {
-            while let Some(left) = due.checked_duration_since(Instant::now()) {
-                std::thread::park_timeout(left);
+            while let Some(left) = due.checked_duration_since(Instant::now())
+                && sync_ms.load(Ordering::SeqCst) > 0
+            {
+                std::thread::park_timeout(left.min(SLOW_LOOK));
             }
             give(reply, done, |reply, ()| reply.ok());
         });

@@ -124,7 +124,7 @@ impl Disk {
         self.tree().settle().unwrap();
     }
 
-    /// Each sync takes that much longer.
+    /// Each sync takes that much longer, for as long as that is not taken back.
     pub fn slow_down(&self, sync: Duration) {
         let sync_ms = u64::try_from(sync.as_millis()).unwrap();
         self.tree().faults.sync_ms.store(sync_ms, Ordering::SeqCst);

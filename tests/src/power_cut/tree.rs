@@ -66,7 +66,7 @@ pub(super) struct Faults {
     pub(super) frozen: AtomicBool,
     pub(super) held: Mutex<Vec<Reply>>,
     /// How much longer a sync takes.
-    pub(super) sync_ms: AtomicU64,
+    pub(super) sync_ms: Arc<AtomicU64>,
     /// Whether there is no room for more.
     pub(super) full: AtomicBool,
 }
