@@ -131,14 +131,17 @@ fn holder<'a>(directories: &'a [PathBuf], path: &Path) -> Option<&'a PathBuf> {
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::process::Stdio;
 
     #[test]
     fn a_process_is_told_with_what_it_has_open_and_without_secrets() {
         let directory = tempfile::tempdir().unwrap();
         let directories = [directory.path().to_owned()];
         let _file = File::create(directory.path().join("file")).unwrap();
-        let script = "sleep 600; : --password s3cret";
-        let mut child = std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+        // Of the shell itself, so that nothing is left when it is killed.
+        let script = "read -r line; : --password s3cret";
+        let mut shell = std::process::Command::new("/bin/sh");
+        let mut child = shell.args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
         let own = read(rustix::process::getpid(), &directories).unwrap();
         let other = read(Pid::from_child(&child), &directories).unwrap();
         child.kill().unwrap();
