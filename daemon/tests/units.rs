@@ -104,7 +104,8 @@ fn what_units_start_is_a_command_of_this_version() {
             let mut words = start.split(' ');
             assert_eq!(words.next(), Some("/usr/bin/duolog"), "{name}");
             let command = words.next().unwrap();
-            let help = Command::new(env!("CARGO_BIN_EXE_duolog")).args([command, "--help"]).output();
+            let help =
+                Command::new(env!("CARGO_BIN_EXE_duolog")).args([command, "--help"]).output();
             let help = String::from_utf8(help.unwrap().stdout).unwrap();
             for option in words.filter(|word| word.starts_with("--")) {
                 assert!(help.contains(option), "{name}: {command} {option}");
