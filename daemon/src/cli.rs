@@ -133,6 +133,9 @@ pub(crate) enum Command {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Take away what a node left here that was killed with its guardian: for the units, after it.
+    #[command(hide = true)]
+    LetGo(OfConfig),
     /// The demo's writer, a process of its own because the kill takes its directory away.
     #[command(hide = true)]
     DemoWriter(DemoWriter),

@@ -112,6 +112,10 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => return demo::run(&options).map(achieved),
         Command::Completions { shell } => manual::completions(shell)?,
         Command::Man { dir } => manual::pages(&dir)?,
+        Command::LetGo(options) => {
+            let result = std::env::var("SERVICE_RESULT").ok();
+            guardian::let_go(&options.config, result.as_deref())?;
+        }
         Command::DemoWriter(options) => demo::write(&options)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -230,6 +230,39 @@ fn nothing_outlives_a_killed_guardian() {
     node.is_fenced();
 }
 
+/// As a service manager does that ran out of patience. Who lives is left alone.
+#[test]
+fn what_a_node_leaves_that_was_killed_whole_is_taken_away() {
+    let mut node = Node::start();
+    let file = node.directory.path().join("duolog.toml");
+    let let_go = |result: Option<&str>| {
+        let mut command = duolog();
+        command.env_remove("SERVICE_RESULT").arg("let-go").arg("--config").arg(&file);
+        command.envs(result.map(|result| ("SERVICE_RESULT", result)));
+        command.output().unwrap()
+    };
+    let refused = let_go(None);
+    assert!(!refused.status.success() && said(&refused).contains("a node runs here"));
+    assert!(mounted(&node.data()));
+
+    // A daemon that is stopped does not fence, whoever dies.
+    kill(node.daemon, Signal::STOP);
+    kill(node.guardian.id().cast_signed(), Signal::KILL);
+    assert_eq!(node.ended(), None);
+    kill(node.daemon, Signal::KILL);
+    within("the daemon ends", || (!lives(node.daemon)).then_some(()));
+    for pid in node.services.iter().filter(|pid| lives(**pid)) {
+        kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL).ok();
+    }
+    // A node that said how it ended has done this itself.
+    let nothing = let_go(Some("exit-code"));
+    assert!(nothing.status.success() && mounted(&node.data()), "{}", said(&nothing));
+    let done = let_go(Some("signal"));
+    assert!(done.status.success(), "{}", said(&done));
+    within("services end", || node.services.iter().all(|pid| !lives(*pid)).then_some(()));
+    node.is_fenced();
+}
+
 /// The writer hangs in the mount of a daemon that has stopped; two signals say nothing to it.
 #[test]
 fn the_third_signal_ends_a_daemon_that_does_not_answer() {

@@ -96,14 +96,20 @@ fn the_unit_of_a_node_hides_its_mounts_from_nobody() {
 fn what_units_start_is_a_command_of_this_version() {
     for name in NODES.into_iter().chain(["duolog-witness.service"]) {
         let unit = unit(name);
-        let (_, start) = settings(&unit).into_iter().find(|(key, _)| *key == "ExecStart").unwrap();
-        let mut words = start.split(' ');
-        assert_eq!(words.next(), Some("/usr/bin/duolog"), "{name}");
-        let command = words.next().unwrap();
-        let help = Command::new(env!("CARGO_BIN_EXE_duolog")).args([command, "--help"]).output();
-        let help = String::from_utf8(help.unwrap().stdout).unwrap();
-        for option in words.filter(|word| word.starts_with("--")) {
-            assert!(help.contains(option), "{name}: {command} {option}");
+        let settings = settings(&unit);
+        let starts = settings.iter().filter(|(key, _)| key.starts_with("Exec"));
+        let starts: Vec<_> = starts.map(|(_, start)| start).collect();
+        assert!(!starts.is_empty(), "{name}");
+        for start in starts {
+            let mut words = start.split(' ');
+            assert_eq!(words.next(), Some("/usr/bin/duolog"), "{name}");
+            let command = words.next().unwrap();
+            let help =
+                Command::new(env!("CARGO_BIN_EXE_duolog")).args([command, "--help"]).output();
+            let help = String::from_utf8(help.unwrap().stdout).unwrap();
+            for option in words.filter(|word| word.starts_with("--")) {
+                assert!(help.contains(option), "{name}: {command} {option}");
+            }
         }
     }
 }
@@ -116,4 +122,6 @@ fn the_unit_of_a_node_is_watched_and_told_by_its_daemon() {
     let is = |key, value| settings.contains(&(key, value));
     assert!(is("Type", "notify") && is("NotifyAccess", "all") && is("KillMode", "mixed"));
     assert!(settings.iter().any(|(key, _)| *key == "WatchdogSec"));
+    // Who is killed with its guardian leaves the clients' address behind.
+    assert!(settings.iter().any(|(key, does)| *key == "ExecStopPost" && does.contains("let-go")));
 }

@@ -18,6 +18,7 @@
 //! | the daemon dies while it serves            | the guardian | exit code 3     |
 //! | the lease is over and nobody ended it all  | the guardian | kills the daemon, exit code 3 |
 //! | the guardian dies                          | the daemon   | exit code 3     |
+//! | both are killed together                   | `duolog let-go` ([`remains`]), which the units run |
 //! | somebody survives SIGKILL                  | whoever fences goes on trying; nobody is told |
 //!
 //! The guardian also runs the `notify` command ([`notice`]), on a thread of its own.
@@ -26,6 +27,7 @@
 
 mod fence;
 mod notice;
+mod remains;
 mod tether;
 mod watch;
 mod wire;
@@ -34,6 +36,7 @@ use std::io;
 
 pub(crate) use fence::Fence;
 pub(crate) use notice::Change;
+pub(crate) use remains::let_go;
 pub(crate) use tether::{FromGuardian, Tether};
 pub(crate) use watch::{grace_ms, run};
 pub(crate) use wire::Lease;
