@@ -145,8 +145,10 @@ fn embed(out: &Path, mut files: Vec<(String, Vec<u8>)>) -> io::Result<()> {
         writeln!(
             code,
             "    File {{ path: {path:?}, kind: {:?}, fixed: {fixed}, etag: {etag:?}, plain: \
-             include_bytes!({plain:?}), gzip: include_bytes!({packed:?}) }},",
-            kind(path)
+             include_bytes!({:?}), gzip: include_bytes!({:?}) }},",
+            kind(path),
+            plain.to_string_lossy(),
+            packed.to_string_lossy()
         )
         .map_err(io::Error::other)?;
     }

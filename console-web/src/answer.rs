@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::HeaderValue;
-use axum::http::header::{
-    ALLOW, CACHE_CONTROL, HeaderMap, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use axum::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::problem::{Problem, Why};

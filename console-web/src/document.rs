@@ -1,4 +1,4 @@
-//! The OpenAPI document, made of the code. `console-web/openapi.json` is what it was when somebody last
+//! The `OpenAPI` document, made of the code. `console-web/openapi.json` is what it was when somebody last
 //! looked at it: a test compares, so no change of the API goes unseen.
 
 use std::sync::LazyLock;

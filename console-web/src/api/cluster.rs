@@ -53,6 +53,10 @@ pub struct NodeStanding {
 }
 
 /// What an operator can switch at a node.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, as operators see it"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Switches {
     /// Automatic takeover.

@@ -27,7 +27,7 @@ pub struct Receipt {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Happened {
     /// This node was promoted.
-    Promoted(Promoted),
+    Promoted(Box<Promoted>),
     /// The other node answered heartbeats and did not acknowledge: it counted as lost.
     Stalled {
         /// First position that it did not acknowledge.

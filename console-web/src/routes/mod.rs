@@ -1,4 +1,4 @@
-//! What is where, with what each route says of itself in the OpenAPI document. Who may ask is the
+//! What is where, with what each route says of itself in the `OpenAPI` document. Who may ask is the
 //! gate's to know.
 
 pub(crate) mod actions;

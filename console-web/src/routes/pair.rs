@@ -10,7 +10,6 @@ use axum::{Extension, Json};
 use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use utoipa::IntoParams;
 
 use crate::answer::Failed;
 use crate::api::cluster::Cluster;
@@ -32,7 +31,7 @@ pub(crate) async fn cluster(State(site): State<Shared>) -> Json<Cluster> {
 }
 
 /// Which events.
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventsQuery {

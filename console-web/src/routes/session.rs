@@ -103,20 +103,12 @@ pub(crate) async fn log_in_by_certificate(
 ) -> Result<Response, Failed> {
     let none = || Problem::new(Why::NotLoggedIn, "the browser showed no certificate of this pair");
     let der = connection.certificate.clone().ok_or_else(none)?;
-    match site.node.by_certificate(&der) {
-        Ok(user) => begin(&site, &connection, &headers, &user, By::Certificate),
-        Err(_) => {
-            site.node.said(
-                "",
-                connection.from,
-                "log in",
-                "refused: the certificate counts no more",
-            );
-            let text =
-                "this certificate counts for nobody: it was revoked, or its user was removed";
-            Err(Problem::new(Why::WrongCredentials, text).into())
-        }
-    }
+    let Ok(user) = site.node.by_certificate(&der) else {
+        site.node.said("", connection.from, "log in", "refused: the certificate counts no more");
+        let text = "this certificate counts for nobody: it was revoked, or its user was removed";
+        return Err(Problem::new(Why::WrongCredentials, text).into());
+    };
+    begin(&site, &connection, &headers, &user, By::Certificate)
 }
 
 fn begin(
