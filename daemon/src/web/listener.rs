@@ -1,7 +1,7 @@
 //! Connections: how many, how long, how large. A stranger costs a bounded amount of each.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::auth::Caller;
 use super::routes::Site;
 use crate::alarms;
 
@@ -73,9 +74,14 @@ async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, site: &Arc<Si
         tokio::spawn(async move {
             let talk = async {
                 match tls {
-                    None => talk(stream, from.ip(), site).await,
+                    None => talk(stream, Caller { from: from.ip(), certificate: None }, site).await,
                     Some(tls) => match timeout(HEAD, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => talk(stream, from.ip(), site).await,
+                        Ok(Ok(stream)) => {
+                            let certificates = stream.get_ref().1.peer_certificates();
+                            let first = certificates.and_then(<[_]>::first);
+                            let certificate = first.map(|first| first.to_vec());
+                            talk(stream, Caller { from: from.ip(), certificate }, site).await
+                        }
                         Ok(Err(error)) => Err(error),
                         Err(_) => Err(io::ErrorKind::TimedOut.into()),
                     },
@@ -89,13 +95,14 @@ async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, site: &Arc<Si
     }
 }
 
-async fn talk<S>(stream: S, from: IpAddr, site: Arc<Site>) -> io::Result<()>
+async fn talk<S>(stream: S, caller: Caller, site: Arc<Site>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let caller = Arc::new(caller);
     let service = service_fn(move |request| {
-        let site = site.clone();
-        async move { Ok::<_, std::convert::Infallible>(site.answer(from, &request).await) }
+        let (site, caller) = (site.clone(), caller.clone());
+        async move { Ok::<_, std::convert::Infallible>(site.answer(&caller, &request).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())

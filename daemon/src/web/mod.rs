@@ -11,7 +11,7 @@ mod auth;
 mod listener;
 mod routes;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +23,7 @@ use crate::config::{Config, Web};
 use crate::link;
 use crate::member::Member;
 use crate::metrics::Metrics;
+use crate::users::Users;
 use auth::Doorman;
 use listener::serve;
 use routes::Site;
@@ -36,7 +37,10 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) fn start(config: &Config, member: &Arc<Member>) {
     let Some(web) = config.web.clone() else { return };
     let site = Arc::new(Site {
-        doorman: Mutex::new(Doorman::new(web.metrics_credentials.clone())),
+        doorman: Doorman::new(
+            web.metrics_credentials.clone(),
+            Arc::new(Users::new(member.documents())),
+        ),
         metrics: Metrics::new(member.clone(), config),
     });
     let tls = link::identity(config)

@@ -1,7 +1,5 @@
 //! What is where: each path with who may ask for it. The first question is always who asks.
 
-use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use http_body_util::Full;
@@ -11,32 +9,29 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::auth::{DELAY, Denied, Doorman, Role};
+use super::auth::{Caller, DELAY, Denied, Doorman};
 use crate::metrics::Metrics;
 
 /// What the server holds.
 #[derive(Debug)]
 pub(super) struct Site {
-    pub(super) doorman: Mutex<Doorman>,
+    pub(super) doorman: Doorman,
     pub(super) metrics: Metrics,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl Site {
-    /// Answers a request from that address. Its body is never read.
-    pub(super) async fn answer(&self, from: IpAddr, request: &Request<Incoming>) -> Answer {
+    /// Answers a request. Its body is never read.
+    pub(super) async fn answer(&self, caller: &Caller, request: &Request<Incoming>) -> Answer {
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let admitted = {
-            let mut doorman = self.doorman.lock().unwrap_or_else(PoisonError::into_inner);
-            doorman.admit(from, authorization, Instant::now())
-        };
-        match admitted {
+        match self.doorman.who(caller, authorization, Instant::now()) {
             Err(denied) => {
                 tokio::time::sleep(DELAY).await;
-                refusal(denied)
+                refusal(&denied)
             }
-            Ok(Role::Metrics) => self.route(request.method(), request.uri().path()),
+            // Each role may read metrics.
+            Ok(_) => self.route(request.method(), request.uri().path()),
         }
     }
 
@@ -56,15 +51,17 @@ impl Site {
     }
 }
 
-fn refusal(denied: Denied) -> Answer {
+fn refusal(denied: &Denied) -> Answer {
     match denied {
         Denied::Unknown => {
-            let say = "a token is needed: duolog metrics token prints it\n";
+            let say = "a token is needed (duolog metrics token prints it), or a certificate of a user \
+                       (duolog certs user makes it)\n";
             let mut answer = text(StatusCode::UNAUTHORIZED, say.into());
             let scheme = "Bearer".parse().expect("a header");
             answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
             answer
         }
+        Denied::Refused(refused) => text(StatusCode::FORBIDDEN, format!("{refused}\n")),
         Denied::TooMany => {
             let say = "too many wrong answers; wait a minute\n";
             let mut answer = text(StatusCode::TOO_MANY_REQUESTS, say.into());
