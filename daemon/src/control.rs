@@ -182,7 +182,7 @@ pub(crate) enum Answer {
 
 impl Answer {
     /// What it says of what was asked for, where it is the last one.
-    fn outcome(&self) -> Option<String> {
+    pub(crate) fn outcome(&self) -> Option<String> {
         Some(match self {
             Self::Progress { .. }
             | Self::Verifying(_)

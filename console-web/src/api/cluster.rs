@@ -37,13 +37,13 @@ pub struct NodeStanding {
     pub data_sync: Option<DataSync>,
     /// Whether something is served there, or not yet ended.
     pub serves: Option<bool>,
-    /// Whether it answers now: the four fields above, and `switches`, are of at most a few seconds ago.
+    /// Whether it answers now: the four fields above are of at most a few seconds ago.
     pub reached: bool,
     /// How old those are, in milliseconds; 0 for the node that answers, nothing where there are none.
     pub age_ms: Option<u64>,
     /// Why it does not answer.
     pub trouble: Option<String>,
-    /// What operators switched there.
+    /// What operators switched there; as old as `status`.
     pub switches: Option<Switches>,
     /// Everything that it says about itself. Of the other node this crosses the link, which is there
     /// only while the nodes are connected, so it may be older than the fields above.

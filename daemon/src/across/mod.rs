@@ -30,6 +30,7 @@ use crate::control::{Answer, Reply};
 use crate::dump;
 use crate::logs;
 use crate::member::Member;
+use crate::web::{Inquiry, Own};
 pub(crate) use piece::{PIECE_MAX, Piece, Pieces, Sender, only};
 
 /// Most bytes of lines that are sent.
@@ -60,6 +61,8 @@ pub(crate) enum Asked {
     Running,
     /// What time it is, some times over.
     Clock,
+    /// What a user of the console here wants to know of it.
+    Console(Inquiry),
 }
 
 impl Asked {
@@ -72,6 +75,7 @@ impl Asked {
             Self::Probe => Duration::from_secs(5),
             Self::Running => Duration::from_secs(30),
             Self::Clock => Duration::from_secs(10),
+            Self::Console(inquiry) => inquiry.limit(),
         }
     }
 }
@@ -111,18 +115,26 @@ pub(crate) struct Across {
     /// Of the link that was begun last.
     way: Mutex<Option<Bulk>>,
     member: OnceLock<Weak<Member>>,
+    /// What is told to users of the console there.
+    own: OnceLock<Weak<Own>>,
 }
 
 impl Across {
     pub(crate) fn new(config: Config, file: &Path) -> Self {
         let (file, way) = (file.to_owned(), Mutex::default());
-        Self { config, file, way, member: OnceLock::new() }
+        let (member, own) = (OnceLock::new(), OnceLock::new());
+        Self { config, file, way, member, own }
     }
 
     /// Whom the other node's questions are about.
     pub(crate) fn answer_of(&self, member: Weak<Member>) {
         // Said once, when the process begins.
         self.member.set(member).ok();
+    }
+
+    /// What users of the other node's console are told.
+    pub(crate) fn tells(&self, own: Weak<Own>) {
+        self.own.set(own).ok();
     }
 
     /// A link was begun: questions go by it from now on.
@@ -191,6 +203,10 @@ impl Across {
         match asked {
             Asked::Logs(query) => self.send_lines(&query, &mut to),
             Asked::Clock => check::tell_clock(&mut to),
+            Asked::Console(inquiry) => match self.own.get().and_then(Weak::upgrade) {
+                Some(own) => own.answer(inquiry, &mut to),
+                None => to.refuse("it ends, or has just begun"),
+            },
             Asked::Facts { .. } | Asked::Probe | Asked::Running => {
                 match (asked, self.member.get().and_then(Weak::upgrade).as_deref()) {
                     (Asked::Facts { host }, Some(member)) => {

@@ -1,5 +1,6 @@
 //! This node as operators act on it: their wishes become the machine's actions, its answers words.
 
+use std::net::IpAddr;
 use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -57,6 +58,12 @@ impl Here {
         }
     }
 
+    /// Whether the settings of the pair, as they are here, let a user of the console do that.
+    fn may(&self, wish: &Wish, who: &str) -> bool {
+        let user = self.documents.people().find(who).map(|user| user.role.of_console());
+        user.is_some_and(|role| role >= wish.needs())
+    }
+
     fn carry_out(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
         let action = action(wish, who, self.node);
         match self.ask(action) {
@@ -71,10 +78,19 @@ impl Here {
 }
 
 impl Answering for Here {
-    fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
-        let by = By::at_node(self.node.peer().number(), who);
+    fn act(&self, wish: &Wish, who: &str, from: Option<IpAddr>) -> Result<(), Refusal> {
+        let other = self.node.peer().number();
+        let by = match from {
+            Some(from) => By::console_of(other, who, from),
+            None => By::at_node(other, who),
+        };
         let running = self.logs.action(by, wish.name(), &wish.arguments(), wish.reason());
-        let begun = self.carry_out(wish, who);
+        let begun = match from {
+            Some(_) if !self.may(wish, who) => {
+                Err(Refusal::Role { needs: wish.needs().name().into() })
+            }
+            _ => self.carry_out(wish, who),
+        };
         match &begun {
             Ok(()) => running.end("begun"),
             Err(why) => running.end(&format!("refused: {why}")),

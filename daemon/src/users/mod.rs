@@ -65,6 +65,19 @@ impl Role {
     }
 }
 
+impl Role {
+    /// As the console names it.
+    pub(crate) const fn of_console(self) -> duolog_console::api::session::Role {
+        use duolog_console::api::session::Role as Named;
+        match self {
+            Self::Metrics => Named::Metrics,
+            Self::Viewer => Named::Viewer,
+            Self::Operator => Named::Operator,
+            Self::Administrator => Named::Administrator,
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -187,7 +200,6 @@ impl Users {
     ///
     /// # Errors
     /// [`Refused::Wrong`], [`Refused::TooMany`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "the console logs people in with it"))]
     pub(crate) async fn by_password(
         &self,
         name: &str,
