@@ -142,7 +142,14 @@ async fn pass(site: &Shared, mut request: Request) -> Result<Request, Failed> {
             connection.known.store(true, Ordering::Relaxed);
         }
         Need::Token | Need::Role(_) => {
-            let caller = site.caller(&connection, headers)?;
+            let caller = match site.caller(&connection, headers) {
+                Err(problem) if need == Need::Token => {
+                    // As long as a wrong token takes.
+                    tokio::time::sleep(crate::answer::DELAY).await;
+                    return Err(problem.into());
+                }
+                caller => caller?,
+            };
             let least = if let Need::Role(least) = need { least } else { Role::Metrics };
             if caller.asker.role < least {
                 return Err(forbidden(&caller.asker, least).into());

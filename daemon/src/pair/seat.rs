@@ -146,3 +146,41 @@ fn action(wish: &Wish, who: &str, me: NodeId) -> Action {
         Wish::KeepWrites { reason } => Action::SplitBrain { winner: me, forced: forced(reason) },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::users::for_tests::documents;
+
+    /// What the other node let pass is looked at here again, by the settings that are here.
+    #[test]
+    fn a_user_of_the_other_nodes_console_needs_the_role_here_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let users = "[[user]]\nname = \"oli\"\nrole = \"operator\"\n";
+        let (inputs, heard) = channel();
+        let here = Here {
+            node: NodeId::Node1,
+            inputs,
+            shown: Arc::default(),
+            served: Arc::default(),
+            moves: Arc::default(),
+            documents: documents(directory.path(), users),
+            logs: Logs::at(directory.path()),
+        };
+        let from = Some("10.0.0.5".parse().unwrap());
+        let force = Wish::ForceStart { reason: "fire".into() };
+        let role = |needs: &str| Err(Refusal::Role { needs: needs.into() });
+        assert_eq!(Answering::act(&here, &force, "oli", from), role("administrator"));
+        assert_eq!(Answering::act(&here, &Wish::Stop, "ann", from), role("operator"));
+        assert!(heard.try_recv().is_err(), "the machine heard of it");
+        drop(heard);
+        // What is allowed reaches the machine, which is not there any more.
+        assert_eq!(Answering::act(&here, &Wish::Stop, "oli", from), Err(Refusal::Ends));
+        assert_eq!(Answering::act(&here, &force, "root", None), Err(Refusal::Ends));
+        here.logs.flush();
+        let text = std::fs::read_to_string(directory.path().join("commands.log")).unwrap();
+        assert!(text.contains("console 10.0.0.5 of node2") && text.contains("refused: "), "{text}");
+    }
+}
