@@ -21,23 +21,23 @@ use duolog_console::{About, Asker, Backend, Connection, Console, Denied, Report,
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-pub const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-pub const PASSWORD: &str = "correct horse";
+pub(crate) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+pub(crate) const PASSWORD: &str = "correct horse";
 
-pub struct Fake {
-    pub users: Mutex<Vec<(&'static str, Role)>>,
-    pub cluster: Mutex<Cluster>,
-    pub acted: Mutex<Vec<(String, Role)>>,
-    pub said: Mutex<Vec<String>>,
-    pub tried: Mutex<u32>,
+pub(crate) struct Fake {
+    pub(crate) users: Mutex<Vec<(&'static str, Role)>>,
+    pub(crate) cluster: Mutex<Cluster>,
+    pub(crate) acted: Mutex<Vec<(String, Role)>>,
+    pub(crate) said: Mutex<Vec<String>>,
+    pub(crate) tried: Mutex<u32>,
 }
 
-pub fn standing(state: State) -> SeatStanding {
+pub(crate) fn standing(state: State) -> SeatStanding {
     SeatStanding { state, sentence: "is".into(), data_sync: DataSync::Uptodate, serves: true }
 }
 
 impl Fake {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let node = NodeStanding {
             node: 1,
             here: true,
@@ -200,31 +200,31 @@ impl Backend for Fake {
 
 /// What comes back.
 #[derive(Debug)]
-pub struct Answered {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: String,
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Answered {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 /// Somebody who asks.
 #[derive(Clone)]
-pub struct Visitor {
-    pub console: Console,
-    pub cookie: Option<String>,
-    pub csrf: Option<String>,
-    pub certificate: Option<&'static str>,
-    pub encrypted: bool,
-    pub more: Vec<(&'static str, String)>,
+pub(crate) struct Visitor {
+    pub(crate) console: Console,
+    pub(crate) cookie: Option<String>,
+    pub(crate) csrf: Option<String>,
+    pub(crate) certificate: Option<&'static str>,
+    pub(crate) encrypted: bool,
+    pub(crate) more: Vec<(&'static str, String)>,
 }
 
 impl Visitor {
-    pub fn new(console: &Console) -> Self {
+    pub(crate) fn new(console: &Console) -> Self {
         Self {
             console: console.clone(),
             cookie: None,
@@ -236,14 +236,14 @@ impl Visitor {
     }
 
     /// Somebody who is logged in.
-    pub async fn named(console: &Console, name: &str) -> Self {
+    pub(crate) async fn named(console: &Console, name: &str) -> Self {
         let mut visitor = Self::new(console);
         let answer = visitor.log_in(name, PASSWORD).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         visitor
     }
 
-    pub async fn log_in(&mut self, name: &str, password: &str) -> Answered {
+    pub(crate) async fn log_in(&mut self, name: &str, password: &str) -> Answered {
         let body = serde_json::json!({ "name": name, "password": password }).to_string();
         let answer = self.ask("POST", "/api/v1/login", &body).await;
         if answer.status == StatusCode::OK {
@@ -254,7 +254,12 @@ impl Visitor {
         answer
     }
 
-    pub async fn begin(&self, method: &str, path: &str, body: &str) -> axum::response::Response {
+    pub(crate) async fn begin(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> axum::response::Response {
         let mut request = Request::builder().method(method).uri(path);
         if !body.is_empty() {
             request = request.header("content-type", "application/json");
@@ -278,7 +283,7 @@ impl Visitor {
         self.console.answer(request).await
     }
 
-    pub async fn ask(&self, method: &str, path: &str, body: &str) -> Answered {
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> Answered {
         let answer = self.begin(method, path, body).await;
         let (parts, body) = answer.into_parts();
         let body = if parts.headers.get("content-type").is_some_and(|is| is == "text/event-stream")

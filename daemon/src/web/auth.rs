@@ -14,9 +14,6 @@ use duolog_transport::Fingerprint;
 
 use crate::users::{Attempts, By, Refused, Role, Users, Who};
 
-/// How long whoever gave a wrong answer waits for being told.
-pub(super) const DELAY: Duration = Duration::from_millis(500);
-
 /// The other end of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
