@@ -15,7 +15,7 @@ mod piece;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -39,6 +39,8 @@ const LINES_BYTES_MAX: usize = 32 << 20;
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// Most bytes of a question.
 const QUESTION_BYTES_MAX: usize = 64 << 10;
+/// How soon a question that waits for its turn is tried again.
+const TURN: Duration = Duration::from_millis(20);
 /// Pieces on their way to who asked: while it takes none, none is read.
 const WAITING: usize = 4;
 
@@ -89,6 +91,9 @@ pub(crate) enum AcrossError {
          the other one SECOND (see duolog status)"
     )]
     Way(String),
+    /// One question at a time crosses.
+    #[error("another question to the other node is under way; ask again when it is answered")]
+    Busy,
     /// It will not.
     #[error("the other node refused: {0}")]
     Refused(String),
@@ -96,6 +101,9 @@ pub(crate) enum AcrossError {
 
 impl From<BulkError> for AcrossError {
     fn from(error: BulkError) -> Self {
+        if matches!(error, BulkError::Busy) {
+            return Self::Busy;
+        }
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
@@ -170,6 +178,27 @@ impl Across {
             })
         })?;
         answered.map_err(AcrossError::Refused)
+    }
+
+    /// The same, and waits for its turn, at most so long.
+    ///
+    /// # Errors
+    /// [`AcrossError`].
+    pub(crate) fn ask_in_turn<T: Send + 'static>(
+        &self,
+        asked: &Asked,
+        patience: Duration,
+        read: impl Fn(&mut Pieces<'_>) -> io::Result<T> + Clone + Send + 'static,
+    ) -> Result<T, AcrossError> {
+        let until = Instant::now() + patience;
+        loop {
+            match self.ask(asked, read.clone()) {
+                Err(AcrossError::Busy) if Instant::now() < until => {
+                    std::thread::park_timeout(TURN);
+                }
+                answered => return answered,
+            }
+        }
     }
 
     /// Asks the other node and tells who asked here, as it comes.

@@ -41,6 +41,8 @@ use crate::resync;
 
 /// From one sample to the next.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a question waits for others before it: they are short, but for a snapshot.
+const TURN: Duration = Duration::from_secs(5);
 /// Most bytes of lines that are shown, and that are saved.
 const SHOWN_BYTES_MAX: usize = 4 << 20;
 const SAVED_BYTES_MAX: usize = 32 << 20;
@@ -380,7 +382,7 @@ pub(super) fn ask<T: DeserializeOwned + Send + 'static>(
     inquiry: Inquiry,
 ) -> Result<T, Problem> {
     let told: Result<T, Problem> = across
-        .ask(&Asked::Console(inquiry), |pieces| {
+        .ask_in_turn(&Asked::Console(inquiry), TURN, |pieces| {
             let mut bytes = Vec::new();
             while let Some(piece) = pieces.next()? {
                 let crate::across::Piece::Data(data) = piece else {
