@@ -1,7 +1,11 @@
 //! Embeds the pages. With Node there, they are built where they are out of date; without, what was built
-//! before is taken, or a page that says what is missing. Never fails for want of Node.
+//! before is taken, or a page that says what is missing. Never fails for want of Node. With them the licences
+//! of what the program is made of.
 //!
 //! `DUOLOG_PAGES=keep` builds nothing and takes what is there.
+
+#[path = "build/licences.rs"]
+mod licences;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,6 +32,8 @@ fn main() -> io::Result<()> {
     let pages = variable("CARGO_MANIFEST_DIR").join("pages");
     println!("cargo::rerun-if-env-changed=DUOLOG_PAGES");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed={}", pages.join("package.json").display());
     let dist = pages.join("dist");
     let newest = written(&pages)?;
     // A directory that is not there makes every build run this again: only what exists is named.
@@ -49,7 +55,18 @@ fn main() -> io::Result<()> {
         );
         files.push(("/index.html".into(), PLACEHOLDER.as_bytes().to_vec()));
     }
-    embed(&variable("OUT_DIR"), files)
+    let root = variable("CARGO_MANIFEST_DIR").join("..");
+    println!("cargo::rerun-if-changed={}", root.join("Cargo.lock").display());
+    let out = variable("OUT_DIR");
+    let licences = licences::gather(&root, &pages);
+    fs::write(out.join("licences.json.gz"), packed(licences.as_bytes())?)?;
+    embed(&out, files)
+}
+
+fn packed(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(bytes)?;
+    gzip.finish()
 }
 
 /// When the newest of what the pages are made of was written; cargo looks at all of it.
@@ -127,16 +144,16 @@ fn kind(path: &str) -> &'static str {
     }
 }
 
+/// Writes the files as code: a list of them.
 fn embed(out: &Path, mut files: Vec<(String, Vec<u8>)>) -> io::Result<()> {
     // The same pages give the same program.
     files.sort();
     let mut code = String::from("static FILES: &[File] = &[\n");
     for (at, (path, bytes)) in files.iter().enumerate() {
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        gzip.write_all(bytes)?;
-        let (plain, packed) = (out.join(format!("{at}.page")), out.join(format!("{at}.page.gz")));
+        let plain = out.join(format!("page-{at}"));
+        let small = plain.with_added_extension("gz");
         fs::write(&plain, bytes)?;
-        fs::write(&packed, gzip.finish()?)?;
+        fs::write(&small, packed(bytes)?)?;
         let mut hash = DefaultHasher::new();
         bytes.hash(&mut hash);
         // Vite puts what has a hash in its name below assets/.
@@ -148,7 +165,7 @@ fn embed(out: &Path, mut files: Vec<(String, Vec<u8>)>) -> io::Result<()> {
              include_bytes!({:?}), gzip: include_bytes!({:?}) }},",
             kind(path),
             plain.to_string_lossy(),
-            packed.to_string_lossy()
+            small.to_string_lossy()
         )
         .map_err(io::Error::other)?;
     }

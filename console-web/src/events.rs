@@ -99,7 +99,7 @@ impl Hub {
     }
 }
 
-/// What of it makes a change: not that a clock went on.
+/// What of it makes a change: not that a clock went on, or that a round trip took another moment.
 fn without_clocks(cluster: &Cluster) -> Cluster {
     let mut still = cluster.clone();
     still.at_ms = 0;
@@ -107,6 +107,13 @@ fn without_clocks(cluster: &Cluster) -> Cluster {
         // An age of seconds is news once the node does not answer.
         node.age_ms = node.age_ms.filter(|_| !node.reached).map(|ms| ms / 1000);
         node.status_age_ms = node.status_age_ms.filter(|ms| *ms >= 5000).map(|ms| ms / 1000);
+        let Some(status) = &mut node.status else { continue };
+        if let Some(peer) = &mut status.peer {
+            peer.round_trip_us = 0;
+        }
+        for path in &mut status.paths {
+            path.round_trip_ms = None;
+        }
     }
     still
 }

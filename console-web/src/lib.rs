@@ -17,7 +17,6 @@ mod console;
 pub mod document;
 mod events;
 pub mod gate;
-mod licences;
 mod pages;
 mod resources;
 mod routes;

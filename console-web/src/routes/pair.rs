@@ -78,11 +78,11 @@ pub(crate) async fn settings_history(
     Ok(Json(site.block(move || node.settings_history()).await?))
 }
 
-/// The licences of Duolog and of what it is built with.
+/// The licences of Duolog and of what it is built with. Always packed (`Content-Encoding: gzip`).
 #[utoipa::path(get, path = "/api/v1/licences", tag = "pair",
     responses((status = 200, body = Vec<Licence>)))]
 pub(crate) async fn licences() -> Response {
-    ([(CONTENT_TYPE, "application/json")], crate::licences::JSON).into_response()
+    crate::pages::licences()
 }
 
 /// Writes into the answer.

@@ -290,7 +290,7 @@ impl Visitor {
         {
             String::new()
         } else {
-            String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap()
+            String::from_utf8_lossy(&body.collect().await.unwrap().to_bytes()).into_owned()
         };
         Answered { status: parts.status, headers: parts.headers, body }
     }

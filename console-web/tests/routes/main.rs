@@ -13,6 +13,8 @@ use duolog_console::api::session::Role;
 use duolog_console::gate::{Need, RULES, rule};
 use duolog_console::{Console, document};
 use fake::{Fake, PASSWORD, Visitor};
+use flate2::read::GzDecoder;
+use http_body_util::BodyExt;
 use serde_json::Value;
 
 /// Each operation of the document: method, path as it stands there, and the path with values.
@@ -242,6 +244,26 @@ async fn answers_have_their_headers_and_pages_come_from_here_alone() {
     token.more = vec![("authorization", "Bearer token".into())];
     assert_eq!(token.ask("GET", "/metrics", "").await.body, "duolog_alarms 0\n");
     assert_eq!(token.ask("GET", "/api/v1/cluster", "").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn the_licences_of_what_the_program_is_made_of_are_in_it() {
+    let vic = Visitor::named(&Console::new(Fake::new()), "vic").await;
+    let answer = vic.begin("GET", "/api/v1/licences", "").await;
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+    let packed = answer.into_body().collect().await.unwrap().to_bytes();
+    let all: Value = serde_json::from_reader(GzDecoder::new(&*packed)).unwrap();
+    let all = all.as_array().unwrap();
+    assert_eq!(
+        (&all[0]["name"], &all[0]["licence"]),
+        (&"duolog".into(), &"MIT OR Apache-2.0".into())
+    );
+    assert!(all.iter().all(|one| one["name"] != "stateright"), "only the tests need it");
+    for name in ["duolog", "quinn", "axum", "zstd"] {
+        let found = all.iter().find(|one| one["name"] == name);
+        let text = found.unwrap_or_else(|| panic!("{name} is missing"))["text"].as_str();
+        assert!(text.is_some_and(|text| text.len() > 500), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use duolog_beat::{KeyError, Secret};
 use duolog_transport::Fingerprint;
@@ -111,6 +111,7 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
+    use std::time::Duration;
 
     use super::*;
     use crate::users::for_tests::{certificate, of_text};

@@ -1,4 +1,0 @@
-//! The licences of Duolog and of what it is built with, as they were gathered.
-
-/// A list of `api::records::Licence`.
-pub(crate) const JSON: &str = include_str!("../licences.json");
