@@ -1,4 +1,4 @@
-//! The OpenAPI document is the code's, and the golden file is the document.
+//! The `OpenAPI` document is the code's, and the golden file is the document.
 
 use std::path::Path;
 

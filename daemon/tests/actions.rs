@@ -66,7 +66,7 @@ impl Pair {
 
     /// The same with what each node's file holds besides, in place of the service; what is the pair's
     /// stands in their document.
-    fn with(timers: &str, besides: Option<[String; 2]>) -> Self {
+    fn with(timers: &str, besides: Option<&[String; 2]>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports = [(); 4].map(|()| LoopbackPort::choose().unwrap());
         let at = directory.path().to_str().unwrap().to_owned();
@@ -100,7 +100,7 @@ impl Pair {
                  \"echo $$ > {home}/serves; trap 'rm {home}/serves; exit 0' TERM; \
                  while :; do sleep 0.05; done\"]\n"
             );
-            let further = besides.as_ref().map_or(service, |besides| besides[node].clone());
+            let further = besides.map_or(service, |besides| besides[node].clone());
             let config = config + &further;
             fs::write(format!("{home}/duolog.toml"), config).unwrap();
         }

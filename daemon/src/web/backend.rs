@@ -21,7 +21,7 @@ use duolog_console::{About, Asker, Backend, Denied, Report, User};
 use serde::de::DeserializeOwned;
 
 use super::auth::{self, Caller, Doorman};
-use super::neighbour::{Known, Neighbour, synced, told};
+use super::neighbour::{Heard, Known, Neighbour, synced, told};
 use super::own::{Inquiry, Own, Standing, ask, host};
 use crate::actions::{Outcome, Refusal, Step, Target, Wish};
 use crate::control::Answer;
@@ -106,7 +106,7 @@ impl Here {
     fn there(&self) -> NodeStanding {
         let Known { stands, all, trouble } = self.neighbour.known();
         let node = 3 - self.own.node();
-        let reached = stands.as_ref().is_some_and(|stands| stands.fresh());
+        let reached = stands.as_ref().is_some_and(Heard::fresh);
         let silent = || {
             format!(
                 "node{node} does not answer; check that duolog runs there and that heartbeats get \
@@ -123,10 +123,10 @@ impl Here {
             data_sync: is.map(|is| is.data_sync),
             serves: is.map(|is| is.serves),
             reached,
-            age_ms: stands.as_ref().map(|stands| stands.age_ms()),
+            age_ms: stands.as_ref().map(Heard::age_ms),
             trouble: if reached { trouble } else { Some(silent()) },
             switches: all.as_ref().and_then(|all| all.what.switches),
-            status_age_ms: all.as_ref().map(|all| all.age_ms()),
+            status_age_ms: all.as_ref().map(Heard::age_ms),
             status: all.map(|all| all.what.status),
         }
     }

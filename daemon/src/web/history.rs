@@ -56,21 +56,21 @@ fn keep(ring: &mut VecDeque<Sample>, sample: Sample, most: usize) {
 
 impl Rings {
     /// Takes one in; to be called about once a second.
-    pub(super) fn read(&mut self, now: Reading) {
+    pub(super) fn read(&mut self, now: &Reading) {
         if let Some(last) = &self.last {
             if now.at <= last.at {
                 return;
             }
-            keep(&mut self.seconds, between(last, &now), SECONDS);
+            keep(&mut self.seconds, between(last, now), SECONDS);
         }
-        self.last = Some(now);
-        let (begun, bytes, lag) = self.minute.get_or_insert((now, 0, Duration::ZERO));
+        self.last = Some(*now);
+        let (begun, bytes, lag) = self.minute.get_or_insert((*now, 0, Duration::ZERO));
         *bytes = now.lag_bytes.max(*bytes);
         *lag = now.lag.max(*lag);
         if now.at.saturating_sub(begun.at) >= Duration::from_secs(MINUTE_S) {
-            let most = Reading { lag_bytes: *bytes, lag: *lag, ..now };
+            let most = Reading { lag_bytes: *bytes, lag: *lag, ..*now };
             keep(&mut self.minutes, between(begun, &most), MINUTES);
-            self.minute = Some((now, 0, Duration::ZERO));
+            self.minute = Some((*now, 0, Duration::ZERO));
         }
     }
 
@@ -176,7 +176,7 @@ mod tests {
     fn both_rings_hold_what_they_promise_and_no_more() {
         let mut rings = Rings::default();
         for s in 0..100_000 {
-            rings.read(at(s));
+            rings.read(&at(s));
         }
         let (minutes, hours) =
             (rings.history(1, &all(Span::Minutes)), rings.history(1, &all(Span::Hours)));
@@ -211,8 +211,8 @@ mod tests {
         let mut rings = Rings::default();
         let (before, mut after) = (at(0), at(2));
         after.timings.commit.counts[3] = 50;
-        rings.read(before);
-        rings.read(after);
+        rings.read(&before);
+        rings.read(&after);
         assert!((rings.newest().unwrap().commits_per_s - 25.0).abs() < 1e-9);
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn line(node: u8, line: &str) -> LogLine {
         service: of("service"),
         from: of("from"),
         text: said,
-        fields: fields.map(Iterator::collect).unwrap_or_else(BTreeMap::new),
+        fields: fields.map_or_else(BTreeMap::new, Iterator::collect),
         command,
     }
 }

@@ -194,7 +194,7 @@ impl Own {
             retention_bytes: self.config.pair.retention_bytes,
             timings: node.timings(),
         };
-        self.rings().read(reading);
+        self.rings().read(&reading);
     }
 
     /// The newest sample.

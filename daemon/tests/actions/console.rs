@@ -121,7 +121,7 @@ fn both() -> ([SocketAddr; 2], [SocketAddr; 2], [String; 2]) {
 #[test]
 fn each_node_answers_for_both_and_an_action_is_decided_and_recorded_where_it_is_done() {
     let (https, http, web) = both();
-    let pair = Pair::with(PATIENT, Some(web));
+    let pair = Pair::with(PATIENT, Some(&web));
     let password = pair.path(1, "password");
     fs::write(&password, PASSWORD).unwrap();
     for (name, role) in [("ada", "administrator"), ("vic", "viewer")] {
@@ -258,7 +258,7 @@ fn the_loss_of_the_primary_is_told_to_open_streams_at_once() {
     const QUICK: &str = "heartbeat_ms = 100\npeer_lost_ms = 300\nstall_ms = 1000\n\
                          fence_ms = 500\nstop_services_ms = 200\nfailover_ms = 1000\n";
     let (_, http, web) = both();
-    let mut pair = Pair::with(QUICK, Some(web));
+    let mut pair = Pair::with(QUICK, Some(&web));
     let password = pair.path(1, "password");
     fs::write(&password, PASSWORD).unwrap();
     let file = password.to_str().unwrap();
