@@ -1,4 +1,5 @@
 // Samples of a node for charts: asked once, then fed by the stream (minutes) or asked again (hours).
+import { untrack } from "svelte";
 import type { History, NodeSample, Sample } from "../api/contract";
 import { Failure, query } from "../api/client";
 import { app } from "../app.svelte";
@@ -30,7 +31,8 @@ export class Samples {
         }
         this.loaded = true;
       };
-      void ask();
+      // What it reads is what it writes: it must not begin the effect anew.
+      untrack(() => void ask());
       const take = ({ node: from, sample }: NodeSample) => {
         if (from === of) this.list = joined(this.list, [sample], SPAN_MS[back]);
       };

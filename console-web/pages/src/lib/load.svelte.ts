@@ -1,5 +1,6 @@
 // What a page asks for: once, and again every so often while it is shown. What is there stays when a
 // later answer fails, with the reason beside it.
+import { untrack } from "svelte";
 import { Failure } from "../api/client";
 import { app } from "../app.svelte";
 
@@ -15,7 +16,7 @@ export class Loaded<T> {
     $effect(() => {
       const now = path();
       this.ending = new AbortController();
-      void this.ask(now);
+      untrack(() => void this.ask(now));
       const timer = every_ms > 0 ? setInterval(() => void this.ask(now), every_ms) : undefined;
       return () => {
         clearInterval(timer);
