@@ -1,7 +1,7 @@
 //! `duolog branches`: the tails that were cut off this node's log and kept. Lists them from the
 //! state directory, beside a node that runs or without one; a node that runs drops one itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -18,7 +18,7 @@ use crate::status::bytes;
 
 /// One branch, as scripts read it.
 #[derive(Debug, Serialize)]
-struct Row {
+pub(crate) struct Row {
     name: String,
     /// Up to here it is the log's own history.
     fork: u64,
@@ -79,13 +79,16 @@ pub(crate) fn answer_drop(node: Option<Arc<Node>>, name: &str) -> Reply {
     })
 }
 
-fn list(options: &Listing) -> anyhow::Result<()> {
-    let config = Config::load(&options.config)?;
-    let place = config.state_dir.display().to_string();
-    let disk = DirDisk::open_to_read(&config.state_dir);
+/// The branches of the node whose state is there.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn rows(state_dir: &Path) -> anyhow::Result<Vec<Row>> {
+    let place = state_dir.display().to_string();
+    let disk = DirDisk::open_to_read(state_dir);
     let disk = disk.with_context(|| format!("cannot read {place}; is this node set up?"))?;
     let kept = branches(&disk).with_context(|| format!("cannot read the branches in {place}"))?;
-    let rows: Vec<_> = kept
+    let rows = kept
         .iter()
         .map(|branch| {
             let note = &branch.note;
@@ -96,10 +99,17 @@ fn list(options: &Listing) -> anyhow::Result<()> {
                 bytes: note.end.lsn.since(note.fork.lsn),
                 from_us: note.fork.time.0,
                 to_us: note.end.time.0,
-                segments: branch.segments.iter().map(|name| config.state_dir.join(name)).collect(),
+                segments: branch.segments.iter().map(|name| state_dir.join(name)).collect(),
             }
         })
         .collect();
+    Ok(rows)
+}
+
+fn list(options: &Listing) -> anyhow::Result<()> {
+    let config = Config::load(&options.config)?;
+    let rows = rows(&config.state_dir)?;
+    let place = config.state_dir.display();
     if options.json {
         println!("{}", serde_json::to_string(&rows)?);
         return Ok(());

@@ -9,6 +9,7 @@ mod log;
 mod logs;
 mod metrics;
 pub(crate) mod setup;
+mod users;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub(crate) use log::{Base, Export, Log, LogVerb, Ls, Print, Replay, Verify};
 pub(crate) use logs::{Logs, WhichNode};
 pub(crate) use metrics::{Metrics, MetricsVerb, Token};
 pub(crate) use setup::{Init, Join, Leave};
+pub(crate) use users::{Users, UsersVerb};
 /// Bytes that one record of the log takes for sure.
 const WRITE_BYTES_MAX: i64 = 512 << 10;
 
@@ -111,6 +113,8 @@ pub(crate) enum Command {
     Log(Log),
     /// Show, change and check the settings of the pair, which are equal on both nodes.
     Config(Settings),
+    /// Who may use the console, and what each may do; equal on both nodes.
+    Users(Users),
     /// Who may read what a node measures, over HTTPS at /metrics.
     Metrics(Metrics),
     /// Show the certificates of a node: whose, fingerprints, until when.

@@ -15,6 +15,7 @@ mod presets;
 mod reader;
 pub(crate) mod services;
 pub(crate) mod shared;
+mod users;
 mod values;
 pub(crate) mod virtual_ip;
 pub(crate) mod web;
@@ -41,6 +42,7 @@ pub(crate) use reader::Fault;
 use reader::{Faults, Section};
 pub(crate) use services::Service;
 pub(crate) use shared::{Around, Settled, Shared, Timers};
+pub(crate) use users::People;
 pub(crate) use virtual_ip::{ClientAddress, Conflict};
 pub(crate) use web::Web;
 pub(crate) use witness::{WitnessConfig, WitnessPair};
@@ -80,7 +82,9 @@ pub(crate) struct Config {
     pub addresses: Vec<ClientAddress>,
     /// What runs where the node serves, in the order of its start.
     pub services: Vec<Service>,
-    /// Where `pair`, `addresses` and `services` come from, which are the pair's.
+    /// Who may use the console.
+    pub people: People,
+    /// Where `pair`, `addresses`, `services` and `people` come from, which are the pair's.
     pub settled: Settled,
     /// The replicated directories, in the order of their ids.
     pub directories: Vec<Directory>,
@@ -179,8 +183,9 @@ impl Config {
     fn settle(&mut self, document: Document) -> Result<(), (document::Stamp, Vec<Fault>)> {
         let Document { stamp, text } = document;
         match Shared::parse(&text, &self.around()) {
-            Ok(Shared { pair, addresses, services }) => {
+            Ok(Shared { pair, addresses, services, people }) => {
                 (self.pair, self.addresses, self.services) = (pair, addresses, services);
+                self.people = people;
                 self.settled = Settled::Document(stamp);
                 Ok(())
             }
@@ -296,7 +301,7 @@ fn read(
     let in_file = shared::TABLES.into_iter().any(|table| root.was_there(table));
     root.finish(faults);
 
-    let (node, Shared { pair, addresses, services }) = (node??, shared?);
+    let (node, Shared { pair, addresses, services, people }) = (node??, shared?);
     Some(Config {
         cluster: cluster??,
         node: node.id,
@@ -315,6 +320,7 @@ fn read(
         pair,
         addresses,
         services,
+        people,
         settled: if in_file { Settled::InFile } else { Settled::Nowhere },
         directories: directories?,
         log: log?,

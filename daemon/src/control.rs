@@ -9,7 +9,7 @@
 //! anything else               ->  {"refused":"what was wrong with it"}
 //! ```
 //! Who may ask is a matter of the socket's permissions (mode 0660, group `duolog` where there is
-//! one). Secrets never cross it.
+//! one). Keys and passwords never cross it; hashes of passwords do, with the settings of the pair.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -88,6 +88,9 @@ pub(crate) enum Question {
         who: String,
         /// Also where the other node does not answer.
         here: bool,
+        /// The command that does it and its arguments, for the record; none: `config`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        words: Vec<String>,
     },
     /// The facts that a check judges.
     Check,
@@ -179,7 +182,7 @@ pub(crate) enum Answer {
 
 impl Answer {
     /// What it says of what was asked for, where it is the last one.
-    fn outcome(&self) -> Option<String> {
+    pub(crate) fn outcome(&self) -> Option<String> {
         Some(match self {
             Self::Progress { .. }
             | Self::Verifying(_)

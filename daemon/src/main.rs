@@ -40,6 +40,7 @@ mod setup;
 mod shell;
 mod standing;
 mod status;
+mod users;
 mod verify;
 mod watch;
 mod web;
@@ -104,6 +105,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Branches(options) => branches::run(&options)?,
         Command::Witness(options) => witness::run(&options)?,
         Command::Keygen(options) => keygen::run(&options)?,
+        Command::Users(options) => return users::run(&options.verb),
         Command::Metrics(options) => metrics::run(&options.verb)?,
         Command::Certs(options) => certs::run(&options.verb)?,
         Command::Config(options) => return document::run(&options.verb),

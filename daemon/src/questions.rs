@@ -53,18 +53,20 @@ pub(crate) fn answer(
         Question::SettingsHistory => {
             (Reply::At(document::answer_history(&member.documents())), None)
         }
-        Question::ChangeSettings { base, text, who, here } => {
+        Question::ChangeSettings { base, text, who, here, words } => {
             let mut by = by();
             let who = by.operator(&who);
             // What was changed stands in the history, by its number.
-            let mut arguments = Vec::new();
+            let mut words = words.into_iter();
+            let command = words.next().unwrap_or_else(|| "config".into());
+            let mut arguments: Vec<_> = words.collect();
             if let Some(base) = &base {
                 arguments.push(format!("--of-version={}", base.version));
             }
             if here {
                 arguments.push("--here".into());
             }
-            let running = logs.action(by, "config", &arguments, None);
+            let running = logs.action(by, &command, &arguments, None);
             (document::answer_change(member.documents(), base, text, &who, here), Some(running))
         }
         Question::Check => (member.check(), None),

@@ -131,7 +131,7 @@ async fn supervise(
     let own = config.clone();
     let member = Arc::new(Member::new(config, file, tether, logs)?);
     member.answers_across();
-    web::start(&own, &member);
+    web::start(&own, file, &member, logs);
     let (end, mut ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("duolog-shell".into())

@@ -15,6 +15,9 @@ use rustix::event::{Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+#[path = "actions/console.rs"]
+mod console;
+
 const BOUND: Duration = Duration::from_mins(1);
 /// Timers under which nobody takes over for a minute unless it is told that it may.
 const PATIENT: &str = "heartbeat_ms = 100\npeer_lost_ms = 500\nstall_ms = 5000\n\
@@ -58,6 +61,12 @@ struct Pair {
 
 impl Pair {
     fn start(timers: &str) -> Self {
+        Self::with(timers, None)
+    }
+
+    /// The same with what each node's file holds besides, in place of the service; what is the pair's
+    /// stands in their document.
+    fn with(timers: &str, besides: Option<[String; 2]>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports = [(); 4].map(|()| LoopbackPort::choose().unwrap());
         let at = directory.path().to_str().unwrap().to_owned();
@@ -79,20 +88,27 @@ impl Pair {
                  pair_key = \"../pair.key\"\n[peer]\naddress = \"127.0.0.1:{}\"\n\
                  fingerprint = \"{}\"\n[[path]]\nlocal = \"127.0.0.1:{}\"\n\
                  peer = \"127.0.0.1:{}\"\n[pair]\nretention_bytes = 16777216\n{timers}\
-                 [[directory]]\npath = \"{home}/data\"\n[log]\nsegment_bytes = 4194304\n\
-                 [[service]]\nname = \"server\"\nstart = [\"/bin/sh\", \"-c\", \
-                 \"echo $$ > {home}/serves; trap 'rm {home}/serves; exit 0' TERM; \
-                 while :; do sleep 0.05; done\"]\n",
+                 [[directory]]\npath = \"{home}/data\"\n[log]\nsegment_bytes = 4194304\n",
                 port(node),
                 port(other),
                 prints[other],
                 port(2 + node),
                 port(2 + other)
             );
+            let service = format!(
+                "[[service]]\nname = \"server\"\nstart = [\"/bin/sh\", \"-c\", \
+                 \"echo $$ > {home}/serves; trap 'rm {home}/serves; exit 0' TERM; \
+                 while :; do sleep 0.05; done\"]\n"
+            );
+            let further = besides.as_ref().map_or(service, |besides| besides[node].clone());
+            let config = config + &further;
             fs::write(format!("{home}/duolog.toml"), config).unwrap();
         }
         let mut pair = Self { directory, running: [None, None], ports };
         for node in [1, 2] {
+            if besides.is_some() {
+                done(&pair.duolog(node, &["config", "import"]));
+            }
             done(&pair.duolog(node, &["adopt"]));
             pair.run(node);
         }

@@ -6,12 +6,15 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SerialNumber,
 };
-
+use ring::rand::SecureRandom;
 use time::OffsetDateTime;
 
 use crate::identity::IdentityError;
+
+/// The unit in the subject of a user's certificate, by which it is told apart from a node's.
+pub const OF_USER: &str = "duolog user";
 
 /// Signs certificates in the name of one pair.
 pub struct Authority {
@@ -81,15 +84,46 @@ impl Authority {
         key_pem: &str,
         until_s: Option<i64>,
     ) -> Result<String, IdentityError> {
-        let key = KeyPair::from_pem(key_pem).map_err(IdentityError::Generate)?;
         let mut wanted = CertificateParams::new(names.to_vec()).map_err(IdentityError::Generate)?;
-        wanted.distinguished_name.push(DnType::OrganizationName, &self.pair);
         if let Some(name) = names.first() {
             wanted.distinguished_name.push(DnType::CommonName, name);
         }
-        wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         wanted.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.signed(wanted, key_pem, until_s)
+    }
+
+    /// A certificate (PEM) for a user of the console who has this key (PEM), good until that moment,
+    /// in seconds since 1970. `role` is for people who look at it: what the user may do is asked
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// As [`issue_until`](Self::issue_until).
+    pub fn issue_user(
+        &self,
+        name: &str,
+        role: &str,
+        key_pem: &str,
+        until_s: i64,
+    ) -> Result<String, IdentityError> {
+        let mut wanted = CertificateParams::default();
+        wanted.distinguished_name.push(DnType::OrganizationalUnitName, OF_USER);
+        wanted.distinguished_name.push(DnType::CommonName, name);
+        wanted.distinguished_name.push(DnType::CustomDnType(TITLE.to_vec()), role);
+        wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.signed(wanted, key_pem, Some(until_s))
+    }
+
+    fn signed(
+        &self,
+        mut wanted: CertificateParams,
+        key_pem: &str,
+        until_s: Option<i64>,
+    ) -> Result<String, IdentityError> {
+        let key = KeyPair::from_pem(key_pem).map_err(IdentityError::Generate)?;
+        wanted.distinguished_name.push(DnType::OrganizationName, &self.pair);
+        wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        wanted.serial_number = Some(serial()?);
         wanted.use_authority_key_identifier_extension = true;
         if let Some(until_s) = until_s {
             let until = OffsetDateTime::from_unix_timestamp(until_s);
@@ -98,6 +132,18 @@ impl Authority {
         let certificate = wanted.signed_by(&key, &self.issuer).map_err(IdentityError::Generate)?;
         Ok(certificate.pem())
     }
+}
+
+/// Of a title, in a subject (X.520).
+const TITLE: [u64; 4] = [2, 5, 4, 12];
+
+/// A new one each time, also for a key that has a certificate: it is revoked by its number.
+fn serial() -> Result<SerialNumber, IdentityError> {
+    let mut bytes = [0; 16];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| IdentityError::Random)?;
+    // Positive, and of this length whatever comes.
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 /// The same each time, so that a certificate needs nothing but the key and the name to be signed.

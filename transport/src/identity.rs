@@ -195,6 +195,9 @@ pub enum IdentityError {
     /// No certificate could be made, for instance because the name is not ASCII.
     #[error("making a certificate")]
     Generate(#[source] rcgen::Error),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
     /// A certificate cannot be good until then.
     #[error("no certificate can be good until {until_s} s after 1970")]
     Date {

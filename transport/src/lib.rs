@@ -47,7 +47,7 @@ pub mod tls;
 mod waker;
 
 pub use ack::Ack;
-pub use authority::{Authority, new_key};
+pub use authority::{Authority, OF_USER, new_key};
 pub use error::{CloseCode, LinkError, Role};
 pub use handshake::{Hello, Refusal, STARTS_MAX};
 pub use hash::Hashed;

@@ -15,7 +15,7 @@ mod piece;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,6 +30,7 @@ use crate::control::{Answer, Reply};
 use crate::dump;
 use crate::logs;
 use crate::member::Member;
+use crate::web::{Inquiry, Own};
 pub(crate) use piece::{PIECE_MAX, Piece, Pieces, Sender, only};
 
 /// Most bytes of lines that are sent.
@@ -38,6 +39,8 @@ const LINES_BYTES_MAX: usize = 32 << 20;
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// Most bytes of a question.
 const QUESTION_BYTES_MAX: usize = 64 << 10;
+/// How soon a question that waits for its turn is tried again.
+const TURN: Duration = Duration::from_millis(20);
 /// Pieces on their way to who asked: while it takes none, none is read.
 const WAITING: usize = 4;
 
@@ -60,6 +63,8 @@ pub(crate) enum Asked {
     Running,
     /// What time it is, some times over.
     Clock,
+    /// What a user of the console here wants to know of it.
+    Console(Inquiry),
 }
 
 impl Asked {
@@ -72,6 +77,7 @@ impl Asked {
             Self::Probe => Duration::from_secs(5),
             Self::Running => Duration::from_secs(30),
             Self::Clock => Duration::from_secs(10),
+            Self::Console(inquiry) => inquiry.limit(),
         }
     }
 }
@@ -85,6 +91,9 @@ pub(crate) enum AcrossError {
          the other one SECOND (see duolog status)"
     )]
     Way(String),
+    /// One question at a time crosses.
+    #[error("another question to the other node is under way; ask again when it is answered")]
+    Busy,
     /// It will not.
     #[error("the other node refused: {0}")]
     Refused(String),
@@ -92,6 +101,9 @@ pub(crate) enum AcrossError {
 
 impl From<BulkError> for AcrossError {
     fn from(error: BulkError) -> Self {
+        if matches!(error, BulkError::Busy) {
+            return Self::Busy;
+        }
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
@@ -111,18 +123,26 @@ pub(crate) struct Across {
     /// Of the link that was begun last.
     way: Mutex<Option<Bulk>>,
     member: OnceLock<Weak<Member>>,
+    /// What is told to users of the console there.
+    own: OnceLock<Weak<Own>>,
 }
 
 impl Across {
     pub(crate) fn new(config: Config, file: &Path) -> Self {
         let (file, way) = (file.to_owned(), Mutex::default());
-        Self { config, file, way, member: OnceLock::new() }
+        let (member, own) = (OnceLock::new(), OnceLock::new());
+        Self { config, file, way, member, own }
     }
 
     /// Whom the other node's questions are about.
     pub(crate) fn answer_of(&self, member: Weak<Member>) {
         // Said once, when the process begins.
         self.member.set(member).ok();
+    }
+
+    /// What users of the other node's console are told.
+    pub(crate) fn tells(&self, own: Weak<Own>) {
+        self.own.set(own).ok();
     }
 
     /// A link was begun: questions go by it from now on.
@@ -160,6 +180,27 @@ impl Across {
         answered.map_err(AcrossError::Refused)
     }
 
+    /// The same, and waits for its turn, at most so long.
+    ///
+    /// # Errors
+    /// [`AcrossError`].
+    pub(crate) fn ask_in_turn<T: Send + 'static>(
+        &self,
+        asked: &Asked,
+        patience: Duration,
+        read: impl Fn(&mut Pieces<'_>) -> io::Result<T> + Clone + Send + 'static,
+    ) -> Result<T, AcrossError> {
+        let until = Instant::now() + patience;
+        loop {
+            match self.ask(asked, read.clone()) {
+                Err(AcrossError::Busy) if Instant::now() < until => {
+                    std::thread::park_timeout(TURN);
+                }
+                answered => return answered,
+            }
+        }
+    }
+
     /// Asks the other node and tells who asked here, as it comes.
     pub(crate) fn relay(self: &Arc<Self>, asked: Asked) -> Reply {
         let (say, answers) = mpsc::channel(WAITING);
@@ -191,6 +232,10 @@ impl Across {
         match asked {
             Asked::Logs(query) => self.send_lines(&query, &mut to),
             Asked::Clock => check::tell_clock(&mut to),
+            Asked::Console(inquiry) => match self.own.get().and_then(Weak::upgrade) {
+                Some(own) => own.answer(inquiry, &mut to),
+                None => to.refuse("it ends, or has just begun"),
+            },
             Asked::Facts { .. } | Asked::Probe | Asked::Running => {
                 match (asked, self.member.get().and_then(Weak::upgrade).as_deref()) {
                     (Asked::Facts { host }, Some(member)) => {

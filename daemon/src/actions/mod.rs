@@ -13,6 +13,8 @@ mod refusal;
 pub(crate) mod serve;
 pub(crate) mod words;
 
+use duolog_console::api::actions::Action;
+use duolog_console::api::session::Role;
 use duolog_wal::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +116,48 @@ impl Wish {
             Self::Checkers { on: true } => "checkers resume",
             Self::Checkers { on: false } => "checkers suspend",
             Self::KeepWrites { .. } => "split-brain",
+        }
+    }
+
+    /// The least role that may have it done over the console. An operator at the computer itself needs
+    /// none: the control socket's permissions decide there.
+    pub(crate) fn needs(&self) -> Role {
+        let action = match self.clone() {
+            Self::Start { without_witness } => Action::Start { without_witness },
+            Self::Stop => Action::Stop,
+            Self::Restart => Action::Restart,
+            Self::Swap => Action::Swap,
+            Self::SwapWithoutSync { reason } => Action::SwapWithoutSync { reason },
+            Self::ForceStart { reason } => Action::ForceStart { reason },
+            Self::Failover { on } => Action::Failover { on },
+            Self::Maintenance { for_ms } => {
+                Action::Maintenance { for_s: for_ms.map(|ms| ms / 1000) }
+            }
+            Self::StartAtBoot { on } => Action::StartAtBoot { on },
+            Self::AutoRejoin { on } => Action::AutoRejoin { on },
+            Self::Checkers { on } => Action::Checkers { on },
+            Self::KeepWrites { reason } => Action::KeepWrites { reason },
+        };
+        action.needs()
+    }
+
+    /// What is wanted over the console.
+    pub(crate) fn of(action: &Action) -> Self {
+        match action.clone() {
+            Action::Start { without_witness } => Self::Start { without_witness },
+            Action::Stop => Self::Stop,
+            Action::Restart => Self::Restart,
+            Action::Swap => Self::Swap,
+            Action::SwapWithoutSync { reason } => Self::SwapWithoutSync { reason },
+            Action::ForceStart { reason } => Self::ForceStart { reason },
+            Action::Failover { on } => Self::Failover { on },
+            Action::Maintenance { for_s } => {
+                Self::Maintenance { for_ms: for_s.map(|s| s.saturating_mul(1000)) }
+            }
+            Action::StartAtBoot { on } => Self::StartAtBoot { on },
+            Action::AutoRejoin { on } => Self::AutoRejoin { on },
+            Action::Checkers { on } => Self::Checkers { on },
+            Action::KeepWrites { reason } => Self::KeepWrites { reason },
         }
     }
 

@@ -39,6 +39,11 @@ pub(crate) enum Refusal {
     FixedRole,
     /// Services failed over already, a short time ago.
     FailedOverLately,
+    /// The user's role, as the node that is asked knows it, does not suffice.
+    Role {
+        /// The least that would.
+        needs: String,
+    },
 }
 
 impl Refusal {
@@ -91,6 +96,11 @@ impl fmt::Display for Refusal {
                 "services failed over between the nodes less than 10 minutes ago; mend what fails, \
                  or swap by hand",
             ),
+            Self::Role { needs } => write!(
+                f,
+                "its settings of the pair do not say that this user is {needs}; have somebody do it \
+                 who is, or see duolog users list there"
+            ),
             Self::FixedRole => f.write_str(
                 "it has a fixed role; take `role` out of [node] in its configuration, give it a \
                  pair_key, and restart it",
@@ -124,6 +134,7 @@ mod tests {
             Refusal::Ends,
             Refusal::FixedRole,
             Refusal::FailedOverLately,
+            Refusal::Role { needs: "administrator".into() },
         ]);
         for refusal in all {
             let text = refusal.to_string();

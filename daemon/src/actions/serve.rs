@@ -59,6 +59,21 @@ impl Actions {
         wait: Duration,
         report: &mut dyn FnMut(Step),
     ) -> Result<Vec<Outcome>, ActError> {
+        self.follow(&Wish::Swap, Target::Here, who, wait, report)
+    }
+
+    /// Carries an action out and follows it for at most `wait`. Blocks.
+    ///
+    /// # Errors
+    /// It came to nothing.
+    pub(crate) fn follow(
+        &self,
+        wish: &Wish,
+        target: Target,
+        who: &str,
+        wait: Duration,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Vec<Outcome>, ActError> {
         let until = Instant::now() + wait;
         let mut with = Carried {
             here: &*self.here,
@@ -70,7 +85,7 @@ impl Actions {
             },
             report,
         };
-        carry_out(&Wish::Swap, Target::Here, &mut with)
+        carry_out(wish, target, &mut with)
     }
 
     /// Begins an action that is followed for at most `wait`; the answers tell how it goes.

@@ -6,6 +6,7 @@ mod sealed;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +40,9 @@ enum Ask {
     Act {
         wish: Wish,
         who: String,
+        /// Where a user of the console asks from; nothing: an operator at that computer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<IpAddr>,
     },
     Standing,
     /// Services failed there for good and are about to be handed over.
@@ -61,11 +65,12 @@ enum Answer {
 
 /// Answers the other node's words.
 pub(crate) trait Answering: Send + Sync {
-    /// Begins what its operator wants here.
+    /// Begins what its operator wants here; `from` the address of one who uses its console, whose role
+    /// is to be looked at here.
     ///
     /// # Errors
     /// Why not.
-    fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal>;
+    fn act(&self, wish: &Wish, who: &str, from: Option<IpAddr>) -> Result<(), Refusal>;
     /// How this node stands.
     fn standing(&self) -> SeatStanding;
     /// Services that failed at the other node are about to be handed over to this one.
@@ -142,9 +147,9 @@ impl Words {
                     .open(&sealed)
                     .and_then(|asked| words.close(&answering.settings(asked)))
                     .map_or(Answer::Nothing, Answer::Settings),
-                Ask::Act { wish, who } => {
-                    tracing::info!(wish = wish.name(), who, "asked for at the other node");
-                    match answering.act(&wish, &who) {
+                Ask::Act { wish, who, from } => {
+                    tracing::info!(wish = wish.name(), who, ?from, "asked for at the other node");
+                    match answering.act(&wish, &who, from) {
                         Ok(()) => Answer::Begun,
                         Err(Refusal::State { state, sentence }) => {
                             let sentence = short(&sentence).to_owned();
@@ -198,11 +203,26 @@ pub(crate) struct OtherNode {
     node: NodeId,
     words: Arc<Words>,
     patience: Duration,
+    /// Where the user of the console asks from who acts; nothing: an operator here.
+    from: Option<IpAddr>,
 }
 
 impl OtherNode {
     pub(crate) fn new(node: NodeId, words: Arc<Words>) -> Self {
-        Self { node, words, patience: PATIENCE }
+        Self { node, words, patience: PATIENCE, from: None }
+    }
+
+    /// As a user of the console here acts on it, who asks from that address.
+    pub(crate) fn of_console(self, from: IpAddr) -> Self {
+        Self { from: Some(from), ..self }
+    }
+
+    /// Asks it how it stands, and waits so long for the answer.
+    pub(crate) fn standing_within(&self, patience: Duration) -> Option<SeatStanding> {
+        match self.words.ask(Ask::Standing, patience) {
+            Some(Answer::Standing(standing)) => Some(standing),
+            Some(_) | None => None,
+        }
     }
 
     /// Tells it that services which failed here are about to be handed over to it.
@@ -228,7 +248,7 @@ impl Seat for OtherNode {
     }
 
     fn act(&self, wish: &Wish, who: &str) -> Result<(), ActError> {
-        let ask = Ask::Act { wish: wish.clone(), who: who.to_owned() };
+        let ask = Ask::Act { wish: wish.clone(), who: who.to_owned(), from: self.from };
         match self.words.ask(ask, self.patience) {
             Some(Answer::Begun) => Ok(()),
             Some(Answer::Refused(why)) => Err(ActError::Refused { node: self.node.number(), why }),
@@ -270,11 +290,12 @@ mod tests {
 
     struct Node {
         acted: AtomicUsize,
+        from: Option<IpAddr>,
     }
 
     impl Answering for Node {
-        fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
-            assert_eq!(who, "operator");
+        fn act(&self, wish: &Wish, who: &str, from: Option<IpAddr>) -> Result<(), Refusal> {
+            assert_eq!((who, from), ("operator", self.from));
             self.acted.fetch_add(1, Ordering::SeqCst);
             if *wish == Wish::Swap { Err(Refusal::PeerNotUptodate) } else { Ok(()) }
         }
@@ -301,7 +322,7 @@ mod tests {
     /// Two ends whose words are said twice, and lost at first.
     fn ends(lost: usize) -> (Arc<Words>, Arc<Node>) {
         let (here, there) = (Place::default(), Place::default());
-        let node = Arc::new(Node { acted: AtomicUsize::new(0) });
+        let node = Arc::new(Node { acted: AtomicUsize::new(0), from: None });
         let way = |to: &Place, lost: usize| -> SendWord {
             let (to, node, said) = (to.clone(), node.clone(), AtomicUsize::new(0));
             Box::new(move |bytes| {
@@ -375,7 +396,8 @@ mod tests {
         let reason = "\"".repeat(crate::actions::REASON_MAX);
         let who = "w".repeat(crate::actions::WHO_MAX);
         let wish = Wish::SwapWithoutSync { reason };
-        let ask = Word::Ask { id: u64::MAX, what: Ask::Act { wish, who } };
+        let from = Some("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap());
+        let ask = Word::Ask { id: u64::MAX, what: Ask::Act { wish, who, from } };
         assert!(serde_json::to_vec(&ask).unwrap().len() <= WORD_MAX);
         let sentence = "\"".repeat(SENTENCE_MAX);
         let standing = SeatStanding {

@@ -74,6 +74,15 @@ fn read(path: &Path) -> anyhow::Result<Read> {
     })
 }
 
+/// When a certificate ends, in seconds since 1970, and its fingerprint.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn told(path: &Path) -> anyhow::Result<(i64, String)> {
+    let read = read(path)?;
+    Ok((read.until_s, read.fingerprint))
+}
+
 /// How near the end is: the step that was passed last, in days; zero once it has ended.
 fn step(left_s: i64) -> Option<i64> {
     if left_s <= 0 {

@@ -75,6 +75,9 @@ pub(crate) struct ShowSettings {
     /// An earlier version; N.1 or N.2 where both nodes made one of that number.
     #[arg(long, value_name = "N", value_parser = wanted)]
     pub version: Option<Wanted>,
+    /// Also the hashes of passwords, which are not shown otherwise.
+    #[arg(long)]
+    pub secrets: bool,
     /// Which node; with its configuration it need not run.
     #[command(flatten)]
     pub node: AskNode,

@@ -1,5 +1,5 @@
-//! What of the configuration is the pair's and not a node's: `[pair]`, `[[virtual_ip]]` and
-//! `[[service]]`. It stands in the document of the pair, equal on both nodes; a node's file that
+//! What of the configuration is the pair's and not a node's: `[pair]`, `[[virtual_ip]]`,
+//! `[[service]]`, `[[user]]` and `[[revoked]]`. It stands in the document of the pair, equal on both nodes; a node's file that
 //! holds these tables has no document beside it.
 //!
 //! Each node reads the text in the light of its own file ([`Around`]): a text that one node can use
@@ -10,14 +10,14 @@ use std::path::PathBuf;
 
 use super::reader::{Faults, Section};
 use super::{
-    ClientAddress, Config, Directory, Fault, HeartbeatPath, Pair, Service, pair, parse, services,
-    virtual_ip,
+    ClientAddress, Config, Directory, Fault, HeartbeatPath, Pair, People, Service, pair, parse,
+    services, users, virtual_ip,
 };
 use crate::document::Stamp;
 use crate::guardian::grace_ms;
 
 /// The tables that are the pair's.
-pub(crate) const TABLES: [&str; 3] = ["pair", "virtual_ip", "service"];
+pub(crate) const TABLES: [&str; 5] = ["pair", "virtual_ip", "service", "user", "revoked"];
 
 /// Where the settings of the pair come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub addresses: Vec<ClientAddress>,
     /// What runs where the node serves, in the order of its start.
     pub services: Vec<Service>,
+    /// Who may use the console.
+    pub people: People,
 }
 
 /// What of a node's own file the settings of the pair depend on. Nothing where the file has a
@@ -108,6 +110,14 @@ impl Shared {
             shared
         })
     }
+
+    /// The people alone of such a text.
+    ///
+    /// # Errors
+    /// Every fault of them.
+    pub(crate) fn people(text: &str) -> Result<People, Vec<Fault>> {
+        parse(text, super::FORM, |faults, mut root| users::read_people(faults, &mut root))
+    }
 }
 
 /// `None` only when a fault was added. What else stands in `root` is left there.
@@ -120,7 +130,8 @@ pub(super) fn read_shared(
     let pair = pair::read_pair(faults, section, around.witness, around.segment_bytes);
     let addresses = virtual_ip::read_virtual_ips(faults, root, &around.own);
     let services = services::read_services(faults, root, around.directories.as_deref());
-    Some(Shared { pair: pair?, addresses: addresses?, services: services? })
+    let people = users::read_people(faults, root);
+    Some(Shared { pair: pair?, addresses: addresses?, services: services?, people: people? })
 }
 
 /// Addresses that belong to a computer, with their keys.
@@ -164,6 +175,7 @@ impl Config {
             pair: self.pair.clone(),
             addresses: self.addresses.clone(),
             services: self.services.clone(),
+            people: self.people.clone(),
         }
     }
 

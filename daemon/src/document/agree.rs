@@ -27,11 +27,14 @@ use super::changes::{Changes, at_once, changes};
 use super::refused::{ChangeError, UnsafeTimers};
 use super::said::{Asked, PATIENCE, Said, Stands, Ways};
 use super::{Document, Name, Stamp, TEXT_MAX, keep, open, set_aside, versions};
-use crate::config::{Around, Config, Settled, Shared, Timers};
+use crate::config::{Around, Config, People, Settled, Shared, Timers};
 use crate::pair::wall_ms;
 
 /// How long it may take over a version that it is to keep, all pieces of the text included.
 const KEEP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Keys that count at once whatever the node does.
+const PEOPLE: [&str; 2] = ["user", "revoked"];
 
 /// The other node.
 #[derive(Clone)]
@@ -165,6 +168,11 @@ impl Documents {
         self.take_effect(&mut self.known());
     }
 
+    /// Who may use the console now.
+    pub(crate) fn people(&self) -> People {
+        self.known().effect.people.clone()
+    }
+
     /// All versions that are kept, the one that counts last.
     pub(crate) fn history(&self) -> Vec<Document> {
         self.known().versions.clone()
@@ -293,7 +301,10 @@ impl Documents {
     pub(super) fn due(&self, effect: &Shared, new: &Shared) -> Changes {
         let mut due = changes(effect, new);
         if self.live.get().is_none() {
-            due.at_restart.append(&mut due.at_once);
+            // But people, who are asked for again with each request.
+            let (now, later) = due.at_once.drain(..).partition(|key| PEOPLE.contains(&&**key));
+            due.at_once = now;
+            due.at_restart.extend::<Vec<_>>(later);
         }
         due
     }
@@ -365,10 +376,11 @@ impl Documents {
 
     /// Goes by what counts, as far as that needs no restart.
     pub(super) fn take_effect(&self, known: &mut Known) {
-        let Some(live) = self.live.get() else { return };
         let Some(document) = known.current() else { return };
         // It was found usable when it was kept.
         let Ok(shared) = Shared::parse(&document.text, &self.around) else { return };
+        known.effect.people.clone_from(&shared.people);
+        let Some(live) = self.live.get() else { return };
         let new = at_once(&known.effect, &shared);
         if new != known.effect {
             live.apply(&known.effect, &new);

@@ -58,6 +58,13 @@ pub(crate) fn changes(was: &Shared, new: &Shared) -> Changes {
     // The guardian runs it, and lives as long as the node.
     later("pair.notify", *notify == old.notify);
     later("virtual_ip", new.addresses == was.addresses);
+    // Asked for again with each request.
+    for (key, same) in [
+        ("user", new.people.users == was.people.users),
+        ("revoked", new.people.revoked == was.people.revoked),
+    ] {
+        found.at_once.extend((!same).then(|| key.to_owned()));
+    }
     if watched_otherwise(&was.services, &new.services) {
         found.at_once.push(WATCHED.into());
     } else {
@@ -90,6 +97,7 @@ pub(crate) fn at_once(was: &Shared, new: &Shared) -> Shared {
     now.pair.resync_bytes_per_s = new.pair.resync_bytes_per_s;
     now.pair.verify_every_s = new.pair.verify_every_s;
     now.pair.verify_bytes_per_s = new.pair.verify_bytes_per_s;
+    now.people.clone_from(&new.people);
     if watched_otherwise(&was.services, &new.services) {
         now.services.clone_from(&new.services);
     }

@@ -15,10 +15,11 @@ use crate::cli::{AskNode, CheckFile, EditSettings, Making, SettingsVerb, Wanted}
 use crate::config::{Around, Config, Fault, Shared};
 use crate::control::{self, Answer, AskError, Question};
 use crate::status::moment_ms;
+use crate::users::without_hashes;
 
 /// What an empty document is edited from.
 const BEGINNING: &str = "\
-# The settings of the pair: [pair], [[virtual_ip]] and [[service]]. Every key is explained in
+# The settings of the pair: [pair], [[virtual_ip]], [[service]] and [[user]] (duolog users). Every key is explained in
 # packaging/duolog.toml; what is left out is a default.
 ";
 
@@ -26,7 +27,10 @@ const BEGINNING: &str = "\
 pub(crate) fn run(verb: &SettingsVerb) -> anyhow::Result<ExitCode> {
     match verb {
         SettingsVerb::Show(options) => {
-            let shown = fetch(&options.node, options.version)?;
+            let mut shown = fetch_version(&options.node, options.version)?;
+            if let Some(shown) = shown.as_mut().filter(|_| !options.secrets) {
+                shown.text = without_hashes(&shown.text);
+            }
             match shown {
                 Some(document) if options.json => println!("{}", serde_json::to_string(&document)?),
                 Some(Document { stamp, text }) => print!("# {}\n{text}", line(&stamp)),
@@ -44,17 +48,16 @@ pub(crate) fn run(verb: &SettingsVerb) -> anyhow::Result<ExitCode> {
             }
         }
         SettingsVerb::Set(options) => {
-            let base = fetch(&options.making.node, None)?;
-            let text = base.as_ref().map_or("", |document| &document.text);
             let value = options.value.as_deref().filter(|_| !options.unset);
-            let text = edit::set(text, &options.key, value)?;
-            return Ok(report(&submit(&options.making, base.as_ref(), &text)?));
+            return change(&options.making, Vec::new(), |text| {
+                edit::set(text, &options.key, value)
+            });
         }
         SettingsVerb::Back(options) => {
-            let base = fetch(&options.making.node, None)?;
-            let back = fetch(&options.making.node, Some(options.version))?
+            let base = fetch(&options.making.node)?;
+            let back = fetch_version(&options.making.node, Some(options.version))?
                 .context("there is no document yet, so there is nothing to go back to")?;
-            return Ok(report(&submit(&options.making, base.as_ref(), &back.text)?));
+            return Ok(report(&submit(&options.making, base.as_ref(), &back.text, Vec::new())?));
         }
         SettingsVerb::Edit(options) => return by_hand(options),
         SettingsVerb::Check(options) => return check(options),
@@ -90,7 +93,33 @@ fn ask<T>(
     }
 }
 
-fn fetch(node: &AskNode, wanted: Option<Wanted>) -> anyhow::Result<Option<Document>> {
+/// The document that counts; nothing where there is none.
+///
+/// # Errors
+/// Nobody answers, or the settings stand in the node's file.
+pub(crate) fn fetch(node: &AskNode) -> anyhow::Result<Option<Document>> {
+    fetch_version(node, None)
+}
+
+/// Changes the text of the document as `with` says, on both nodes; `words` name the command for the
+/// record. Returns the exit code.
+///
+/// # Errors
+/// What `with` says, and why the settings cannot be changed; nothing was changed.
+pub(crate) fn change<E>(
+    making: &Making,
+    words: Vec<String>,
+    with: impl Fn(&str) -> Result<String, E>,
+) -> anyhow::Result<ExitCode>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let base = fetch(&making.node)?;
+    let text = with(base.as_ref().map_or("", |document| &document.text))?;
+    Ok(report(&submit(making, base.as_ref(), &text, words)?))
+}
+
+fn fetch_version(node: &AskNode, wanted: Option<Wanted>) -> anyhow::Result<Option<Document>> {
     let (version, by) = (wanted.map(|wanted| wanted.version), wanted.and_then(|it| it.node));
     let read = |answer| match answer {
         Answer::Settings(document) => Some(document.map(|document| *document)),
@@ -121,13 +150,19 @@ enum Submitted {
     Faulty(Vec<Fault>),
 }
 
-fn submit(making: &Making, base: Option<&Document>, text: &str) -> anyhow::Result<Submitted> {
+fn submit(
+    making: &Making,
+    base: Option<&Document>,
+    text: &str,
+    words: Vec<String>,
+) -> anyhow::Result<Submitted> {
     let node = &making.node;
     let question = Question::ChangeSettings {
         base: base.map(|document| document.stamp.name()),
         text: text.to_owned(),
         who: who(),
         here: making.here,
+        words,
     };
     let socket = crate::socket(node.socket.as_deref(), node.config.as_deref())?;
     match control::ask(&socket, &question, &mut |_| {})? {
@@ -173,7 +208,7 @@ fn listed(faults: &[Fault]) -> String {
 
 /// In an editor, until it can be used or the operator gives up; what was written is never lost.
 fn by_hand(EditSettings { making }: &EditSettings) -> anyhow::Result<ExitCode> {
-    let base = fetch(&making.node, None)?;
+    let base = fetch(&making.node)?;
     let before = base.as_ref().map_or(BEGINNING, |document| &document.text);
     let file = tempfile::Builder::new().prefix("duolog-").suffix(".toml").tempfile()?;
     std::fs::write(file.path(), before)?;
@@ -184,7 +219,7 @@ fn by_hand(EditSettings { making }: &EditSettings) -> anyhow::Result<ExitCode> {
             eprintln!("nothing was changed");
             return Ok(ExitCode::SUCCESS);
         }
-        let why = match submit(making, base.as_ref(), &text) {
+        let why = match submit(making, base.as_ref(), &text, Vec::new()) {
             Ok(Submitted::Faulty(faults)) => {
                 format!("the settings have faults:\n{}", listed(&faults))
             }

@@ -44,7 +44,7 @@ pub(crate) fn set(text: &str, key: &str, value: Option<&str>) -> Result<String, 
             let item = document.entry(table).or_insert(Item::Table(Table::new()));
             (item.as_table_like_mut().ok_or_else(not_a_key)?, rest)
         }
-        "service" | "virtual_ip" => {
+        "service" | "virtual_ip" | "user" => {
             let (name, last) = rest.rsplit_once('.').ok_or_else(not_a_key)?;
             (one_of(&mut document, table, name)?, last)
         }
@@ -66,7 +66,7 @@ fn one_of<'d>(
     table: &str,
     name: &str,
 ) -> Result<&'d mut dyn TableLike, EditError> {
-    let by = if table == "service" { "name" } else { "address" };
+    let by = if table == "virtual_ip" { "address" } else { "name" };
     let called = |found: &Table| {
         let named = found.get(by).or_else(|| found.get("preset"));
         named.and_then(Item::as_str).unwrap_or_default().to_owned()

@@ -29,7 +29,7 @@ use crate::cli;
 use crate::config::Config;
 
 pub(crate) use other::send_own;
-pub(crate) use snapshot::snapshot;
+pub(crate) use snapshot::{snapshot, snapshot_to};
 
 /// How many dumps are kept.
 const KEPT: usize = 3;

@@ -61,7 +61,25 @@ impl Out for Zip<'_> {
 pub(crate) fn snapshot(options: &cli::Snapshot) -> anyhow::Result<()> {
     let file = &options.node.config;
     let config = Config::load(file)?;
-    let (to, part) = (&options.to, options.to.with_added_extension(PART));
+    let to = &options.to;
+    for missing in snapshot_to(&config, file, options.other.as_deref(), to)? {
+        eprintln!("not in it: {missing}");
+    }
+    println!("{}", to.display());
+    Ok(())
+}
+
+/// The same, where the configuration was read from `file`; returns what is missing in it.
+///
+/// # Errors
+/// It cannot be written, or a file is there already.
+pub(crate) fn snapshot_to(
+    config: &Config,
+    file: &Path,
+    other: Option<&Path>,
+    to: &Path,
+) -> anyhow::Result<Vec<String>> {
+    let part = to.with_added_extension(PART);
     if fs::symlink_metadata(to).is_ok() {
         bail!("{} is there already; name another file", to.display());
     }
@@ -70,7 +88,7 @@ pub(crate) fn snapshot(options: &cli::Snapshot) -> anyhow::Result<()> {
     fs::remove_file(&part).ok();
     let file_of_it = File::options().write(true).create_new(true).mode(0o600).open(&part);
     let mut zip = ZipWriter::new(file_of_it.with_context(failed)?);
-    let made = fill(&config, file, options.other.as_deref(), &mut zip);
+    let made = fill(config, file, other, &mut zip);
     let made = made.and_then(|missing| {
         zip.finish().with_context(failed)?;
         super::rename(&part, to).with_context(failed)?;
@@ -80,11 +98,7 @@ pub(crate) fn snapshot(options: &cli::Snapshot) -> anyhow::Result<()> {
         // Nobody takes half of one for a whole one by its name.
         fs::remove_file(&part).ok();
     }
-    for missing in made? {
-        eprintln!("not in it: {missing}");
-    }
-    println!("{}", to.display());
-    Ok(())
+    made
 }
 
 fn fill(

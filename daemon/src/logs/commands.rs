@@ -10,6 +10,7 @@
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -32,7 +33,8 @@ pub(crate) struct By {
     /// Who it says to be, where that is something else: root after sudo, for instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
-    /// From where: `control socket`, `node1`, `node2`, or `duolog` for what it runs by itself.
+    /// From where: `control socket`, `console ADDRESS`, `node1`, `node2`, or `duolog` for what it
+    /// runs by itself.
     pub way: String,
 }
 
@@ -46,6 +48,18 @@ impl By {
     pub(crate) fn at_node(node: u8, who: &str) -> Self {
         let way = format!("node{node}");
         Self { user: short(who).to_owned(), uid: None, pid: None, said: None, way }
+    }
+
+    /// A user of the console, who asks from that address.
+    pub(crate) fn console(user: &str, from: IpAddr) -> Self {
+        let (user, way) = (short(user).to_owned(), format!("console {from}"));
+        Self { user, uid: None, pid: None, said: None, way }
+    }
+
+    /// The same, who asks the other node.
+    pub(crate) fn console_of(node: u8, user: &str, from: IpAddr) -> Self {
+        let way = format!("console {from} of node{node}");
+        Self { way, ..Self::console(user, from) }
     }
 
     /// A process on this computer, by its socket.

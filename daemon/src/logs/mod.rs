@@ -14,6 +14,7 @@
 mod application;
 mod commands;
 mod module;
+mod page;
 mod secrets;
 mod show;
 mod sink;
@@ -28,8 +29,9 @@ use serde::Serialize;
 
 pub(crate) use commands::{By, Running};
 pub(crate) use module::{ModuleLog, STATE, filter, nothing, now_is};
+pub(crate) use page::page;
 pub(crate) use secrets::{hide, hide_words};
-pub(crate) use show::{Query, lines, parts, show};
+pub(crate) use show::{Query, for_people, lines, parts, show};
 
 use crate::config::Config;
 use sink::{Sink, Sizes};

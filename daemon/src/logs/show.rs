@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -27,18 +27,30 @@ const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 #[serde(deny_unknown_fields)]
 pub(crate) struct Query {
     /// One of [`FILES`].
-    log: String,
+    pub(super) log: String,
     short: bool,
     /// As lines have it.
     since: Option<String>,
     /// A regular expression.
     grep: Option<String>,
     /// The last of them; 0: all.
-    lines: usize,
+    pub(super) lines: usize,
     json: bool,
 }
 
 impl Query {
+    /// What is asked over the network: `since` as lines have it, `json` as the file has them.
+    pub(crate) fn asked(
+        log: &str,
+        short: bool,
+        since: Option<String>,
+        grep: Option<String>,
+        lines: usize,
+        json: bool,
+    ) -> Self {
+        Self { log: log.into(), short, since, grep, lines, json }
+    }
+
     fn of(options: &cli::Logs) -> Self {
         let which = options.which;
         let log = match (which.application, which.commands) {
@@ -130,16 +142,16 @@ pub(crate) fn show(options: &cli::Logs) -> anyhow::Result<()> {
 }
 
 /// The last lines that are wanted, within two bounds.
-struct Last {
-    lines: VecDeque<String>,
+pub(super) struct Last {
+    pub(super) lines: VecDeque<String>,
     most: usize,
     bytes: usize,
     bytes_max: usize,
-    left_out: bool,
+    pub(super) left_out: bool,
 }
 
 impl Last {
-    fn new(lines: usize, bytes_max: usize) -> Self {
+    pub(super) fn new(lines: usize, bytes_max: usize) -> Self {
         let most = if lines == 0 { usize::MAX } else { lines };
         Self { lines: VecDeque::new(), most, bytes: 0, bytes_max, left_out: false }
     }
@@ -155,7 +167,7 @@ impl Last {
     }
 
     /// Reads the parts that were put aside, and then the file.
-    fn read(
+    pub(super) fn read(
         &mut self,
         parts: Vec<File>,
         current: &mut Lines,
@@ -221,7 +233,7 @@ pub(crate) fn parts(path: &Path) -> io::Result<Vec<File>> {
     Ok(found)
 }
 
-fn identity(file: &File) -> Option<(u64, u64)> {
+pub(super) fn identity(file: &File) -> Option<(u64, u64)> {
     let meta = file.metadata().ok()?;
     Some((meta.dev(), meta.ino()))
 }
@@ -231,15 +243,20 @@ fn modified(file: &File) -> i64 {
 }
 
 /// A file that is read line by line, also while it grows.
-struct Lines {
+pub(super) struct Lines {
     file: BufReader<File>,
     /// The beginning of a line that has no end yet.
     begun: Vec<u8>,
 }
 
 impl Lines {
-    fn new(file: File) -> Self {
+    pub(super) fn new(file: File) -> Self {
         Self { file: BufReader::new(file), begun: Vec::new() }
+    }
+
+    /// Up to here lines were told, in bytes of the file.
+    pub(super) fn read_to(&mut self) -> io::Result<u64> {
+        Ok(self.file.stream_position()?.saturating_sub(self.begun.len() as u64))
     }
 
     fn identity(&self) -> Option<(u64, u64)> {
@@ -266,7 +283,7 @@ impl Lines {
     }
 }
 
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     short: bool,
     /// As lines have it.
     since: Option<&'a str>,
@@ -277,7 +294,7 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// # Errors
     /// The regular expression is none.
-    fn of(query: &'a Query) -> io::Result<Self> {
+    pub(super) fn of(query: &'a Query) -> io::Result<Self> {
         let grep = query.grep.as_deref().map(Regex::new).transpose();
         let grep = grep.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let (short, since, json) = (query.short, query.since.as_deref(), query.json);
@@ -309,7 +326,7 @@ impl<'a> Wanted<'a> {
 }
 
 /// A line of any of the logs for people.
-fn for_people(line: &Value) -> String {
+pub(crate) fn for_people(line: &Value) -> String {
     let text = |value: Option<&Value>| match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),

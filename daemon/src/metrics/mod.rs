@@ -92,7 +92,8 @@ impl Metrics {
         })
     }
 
-    fn lag(&self, status: &Status) -> Duration {
+    /// For how long the second copy has lacked something.
+    pub(crate) fn lag(&self, status: &Status) -> Duration {
         let Positions { end, .. } = status.log;
         self.note(end, end.saturating_sub(status.lag_bytes))
     }

@@ -1,5 +1,6 @@
 //! The life of a node's process in a pair: opened, put into the machine's hands, stopped.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use duolog_beat::now;
+use duolog_console::api::cluster::Switches;
 use duolog_engine::node::{self, Node};
 use duolog_failover::{DataSync, Machine, Register, State};
 use duolog_wal::{View, ViewNum};
@@ -16,7 +18,7 @@ use super::Input;
 use super::checks::{Checks, Moves, Said, Ways};
 use super::driver::{Driver, Shown, watch};
 use super::effects::{Hands, log_facts};
-use super::kept::Kept;
+use super::kept::{Kept, wall_ms};
 use super::live::Going;
 use super::peer::{Bond, PeerLink};
 use super::post::Post;
@@ -28,7 +30,7 @@ use super::tasks::Tasks;
 use crate::across::Across;
 use crate::actions::serve::Actions;
 use crate::actions::words::{Answering, OtherNode, Words};
-use crate::actions::{Target, Wish};
+use crate::actions::{Seat, SeatStanding, Target, Wish};
 use crate::addresses::Addresses;
 use crate::base::Turn;
 use crate::config::Config;
@@ -206,6 +208,39 @@ impl Pair {
     /// An operator acts on this node, the other one or both.
     pub(crate) fn act(&self, wish: Wish, target: Target, who: String, wait: Duration) -> Reply {
         self.actions.begin(wish, target, who, wait)
+    }
+
+    /// To act on both nodes as a user of the console does, who asks from that address.
+    pub(crate) fn actions_of_console(&self, from: IpAddr) -> Actions {
+        let other = self.other().map(|other| {
+            let other: Arc<dyn Seat + Send + Sync> = Arc::new(other.of_console(from));
+            other
+        });
+        Actions::new(self.here.clone(), other)
+    }
+
+    /// The other node, as it is spoken to between heartbeats.
+    pub(crate) fn other(&self) -> Option<OtherNode> {
+        let other = || OtherNode::new(self.config.node.peer(), self.words.clone());
+        self.config.peer.as_ref().map(|_| other())
+    }
+
+    /// How this node stands, as the other one is told.
+    pub(crate) fn stands(&self) -> SeatStanding {
+        Answering::standing(&*self.here)
+    }
+
+    /// What operators switched here.
+    pub(crate) fn switches(&self) -> Switches {
+        let kept = Kept::load(&self.config.state_dir);
+        let settings = settings(&self.config, &kept);
+        Switches {
+            failover: settings.failover,
+            maintenance_until_ms: kept.maintenance_until_ms.filter(|until| *until > wall_ms()),
+            start_at_boot: settings.start_at_boot,
+            auto_rejoin: settings.auto_rejoin,
+            checkers: kept.checkers != Some(false),
+        }
     }
 
     /// Runs the node until its end. Blocks.

@@ -1,5 +1,6 @@
 //! This node as operators act on it: their wishes become the machine's actions, its answers words.
 
+use std::net::IpAddr;
 use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -57,6 +58,12 @@ impl Here {
         }
     }
 
+    /// Whether the settings of the pair, as they are here, let a user of the console do that.
+    fn may(&self, wish: &Wish, who: &str) -> bool {
+        let user = self.documents.people().find(who).map(|user| user.role.of_console());
+        user.is_some_and(|role| role >= wish.needs())
+    }
+
     fn carry_out(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
         let action = action(wish, who, self.node);
         match self.ask(action) {
@@ -71,10 +78,19 @@ impl Here {
 }
 
 impl Answering for Here {
-    fn act(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
-        let by = By::at_node(self.node.peer().number(), who);
+    fn act(&self, wish: &Wish, who: &str, from: Option<IpAddr>) -> Result<(), Refusal> {
+        let other = self.node.peer().number();
+        let by = match from {
+            Some(from) => By::console_of(other, who, from),
+            None => By::at_node(other, who),
+        };
         let running = self.logs.action(by, wish.name(), &wish.arguments(), wish.reason());
-        let begun = self.carry_out(wish, who);
+        let begun = match from {
+            Some(_) if !self.may(wish, who) => {
+                Err(Refusal::Role { needs: wish.needs().name().into() })
+            }
+            _ => self.carry_out(wish, who),
+        };
         match &begun {
             Ok(()) => running.end("begun"),
             Err(why) => running.end(&format!("refused: {why}")),
@@ -128,5 +144,43 @@ fn action(wish: &Wish, who: &str, me: NodeId) -> Action {
         Wish::AutoRejoin { on } => Action::AutoRejoin(*on),
         Wish::Checkers { on } => Action::Checkers(*on),
         Wish::KeepWrites { reason } => Action::SplitBrain { winner: me, forced: forced(reason) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::users::for_tests::documents;
+
+    /// What the other node let pass is looked at here again, by the settings that are here.
+    #[test]
+    fn a_user_of_the_other_nodes_console_needs_the_role_here_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let users = "[[user]]\nname = \"oli\"\nrole = \"operator\"\n";
+        let (inputs, heard) = channel();
+        let here = Here {
+            node: NodeId::Node1,
+            inputs,
+            shown: Arc::default(),
+            served: Arc::default(),
+            moves: Arc::default(),
+            documents: documents(directory.path(), users),
+            logs: Logs::at(directory.path()),
+        };
+        let from = Some("10.0.0.5".parse().unwrap());
+        let force = Wish::ForceStart { reason: "fire".into() };
+        let role = |needs: &str| Err(Refusal::Role { needs: needs.into() });
+        assert_eq!(Answering::act(&here, &force, "oli", from), role("administrator"));
+        assert_eq!(Answering::act(&here, &Wish::Stop, "ann", from), role("operator"));
+        assert!(heard.try_recv().is_err(), "the machine heard of it");
+        drop(heard);
+        // What is allowed reaches the machine, which is not there any more.
+        assert_eq!(Answering::act(&here, &Wish::Stop, "oli", from), Err(Refusal::Ends));
+        assert_eq!(Answering::act(&here, &force, "root", None), Err(Refusal::Ends));
+        here.logs.flush();
+        let text = std::fs::read_to_string(directory.path().join("commands.log")).unwrap();
+        assert!(text.contains("console 10.0.0.5 of node2") && text.contains("refused: "), "{text}");
     }
 }

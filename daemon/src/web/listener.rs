@@ -1,10 +1,19 @@
 //! Connections: how many, how long, how large. A stranger costs a bounded amount of each.
+//!
+//! ```text
+//!  accepted ── stranger: few places, a minute at most ── known who asks ──> more places, 12 h at most
+//! ```
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use duolog_console::{Connection, Console};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,20 +23,26 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::routes::Site;
 use crate::alarms;
 
-/// Connections at a time, of one listener; others wait to be taken.
-const CONNECTIONS_MAX: usize = 32;
+/// Connections at a time of those of whom nobody knows who they are, of one listener; others wait to be
+/// taken.
+const STRANGERS_MAX: usize = 64;
+/// Connections at a time of those who are known; past it one more is treated as a stranger.
+const KNOWN_MAX: usize = 512;
 /// How long a handshake, and the head of a request, may take.
 const HEAD: Duration = Duration::from_secs(5);
-/// How long a connection may last, whatever it is used for.
-const LIFE: Duration = Duration::from_mins(1);
+/// How long a connection of a stranger may last, whatever it is used for.
+const STRANGER_LIFE: Duration = Duration::from_mins(1);
+/// The same of somebody who is known: no session lasts longer.
+const KNOWN_LIFE: Duration = Duration::from_hours(12);
 /// Bytes of a request's head, and the headers in it.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// How soon an address is tried again that cannot be listened on.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How often is looked whether it is known who is at the other end.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Serves on that address for ever, over TLS where it is given; what keeps it from listening is an
 /// alarm of `name` meanwhile.
@@ -35,18 +50,21 @@ pub(super) async fn serve(
     name: &'static str,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
-    site: Arc<Site>,
+    console: Console,
 ) {
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 alarms::are(name, Vec::new());
-                tracing::info!(%address, tls = tls.is_some(), "listens for metrics");
-                accept(&listener, tls.as_ref(), &site).await;
+                tracing::info!(%address, tls = tls.is_some(), "listens for the console");
+                if tls.is_none() {
+                    tracing::warn!(%address, "passwords and sessions cross in clear ([web] http)");
+                }
+                accept(&listener, tls.as_ref(), &console).await;
             }
             Err(error) => {
                 let alarm = format!(
-                    "nobody can read metrics over {name}: cannot listen on TCP {address} ({error}); \
+                    "nobody can use the console over {name}: cannot listen on TCP {address} ({error}); \
                      free the port, or name another one in [web]"
                 );
                 alarms::are(name, vec![alarm]);
@@ -56,10 +74,11 @@ pub(super) async fn serve(
     }
 }
 
-async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, site: &Arc<Site>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, console: &Console) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let known = Arc::new(Semaphore::new(KNOWN_MAX));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = strangers.clone().acquire_owned().await else { return };
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -69,33 +88,74 @@ async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, site: &Arc<Si
                 continue;
             }
         };
-        let (tls, site) = (tls.cloned(), site.clone());
+        // Events are small, and are to be there at once.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "small answers may wait");
+        }
+        let (tls, console, known) = (tls.cloned(), console.clone(), known.clone());
         tokio::spawn(async move {
-            let talk = async {
-                match tls {
-                    None => talk(stream, from.ip(), site).await,
-                    Some(tls) => match timeout(HEAD, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => talk(stream, from.ip(), site).await,
-                        Ok(Err(error)) => Err(error),
-                        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-                    },
-                }
+            let is_known = Arc::new(AtomicBool::new(false));
+            let talk = begin(stream, from.ip(), tls, console, is_known.clone());
+            tokio::pin!(talk);
+            let ended = tokio::select! {
+                ended = &mut talk => ended,
+                is_known = known_in_time(&is_known) => match known.try_acquire_owned() {
+                    _ if !is_known => Err(io::ErrorKind::TimedOut.into()),
+                    Ok(its) => {
+                        drop(place);
+                        let ended = timeout(KNOWN_LIFE, talk).await;
+                        drop(its);
+                        ended.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                    }
+                    // There are as many as there may be: it has a stranger's place, and time.
+                    Err(_) => timeout(STRANGER_LIFE, talk)
+                        .await
+                        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+                },
             };
-            if let Ok(Err(error)) = timeout(LIFE, talk).await {
+            if let Err(error) = ended {
                 tracing::debug!(%from, %error, "a connection ended");
             }
-            drop(place);
         });
     }
 }
 
-async fn talk<S>(stream: S, from: IpAddr, site: Arc<Site>) -> io::Result<()>
+/// Waits until it is known who is there; `false`: a stranger's time is over before.
+async fn known_in_time(known: &AtomicBool) -> bool {
+    let until = tokio::time::Instant::now() + STRANGER_LIFE;
+    while !known.load(Ordering::Relaxed) {
+        if tokio::time::Instant::now() >= until {
+            return false;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    true
+}
+
+async fn begin(
+    stream: tokio::net::TcpStream,
+    from: IpAddr,
+    tls: Option<TlsAcceptor>,
+    console: Console,
+    known: Arc<AtomicBool>,
+) -> io::Result<()> {
+    let connection = Connection { from, encrypted: tls.is_some(), certificate: None, known };
+    let Some(tls) = tls else { return talk(stream, connection, console).await };
+    let accepted = timeout(HEAD, tls.accept(stream)).await;
+    let stream = accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate = certificates.and_then(<[_]>::first).map(|first| first.to_vec().into());
+    talk(stream, Connection { certificate, ..connection }, console).await
+}
+
+async fn talk<S>(stream: S, connection: Connection, console: Console) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| {
-        let site = site.clone();
-        async move { Ok::<_, std::convert::Infallible>(site.answer(from, &request).await) }
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let console = console.clone();
+        request.extensions_mut().insert(connection.clone());
+        async move { Ok::<_, Infallible>(console.answer(request).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())

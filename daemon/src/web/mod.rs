@@ -1,44 +1,74 @@
-//! The node's HTTPS server, for people and their tools. Today it has `/metrics`.
+//! The node's HTTPS server, for people and their tools: the console and `/metrics`.
 //!
 //! ```text
-//!  listener: connections, TLS, bounds ──> routes: who asks (auth), then what ──> metrics
+//!  listener: connections, TLS, bounds ──> Console (crate duolog-console: who asks, what) ──> backend
+//!                                                    backend ──> own (this node) │ neighbour (the other)
 //! ```
 //! One thread, `duolog-web`, of a lower priority than everything that a commit, a heartbeat or a
-//! takeover waits for, with a runtime of its own. What fails here is an alarm; it never ends the
-//! node. It changes nothing, and tells nobody anything before it is known who asks.
+//! takeover waits for, with a runtime of its own; what blocks has threads of the same priority, eight
+//! at most. What fails here is an alarm; it never ends the node. Nobody is told anything before it is
+//! known who asks.
 
 mod auth;
+mod backend;
+mod history;
+mod lines;
 mod listener;
-mod routes;
+mod neighbour;
+mod own;
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
+use duolog_console::Console;
 use duolog_transport::tls::https_server;
 use tokio_rustls::TlsAcceptor;
 
 use crate::alarms;
 use crate::config::{Config, Web};
 use crate::link;
+use crate::logs::Logs;
 use crate::member::Member;
-use crate::metrics::Metrics;
+use crate::users::Users;
 use auth::Doorman;
+use backend::Here;
 use listener::serve;
-use routes::Site;
+use neighbour::Neighbour;
+pub(crate) use own::{Inquiry, Own};
 
 /// Below everything that somebody waits for.
 const NICE: i32 = 5;
-/// From one note of where the log ends to the next.
-const TICK: Duration = Duration::from_secs(1);
+/// Threads for what blocks: questions to the node, and actions that are followed.
+const BLOCKING_MAX: usize = 32;
 
-/// Starts the server, where the configuration has one.
-pub(crate) fn start(config: &Config, member: &Arc<Member>) {
+/// Gives this thread, and those that it starts, a lower priority.
+fn be_nice() {
+    // Of this thread alone, on Linux.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a thread of the console keeps its normal priority");
+    }
+}
+
+/// Starts the server, where the configuration has one; and answers the console of the other node in any
+/// case.
+pub(crate) fn start(config: &Config, file: &Path, member: &Arc<Member>, logs: &Logs) {
+    let own = Arc::new(Own::new(config, file, member, logs));
+    if let Err(error) = own.keep_history() {
+        tracing::error!(%error, "no history is kept");
+    }
+    if let Some(across) = member.across() {
+        across.tells(Arc::downgrade(&own));
+    }
     let Some(web) = config.web.clone() else { return };
-    let site = Arc::new(Site {
-        doorman: Mutex::new(Doorman::new(web.metrics_credentials.clone())),
-        metrics: Metrics::new(member.clone(), config),
-    });
+    let neighbour = Arc::<Neighbour>::default();
+    let users = Arc::new(Users::new(member.documents()));
+    let here = Here {
+        own,
+        users: users.clone(),
+        doorman: Doorman::new(web.metrics_credentials.clone(), users),
+        neighbour: neighbour.clone(),
+    };
     let tls = link::identity(config)
         .and_then(|identity| Ok(TlsAcceptor::from(Arc::new(https_server(&identity)?))));
     let tls = match tls {
@@ -48,8 +78,15 @@ pub(crate) fn start(config: &Config, member: &Arc<Member>) {
             None
         }
     };
+    if let Member::Pair(pair) = &**member
+        && let Some(other) = pair.other()
+        && let Err(error) = neighbour.start(other, pair.across.clone())
+    {
+        tracing::error!(%error, "the console knows nothing of the other node");
+    }
+    let console = Console::new(Arc::new(here));
     let started = std::thread::Builder::new().name("duolog-web".into()).spawn(move || {
-        if let Err(error) = live(&web, tls, &site) {
+        if let Err(error) = live(&web, tls, &console) {
             cannot(&format!("{error:#}"));
         }
     });
@@ -60,31 +97,26 @@ pub(crate) fn start(config: &Config, member: &Arc<Member>) {
 
 fn cannot(why: &str) {
     tracing::error!("no HTTPS: {why}");
-    let alarm = format!("nobody can read metrics: {why}; mend that and restart this node");
+    let alarm = format!("nobody can use the console: {why}; mend that and restart this node");
     alarms::are("web", vec![alarm]);
 }
 
-fn live(web: &Web, tls: Option<TlsAcceptor>, site: &Arc<Site>) -> anyhow::Result<()> {
-    // Of this thread alone, on Linux.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "the HTTPS server keeps its normal priority");
-    }
+fn live(web: &Web, tls: Option<TlsAcceptor>, console: &Console) -> anyhow::Result<()> {
+    be_nice();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_MAX)
+        .thread_name("duolog-web-work")
         .build()
         .context("cannot wait for events")?;
     runtime.block_on(async {
         if let Some(tls) = tls {
-            tokio::spawn(serve("HTTPS", web.https, Some(tls), site.clone()));
+            tokio::spawn(serve("HTTPS", web.https, Some(tls), console.clone()));
         }
         if let Some(http) = web.http {
-            tokio::spawn(serve("HTTP", http, None, site.clone()));
+            tokio::spawn(serve("HTTP", http, None, console.clone()));
         }
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        loop {
-            ticks.tick().await;
-            site.metrics.tick();
-        }
-    })
+        console.produce().await;
+    });
+    Ok(())
 }

@@ -1,0 +1,97 @@
+//! What can be asked of the users of the pair.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{AskNode, Making};
+use crate::users::Role;
+
+/// `duolog users`.
+#[derive(Args, Debug)]
+pub(crate) struct Users {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: UsersVerb,
+}
+
+/// What can be done with users.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersVerb {
+    /// List them with their roles. With --config the node need not run.
+    List(ListUsers),
+    /// Add one, on both nodes. The password is typed, or read from a file.
+    Add(AddUser),
+    /// Set a new password.
+    Password(NewPassword),
+    /// Give another role.
+    Role(NewRole),
+    /// Remove one; whoever is logged in as him is out at once, and his certificates count no more.
+    Remove(RemoveUser),
+}
+
+/// `duolog users list`.
+#[derive(Args, Debug)]
+pub(crate) struct ListUsers {
+    /// As JSON, one line each.
+    #[arg(long)]
+    pub json: bool,
+    /// Which node.
+    #[command(flatten)]
+    pub node: AskNode,
+}
+
+/// `duolog users add`.
+#[derive(Args, Debug)]
+pub(crate) struct AddUser {
+    /// What the user is called: letters, digits, "-", "_", "." and "@".
+    pub name: String,
+    /// What the user may do.
+    #[arg(long, value_enum)]
+    pub role: Role,
+    /// Where the password stands; - for standard input [default: it is typed].
+    #[arg(long, value_name = "FILE|-")]
+    pub password_file: Option<PathBuf>,
+    /// None: the user comes with a certificate (duolog certs user).
+    #[arg(long, conflicts_with = "password_file")]
+    pub no_password: bool,
+    /// How.
+    #[command(flatten)]
+    pub making: Making,
+}
+
+/// `duolog users password`.
+#[derive(Args, Debug)]
+pub(crate) struct NewPassword {
+    /// Whose.
+    pub name: String,
+    /// Where it stands; - for standard input [default: it is typed].
+    #[arg(long, value_name = "FILE|-")]
+    pub password_file: Option<PathBuf>,
+    /// How.
+    #[command(flatten)]
+    pub making: Making,
+}
+
+/// `duolog users role`.
+#[derive(Args, Debug)]
+pub(crate) struct NewRole {
+    /// Whose.
+    pub name: String,
+    /// Which.
+    #[arg(value_enum)]
+    pub role: Role,
+    /// How.
+    #[command(flatten)]
+    pub making: Making,
+}
+
+/// `duolog users remove`.
+#[derive(Args, Debug)]
+pub(crate) struct RemoveUser {
+    /// Who.
+    pub name: String,
+    /// How.
+    #[command(flatten)]
+    pub making: Making,
+}

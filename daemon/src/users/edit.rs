@@ -1,0 +1,181 @@
+//! Users in the text of the document: everything else in it stays as people wrote it. Whether the
+//! result can be used is asked afterwards.
+
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+
+use super::Role;
+
+/// What stands in place of a hash for those who are not to see it.
+const SET: &str = "[set]";
+
+/// Why a user cannot be changed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EditError {
+    /// The text is no TOML.
+    #[error("the settings are no TOML: {0}; mend them with duolog config edit")]
+    NotToml(String),
+    /// Somebody has that name.
+    #[error(
+        "there is a user called {0} already; change him with duolog users password or duolog users \
+         role, or choose another name"
+    )]
+    There(String),
+    /// Nobody has that name.
+    #[error("there is no user called {name}; {known}")]
+    Nobody {
+        /// What was asked for.
+        name: String,
+        /// Which there are.
+        known: String,
+    },
+}
+
+fn read(text: &str) -> Result<DocumentMut, EditError> {
+    text.parse().map_err(|error| EditError::NotToml(format!("{error}").trim().to_owned()))
+}
+
+fn tables<'d>(
+    document: &'d mut DocumentMut,
+    name: &str,
+) -> Result<&'d mut ArrayOfTables, EditError> {
+    let item = document.entry(name).or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
+    let wrong = || EditError::NotToml(format!("{name} is not written as [[{name}]] tables"));
+    item.as_array_of_tables_mut().ok_or_else(wrong)
+}
+
+fn called(table: &Table) -> &str {
+    table.get("name").and_then(Item::as_str).unwrap_or_default()
+}
+
+/// With one user more.
+pub(super) fn add(
+    text: &str,
+    name: &str,
+    role: Role,
+    hash: Option<&str>,
+) -> Result<String, EditError> {
+    let mut document = read(text)?;
+    let users = tables(&mut document, "user")?;
+    if users.iter().any(|user| called(user).eq_ignore_ascii_case(name)) {
+        return Err(EditError::There(name.to_owned()));
+    }
+    let mut user = Table::new();
+    user.insert("name", value(name));
+    user.insert("role", value(role.name()));
+    if let Some(hash) = hash {
+        user.insert("password", value(hash));
+    }
+    users.push(user);
+    Ok(document.to_string())
+}
+
+/// With one key of a user changed.
+pub(super) fn set(text: &str, name: &str, key: &str, to: &str) -> Result<String, EditError> {
+    let mut document = read(text)?;
+    let users = tables(&mut document, "user")?;
+    let known = known(users);
+    let user = users.iter_mut().find(|user| called(user) == name);
+    let user = user.ok_or_else(|| EditError::Nobody { name: name.to_owned(), known })?;
+    match user.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => {
+            // What stands beside it stays.
+            let decor = old.decor().clone();
+            *old = to.into();
+            *old.decor_mut() = decor;
+        }
+        None => drop(user.insert(key, value(to))),
+    }
+    Ok(document.to_string())
+}
+
+/// Without that user.
+pub(super) fn remove(text: &str, name: &str) -> Result<String, EditError> {
+    let mut document = read(text)?;
+    let users = tables(&mut document, "user")?;
+    let known = known(users);
+    let Some(at) = users.iter().position(|user| called(user) == name) else {
+        return Err(EditError::Nobody { name: name.to_owned(), known });
+    };
+    users.remove(at);
+    Ok(document.to_string())
+}
+
+/// With one revoked certificate more.
+///
+/// # Errors
+/// [`EditError::NotToml`].
+#[cfg_attr(not(test), expect(dead_code, reason = "certificates are revoked with it"))]
+pub(crate) fn revoke(text: &str, serial: &str, name: &str) -> Result<String, EditError> {
+    let mut document = read(text)?;
+    let revoked = tables(&mut document, "revoked")?;
+    let mut table = Table::new();
+    table.insert("serial", value(serial));
+    if !name.is_empty() {
+        table.insert("name", value(name));
+    }
+    revoked.push(table);
+    Ok(document.to_string())
+}
+
+fn known(users: &ArrayOfTables) -> String {
+    let names: Vec<_> = users.iter().map(called).collect();
+    match names.as_slice() {
+        [] => "there is none; add one with duolog users add".to_owned(),
+        names => format!("known are {}", names.join(", ")),
+    }
+}
+
+/// The text with a word in place of each hash, for who is not to see them.
+pub(crate) fn without_hashes(text: &str) -> String {
+    let Ok(mut document) = read(text) else {
+        // Nothing that could not be read is kept; if it is, nothing of it is shown.
+        return String::new();
+    };
+    if let Some(users) = document.get_mut("user").and_then(Item::as_array_of_tables_mut) {
+        for user in users.iter_mut() {
+            if let Some(hash) = user.get_mut("password").and_then(Item::as_value_mut) {
+                let decor = hash.decor().clone();
+                *hash = SET.into();
+                *hash.decor_mut() = decor;
+            }
+        }
+    }
+    if let Some(users) = document.get_mut("user").and_then(Item::as_array_mut) {
+        for user in users.iter_mut().filter_map(toml_edit::Value::as_inline_table_mut) {
+            if let Some(hash) = user.get_mut("password") {
+                *hash = SET.into();
+            }
+        }
+    }
+    document.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# ours\n[pair]\nauto_rejoin = true # yes\n";
+
+    #[test]
+    fn users_come_and_go_and_the_rest_stays() {
+        let one = add(TEXT, "anna", Role::Operator, Some("$h")).unwrap();
+        assert!(one.starts_with(TEXT), "{one}");
+        let two = add(&one, "ben", Role::Metrics, None).unwrap();
+        assert_eq!(add(&two, "ANNA", Role::Viewer, None), Err(EditError::There("ANNA".into())));
+        let changed = set(&two, "ben", "role", "viewer").unwrap();
+        assert_eq!(changed, two.replace("\"metrics\"", "\"viewer\""));
+        assert!(set(&two, "ben", "password", "$i").unwrap().ends_with("password = \"$i\"\n"));
+        let nobody = set(&two, "carl", "role", "viewer").unwrap_err().to_string();
+        assert_eq!(nobody, "there is no user called carl; known are anna, ben");
+        assert_eq!(remove(&remove(&two, "ben").unwrap(), "anna").unwrap(), TEXT);
+    }
+
+    #[test]
+    fn hashes_are_not_shown_however_they_are_written() {
+        let one = add(TEXT, "anna", Role::Operator, Some("$argon2id$x")).unwrap();
+        let shown = without_hashes(&one);
+        assert_eq!(shown, one.replace("$argon2id$x", "[set]"));
+        let inline = "user = [{ name = \"a\", password = \"$argon2id$x\" }]\n";
+        assert_eq!(without_hashes(inline), inline.replace("$argon2id$x", "[set]"));
+    }
+}
