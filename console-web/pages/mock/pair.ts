@@ -308,7 +308,7 @@ export class Pair {
     const took = (us: number, tail: number) => (busy === 0 ? null : { count: Math.round(240 * busy), p50_us: Math.round(us * (0.8 + busy / 5)), p99_us: Math.round(us * tail * (0.7 + busy / 3)) });
     return {
       at_ms, state: it.state, commits_per_s: 240 * busy, log_bytes_per_s: 3_400_000 * busy, wire_bytes_per_s: 410_000 * busy,
-      lag_bytes: it.state === "ALONE" ? (at_ms - this.lost) * 3000 : Math.round(9000 * busy), lag_ms: it.state === "ALONE" ? at_ms - this.lost : Math.round(2 * busy),
+      lag_bytes: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) * 3000 : Math.round(9000 * busy), lag_ms: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) : Math.round(2 * busy),
       log_bytes: GIB + ((at_ms / 1000) % 3000) * 150_000, retention_bytes: 4 * GIB,
       stages: { commit: took(930, 3.1), queue: took(60, 4), local_disk: took(510, 2.6), peer: took(870, 2.9), wake_up: took(22, 5) },
     };
@@ -385,7 +385,7 @@ export class Pair {
       addresses_for_clients: ["10.0.0.9/24"], listens: [{ what: "https", address: "0.0.0.0:9453" }, { what: "link", address: `10.0.0.${node}:7433` }, { what: "heartbeats", address: `10.0.0.${node}:7533` }],
       configuration_file: "/etc/duolog/duolog.toml", configuration: `[node]\nnumber = ${node}\nstate_dir = "/var/lib/duolog"\n\n[[directory]]\npath = "/var/lib/postgresql/15/main"\npreset = "postgresql"\n`,
       certificates: [
-        { what: "node", path: `/etc/duolog/node${node}.crt`, until_ms: this.now() + 21 * day, fingerprint: "5c".repeat(32), trouble: null },
+        { what: "node", path: `/etc/duolog/node${node}.crt`, until_ms: this.now() + 21.5 * day, fingerprint: "5c".repeat(32), trouble: null },
         { what: "ca", path: "/etc/duolog/ca.crt", until_ms: this.now() + 3300 * day, fingerprint: "a7".repeat(32), trouble: null },
       ],
     };

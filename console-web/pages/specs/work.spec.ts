@@ -144,6 +144,7 @@ test("the primary dies: the surviving node's page shows ALONE by itself within 2
     const took = await shows(page, 2, "ALONE", 2000);
     expect(took).toBeLessThan(2000);
     await page.waitForSelector("[data-node='1'] [data-unreached]");
+    expect(await state(page, 1).getAttribute("data-tone"), "what it was is not shown as what it is").toBe("grey");
     await page.waitForSelector("[data-vip='2']");
     expect(await page.evaluate(() => (window as never as { mark?: number }).mark), "not loaded anew").toBe(1);
   }, pair);

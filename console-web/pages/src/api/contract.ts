@@ -210,6 +210,8 @@ export type Listens = {
   what: string;
 };
 
+export type Log = "module" | "application" | "commands";
+
 export type LogLine = {
   command?: Command | null;
   fields?: Record<string, string>;
