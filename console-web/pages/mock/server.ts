@@ -21,6 +21,8 @@ export interface Mock {
   down(): Promise<void>;
   up(): Promise<void>;
   encrypted: boolean;
+  /** How long the answer that an action was begun takes. */
+  answers_after_ms: number;
   certificate: string | null;
   close(): Promise<void>;
 }
@@ -31,7 +33,7 @@ export async function serve(port = 0, pair = new Pair()): Promise<Mock> {
   const sessions = new Map<string, Known>();
   let wrong = 0;
   let server: Server;
-  const mock = { encrypted: true, certificate: null as string | null };
+  const mock = { encrypted: true, certificate: null as string | null, answers_after_ms: 0 };
 
   const json = (to: ServerResponse, status: number, body: unknown, more: Record<string, string> = {}) => {
     to.writeHead(status, { "content-type": "application/json", "cache-control": "no-store", ...more });
@@ -119,7 +121,10 @@ export async function serve(port = 0, pair = new Pair()): Promise<Mock> {
     if (path === "/actions") {
       const request = await body(from) as ActionRequest;
       if (needs(ADMIN_ONLY.has(request.action.kind) ? "administrator" : "operator")) return;
-      return json(to, 202, pair.act(request, known.name));
+      const begun = structuredClone(pair.act(request, known.name));
+      // As a node does: the answer may come when what was asked for is done already.
+      setTimeout(() => json(to, 202, begun), mock.answers_after_ms);
+      return;
     }
     if (path === "/estimate") return needs("operator") ? undefined : json(to, 200, { bytes: 734_003_200, changed_only: true, seconds: 42 });
     if (path === "/settings") return needs("administrator") ? undefined : json(to, 200, { from: "document", stamp: { version: 7, node: 2, at_ms: Date.now() - 9e7, who: "ann", hash: "ab".repeat(32) }, text: "[pair]\nfailover_ms = 5000\nfence_ms = 3000\n" });

@@ -122,6 +122,18 @@ test("switches, maintenance and the estimate", async () => {
   });
 });
 
+test("an action that is done before its answer comes is shown as done", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    mock.answers_after_ms = 400;
+    await choose(page, "node1", "failover_off");
+    await page.click("dialog button[type=submit]");
+    await page.waitForSelector("[data-record=failover][data-stage=done]");
+    await page.waitForTimeout(800);
+    await page.waitForSelector("[data-record=failover][data-stage=done]");
+  }, new Pair(1, 1));
+});
+
 test("a viewer may look and not act", async () => {
   await look({}, async ({ page, mock }) => {
     await logIn(page, "vera");

@@ -5,6 +5,7 @@ import type {
   ActionRecord, ActionRequest, Cluster, NodeSample, NodeStanding, Role, Session, SessionInfo, SessionOver,
 } from "./api/contract";
 import { Stream } from "./api/stream";
+import { later } from "./lib/actions";
 import { Format } from "./lib/format";
 import { said, usualTone, type Said } from "./lib/sentences";
 import { LANGUAGES, isLanguage, languageFor, type Language, type Words } from "./words";
@@ -206,7 +207,8 @@ class App {
   }
 
   private take(record: ActionRecord): void {
-    this.records = [...this.records.filter((it) => it.id !== record.id), record].sort((a, b) => a.id - b.id);
+    const known = this.records.find((it) => it.id === record.id);
+    this.records = [...this.records.filter((it) => it !== known), later(known, record)].sort((a, b) => a.id - b.id);
   }
 
   private end(how: Ended): void {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import type { NodeStanding, Sample } from "../src/api/contract";
-import { entries, isReason, keyOf } from "../src/lib/actions";
+import type { ActionRecord, NodeStanding, Sample } from "../src/api/contract";
+import { entries, isReason, keyOf, later } from "../src/lib/actions";
 import { columns, joined } from "../src/lib/samples";
 import { verdict, type Known } from "../src/lib/verdict";
 
@@ -63,4 +63,15 @@ test("every action that can be asked for has its word", () => {
 test("a reason is one line of 1 to 300 bytes", () => {
   expect(["", "  ", "a\nb", "é".repeat(151)].map(isReason)).toEqual([false, false, false, false]);
   expect([" the site burnt ", "é".repeat(150)].map(isReason)).toEqual([true, true]);
+});
+
+test("an answer that comes after the event of the end does not undo it", () => {
+  const record = (ended_ms: number | null, steps: number) => ({ id: 1, ended_ms, steps: Array.from({ length: steps }) }) as ActionRecord;
+  const [begun, step, ended] = [record(null, 0), record(null, 1), record(5, 1)];
+  expect(later(undefined, begun)).toBe(begun);
+  expect(later(begun, step)).toBe(step);
+  expect(later(step, begun)).toBe(step);
+  expect(later(step, ended)).toBe(ended);
+  expect(later(ended, begun)).toBe(ended);
+  expect(later(ended, step)).toBe(ended);
 });

@@ -1,5 +1,5 @@
 // The operators' actions: which there are, who may have them done, and what they ask before.
-import type { Action, ActionRequest, NodeStanding, On, Role } from "../api/contract";
+import type { Action, ActionRecord, ActionRequest, NodeStanding, On, Role } from "../api/contract";
 import type { Words } from "../words";
 
 export type Group = "everyday" | "expert" | "admin";
@@ -96,4 +96,14 @@ export function isReason(text: string): boolean {
 
 export function request(on: On, action: Action): ActionRequest {
   return { on, action, wait_s: 300 };
+}
+
+/**
+ * The later one of two records of the same action. The answer that an action was begun may come after the
+ * event that it ended: a switch takes less time than the way there and back.
+ */
+export function later(known: ActionRecord | undefined, come: ActionRecord): ActionRecord {
+  if (!known) return come;
+  if (known.ended_ms != null && come.ended_ms == null) return known;
+  return known.steps.length > come.steps.length && come.ended_ms == null ? known : come;
 }
