@@ -1,0 +1,297 @@
+// What an operator does, and sees come of it.
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { Pair } from "../mock/pair";
+import { choose, logIn, look, shows, state, to, withBrowser } from "./site";
+
+withBrowser();
+
+test("a wrong password is said, and after five nothing is tried any more", async () => {
+  await look({}, async ({ page }) => {
+    for (let at = 0; at < 6; at += 1) {
+      await page.fill("[name=username]", "ann");
+      await page.fill("[name=password]", `wrong ${at}`);
+      await page.click("[data-by=password]");
+      await page.waitForSelector("[data-by=password]:not([disabled])");
+    }
+    await page.getByText("Too many wrong attempts").waitFor();
+  });
+});
+
+test("by certificate, and one that was revoked is refused with words", async () => {
+  await look({}, async ({ page, mock }) => {
+    mock.certificate = "otto";
+    await page.reload();
+    await page.click("[data-by=certificate]");
+    await page.waitForSelector("[data-user]");
+    expect(await page.locator("[data-user]").innerText()).toContain("otto (operator)");
+  });
+  await look({}, async ({ page, mock }) => {
+    mock.certificate = "vera";
+    await page.reload();
+    await page.waitForSelector("[data-by=certificate]");
+    mock.certificate = null;
+    await page.click("[data-by=certificate]");
+    await page.getByText("it was revoked").first().waitFor();
+  });
+});
+
+test("an expired session leads to the log-in page, which says why", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    mock.expire();
+    await page.waitForSelector("[data-ended=expired]");
+    await logIn(page);
+    await shows(page, 1, "PRIM");
+  });
+});
+
+test("stop is asked about, and shows its progress and its outcome", async () => {
+  await look({}, async ({ page }) => {
+    await logIn(page);
+    await choose(page, "node2", "stop");
+    await page.getByText("This node stops.").waitFor();
+    await page.click("dialog button[type=submit]");
+    await page.waitForSelector("[data-record=stop][data-stage=under_way]");
+    await page.waitForSelector("[data-record=stop][data-stage=done]");
+    await shows(page, 2, "STOP");
+    await shows(page, 1, "ALONE");
+    await choose(page, "node2", "start");
+    await page.waitForSelector("[data-record=start][data-stage=done]");
+    await shows(page, 2, "SECOND");
+  }, new Pair(1, 700));
+});
+
+test("a question that is not answered changes nothing", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await choose(page, "both", "stop");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector("dialog", { state: "detached" });
+    expect(mock.pair.records).toEqual([]);
+  });
+});
+
+test("a swap moves service and address, and what is refused says why", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await choose(page, "both", "swap");
+    await page.click("dialog button[type=submit]");
+    await page.waitForSelector("[data-record=swap][data-stage=done]");
+    await shows(page, 2, "PRIM");
+    await page.waitForSelector("[data-vip='2']");
+    mock.pair.scene("resync");
+    await shows(page, 2, "WAIT");
+    await choose(page, "both", "swap");
+    await page.click("dialog button[type=submit]");
+    await page.getByText("the other node is not up to date").first().waitFor();
+  });
+});
+
+test("a forced start needs a reason and the word", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await choose(page, "node2", "force_start");
+    const go = page.locator("dialog button[type=submit]");
+    expect(await go.isDisabled()).toBe(true);
+    const [reason, word] = [page.locator("dialog input").nth(0), page.locator("dialog input").nth(1)];
+    await reason.fill("site A has no power");
+    expect(await go.isDisabled()).toBe(true);
+    await word.fill("FORCE");
+    await go.click();
+    await page.waitForSelector("[data-record=force_start][data-stage=done]");
+    expect(mock.pair.records[0]?.action).toEqual({ kind: "force_start", reason: "site A has no power" });
+  });
+});
+
+test("switches, maintenance and the estimate", async () => {
+  await look({}, async ({ page }) => {
+    await logIn(page);
+    await choose(page, "node1", "failover_off");
+    await page.click("dialog button[type=submit]");
+    const flag = page.getByText("failover off", { exact: true });
+    await flag.waitFor();
+    await choose(page, "node1", "failover_on");
+    await flag.waitFor({ state: "detached" });
+    await choose(page, "node1", "maintenance_on");
+    await page.selectOption("dialog select", "900");
+    await page.click("dialog button[type=submit]");
+    await page.getByText("maintenance until").waitFor();
+    await choose(page, "node1", "estimate");
+    await page.getByText("700 MiB").waitFor();
+  });
+});
+
+test("an action that is done before its answer comes is shown as done", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    mock.answers_after_ms = 400;
+    await choose(page, "node1", "failover_off");
+    await page.click("dialog button[type=submit]");
+    await page.waitForSelector("[data-record=failover][data-stage=done]");
+    await page.waitForTimeout(800);
+    await page.waitForSelector("[data-record=failover][data-stage=done]");
+  }, new Pair(1, 1));
+});
+
+test("a viewer may look and not act", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page, "vera");
+    await page.click("[data-menu=node1]");
+    const stop = page.locator("[data-action=stop]");
+    expect(await stop.getAttribute("aria-disabled")).toBe("true");
+    expect(await stop.innerText()).toContain("needs the role operator");
+    await stop.click({ force: true });
+    expect(await page.locator("dialog").count()).toBe(0);
+    expect(mock.pair.records).toEqual([]);
+  });
+});
+
+test("the primary dies: the surviving node's page shows ALONE by itself within 2 s", async () => {
+  const pair = new Pair(2, 300);
+  await look({}, async ({ page }) => {
+    await logIn(page);
+    await page.evaluate(() => ((window as never as { mark: number }).mark = 1));
+    pair.kill();
+    const took = await shows(page, 2, "ALONE", 2000);
+    expect(took).toBeLessThan(2000);
+    await page.waitForSelector("[data-node='1'] [data-unreached]");
+    expect(await state(page, 1).getAttribute("data-tone"), "what it was is not shown as what it is").toBe("grey");
+    await page.waitForSelector("[data-vip='2']");
+    expect(await page.evaluate(() => (window as never as { mark?: number }).mark), "not loaded anew").toBe(1);
+  }, pair);
+});
+
+test("a lost connection is said with the age of what is shown, and mends by itself", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await mock.down();
+    await page.waitForSelector("[data-lost]");
+    expect(await page.locator("[data-lost]").innerText()).toMatch(/No connection to node1\.[\s\S]*is from \d\d:\d\d:\d\d, \d+\ss old/);
+    expect(await page.locator("[data-live]").count(), "not called live").toBe(0);
+    await mock.up();
+    await page.waitForSelector("[data-lost]", { state: "detached" });
+    await page.waitForSelector("[data-live]");
+  });
+});
+
+test("a connection in clear is warned of, all the time", async () => {
+  await look({}, async ({ page, mock }) => {
+    mock.encrypted = false;
+    await page.reload();
+    await page.waitForSelector("[data-clear]");
+    await logIn(page);
+    await to(page, "monitoring");
+    expect(await page.locator("[data-clear]").isVisible()).toBe(true);
+  });
+});
+
+test("a log is short or verbose, searched, followed and saved", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await to(page, "control/module/1");
+    const log = page.locator("[role=log]");
+    await log.getByText("the heartbeat on 192.168.7.1 is not answered").waitFor();
+    expect(await log.getByText("acknowledged up to").count(), "short").toBe(0);
+    await page.check("[data-form=verbose]");
+    await log.getByText("acknowledged up to").first().waitFor();
+    await page.fill("[data-grep]", "heartbeat");
+    await log.locator("mark").first().waitFor();
+    await page.waitForSelector("[data-lines='1']");
+    mock.pair.say("module", { node: 1, level: "warn", text: "another heartbeat is late" });
+    mock.pair.say("module", { node: 1, level: "warn", text: "not searched for" });
+    await page.waitForSelector("[data-lines='2']");
+    const [saved] = await Promise.all([page.waitForEvent("download"), page.click("[data-save=text]")]);
+    expect(saved.suggestedFilename()).toBe("node1-module.log");
+    const text = readFileSync(await saved.path(), "utf8");
+    expect(text).toContain("another heartbeat is late");
+    expect(text).not.toContain("not searched for");
+    await page.fill("[data-grep]", "(");
+    await page.waitForSelector("[data-bad]");
+    await to(page, "control/commands/1");
+    await page.locator("[role=log]").getByText("root from the control socket").waitFor();
+  });
+});
+
+test("a snapshot is saved as a ZIP", async () => {
+  await look({}, async ({ page }) => {
+    await logIn(page, "otto");
+    await page.click("[data-menu=both]");
+    const [saved] = await Promise.all([page.waitForEvent("download"), page.click("[data-action=snapshot]")]);
+    expect(saved.suggestedFilename()).toMatch(/\.zip$/);
+    expect(readFileSync(await saved.path()).subarray(0, 2).toString()).toBe("PK");
+  });
+});
+
+test("progress of a resynchronisation with its estimate", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    mock.pair.scene("resync");
+    await page.waitForSelector("[data-node='2'] [data-resync] progress");
+    expect(await page.locator("[data-node='2'] [data-resync]").innerText()).toMatch(/of 84\sGiB · 3\d % · about 9\smin/);
+  });
+});
+
+test("receipts, charts, branches, information; a branch is dropped by typing its name", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await to(page, "control/receipts/1");
+    await page.locator("[data-receipt=promoted]").first().waitFor();
+    await to(page, "control/charts/1");
+    await page.locator("[data-chart] canvas").first().waitFor();
+    expect(await page.locator("[data-chart]").count()).toBe(7);
+    await page.check("[data-span=hours]");
+    await page.locator("[data-chart] canvas").first().waitFor();
+    await to(page, "control/information/2");
+    await page.getByText("10.0.0.9", { exact: true }).waitFor();
+    await page.getByText("21 days left").waitFor();
+    await page.click("[data-licences]");
+    await page.waitForSelector("[data-licence=quinn]");
+    await to(page, "control/branches/1");
+    const name = mock.pair.branches[0]!.name;
+    await page.click(`[data-branch='${name}'] button`);
+    expect(await page.locator("dialog button[type=submit]").isDisabled()).toBe(true);
+    await page.fill("dialog input", name);
+    await page.click("dialog button[type=submit]");
+    await page.getByText("Dropped: 1.8 MiB.").waitFor();
+    expect(mock.pair.branches).toEqual([]);
+  });
+});
+
+test("of a node that does not answer a page says so, with what would help", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    mock.pair.scene("alone");
+    await to(page, "control/resources/2");
+    await page.waitForSelector("[data-problem]");
+    expect(await page.locator("[data-problem]").innerText()).toContain("look at its own console");
+    await page.waitForSelector("[data-alarms='1']");
+    await to(page, "monitoring");
+    await page.waitForSelector("[data-verdict=alone]");
+  });
+});
+
+test("by keyboard alone: log in, the menu, a question, and back to where one was", async () => {
+  await look({}, async ({ page }) => {
+    await page.focus("[name=username]");
+    await page.keyboard.type("ann");
+    await page.keyboard.press("Tab");
+    await page.keyboard.type("correct horse");
+    await page.keyboard.press("Enter");
+    await state(page, 1).waitFor();
+    await page.focus("[data-menu=node2]");
+    await page.keyboard.press("Enter");
+    const focused = () => page.evaluate(() => (document.activeElement as HTMLElement).dataset.action ?? (document.activeElement as HTMLElement).dataset.menu);
+    await page.waitForFunction(() => (document.activeElement as HTMLElement).dataset.action === "start");
+    await page.keyboard.press("ArrowDown");
+    expect(await focused()).toBe("stop");
+    await page.keyboard.press("Escape");
+    expect(await focused()).toBe("node2");
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => (document.activeElement as HTMLElement).dataset.action === "start");
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("dialog[open]");
+    expect(await page.evaluate(() => document.activeElement?.closest("dialog") !== null), "the focus is in the question").toBe(true);
+  });
+});
