@@ -21,6 +21,7 @@ pub(crate) use checks::nearest;
 pub(crate) use code::{Code, CodeError};
 pub(crate) use init::run as init;
 pub(crate) use join::run as join;
+pub(crate) use record::{CA, Etc};
 
 use crate::cli::{Adopt, Leave};
 use crate::config::Config;

@@ -19,8 +19,8 @@ use duolog_transport::tls::https_server;
 use tokio_rustls::TlsAcceptor;
 
 use crate::alarms;
+use crate::certs;
 use crate::config::{Config, Web};
-use crate::link;
 use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::users::Users;
@@ -43,8 +43,7 @@ pub(crate) fn start(config: &Config, member: &Arc<Member>) {
         ),
         metrics: Metrics::new(member.clone(), config),
     });
-    let tls = link::identity(config)
-        .and_then(|identity| Ok(TlsAcceptor::from(Arc::new(https_server(&identity)?))));
+    let tls = acceptor(config, member);
     let tls = match tls {
         Ok(tls) => Some(tls),
         Err(error) => {
@@ -60,6 +59,12 @@ pub(crate) fn start(config: &Config, member: &Arc<Member>) {
     if let Err(error) = started {
         cannot(&error.to_string());
     }
+}
+
+fn acceptor(config: &Config, member: &Member) -> anyhow::Result<TlsAcceptor> {
+    let shown = member.documents().keys(config)?.shown();
+    let authority = certs::authority(config)?;
+    Ok(TlsAcceptor::from(Arc::new(https_server(shown, authority.as_deref())?)))
 }
 
 fn cannot(why: &str) {
