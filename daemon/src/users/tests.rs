@@ -22,7 +22,7 @@ fn set(documents: &Documents, text: &str) {
 
 fn with_anna(role: &str) -> String {
     let role = Role::ALL.into_iter().find(|it| it.name() == role).unwrap();
-    let hash = password::hash("anna", "correct horse").unwrap();
+    let hash = hash("anna", "correct horse").unwrap();
     add("", "anna", role, Some(&hash)).unwrap()
 }
 
@@ -124,7 +124,7 @@ fn a_certificate_of_a_node_is_nobodys() {
 
 #[test]
 fn faults_of_users_are_named_with_what_would_be_right() {
-    let hash = password::hash("anna", "correct horse").unwrap();
+    let hash = hash("anna", "correct horse").unwrap();
     let faults = |text: &str| -> Vec<String> {
         let faults = Shared::people(text).err().unwrap_or_default();
         faults.iter().map(ToString::to_string).collect()
