@@ -58,8 +58,8 @@ impl Files {
 
     /// A certificate with the key that fits.
     fn with(&self, certificate: &Path) -> anyhow::Result<Identity> {
-        let failed = "cannot use this node's identity; bring its files back, or let duolog certs renew \
-                      make a certificate";
+        let failed = "cannot use this node's identity; bring its files back, or, in a pair that is set up \
+                      by hand, duolog keygen makes one";
         let found = Identity::load(certificate, &self.key)
             .map_err(anyhow::Error::from)
             .and_then(|identity| Ok(tls::belong_together(&identity).map(|()| identity)?));
