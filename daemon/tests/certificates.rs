@@ -244,10 +244,14 @@ fn a_revoked_node_is_talked_to_no_more_and_the_other_one_goes_on() {
     let said = one.done(&["certs", "revoke", "--other-node", "--yes"]);
     assert!(said.contains("duolog leave --remove-cluster"), "{said}");
     let begun = Instant::now();
-    while !one.words().contains("the peer's certificate is") {
+    while !one.words().contains("was revoked here: it has to leave and join anew") {
         assert!(begun.elapsed() < BOUND, "{}", one.words());
         pause();
     }
+    // A commit waits for the other node no longer than for one that does not acknowledge.
+    let row = format!("of={}", one.data().join("row").display());
+    let written = run("dd", &["if=/dev/zero", &row, "bs=512", "count=1", "conv=fsync"]);
+    assert!(written.status.success(), "{written:?}");
     one.reaches("ALONE");
     assert_ne!(two.status().unwrap()["data_sync"], "uptodate");
 }

@@ -83,6 +83,17 @@ impl Credentials {
         among(&trust.pins) & !among(&trust.revoked)
     }
 
+    /// Why a certificate of that fingerprint is refused.
+    pub(crate) fn refusal(&self, presented: Fingerprint) -> LinkError {
+        let configured = self.configured();
+        let trust = self.0.peer.borrow();
+        // What is pinned is refused for nothing else.
+        if trust.revoked.contains(&presented) || trust.pins.contains(&presented) {
+            return LinkError::Revoked { presented };
+        }
+        LinkError::WrongCertificate { presented, configured }
+    }
+
     /// Waits until the other end of a connection is not trusted any more.
     pub(crate) async fn distrusted(&self, connection: &quinn::Connection) -> LinkError {
         let mut changes = self.0.peer.subscribe();
@@ -93,10 +104,8 @@ impl Credentials {
         loop {
             let trusted = certificate.as_ref().is_some_and(|it| self.trusts(it));
             if !trusted {
-                let presented =
-                    certificate.as_ref().map_or(Fingerprint::NONE, |it| Fingerprint::of(it));
-                let configured = self.configured();
-                return LinkError::WrongCertificate { presented, configured };
+                let presented = certificate.as_ref().map(|it| Fingerprint::of(it));
+                return self.refusal(presented.unwrap_or(Fingerprint::NONE));
             }
             // Its sender is held by `self`.
             changes.changed().await.ok();

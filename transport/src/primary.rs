@@ -152,10 +152,7 @@ impl<S: Source> Dialer<S> {
             // QUIC itself gives up when its idle time-out is below ours.
             Err(_) | Ok(Err(ConnectionError::TimedOut)) => Err(LinkError::NoAnswer { peer }),
             Ok(Err(error)) => Err(match intruder.seen() {
-                Some(presented) => {
-                    let configured = credentials.configured();
-                    LinkError::WrongCertificate { presented, configured }
-                }
+                Some(presented) => credentials.refusal(presented),
                 None => LinkError::from(error).explained(credentials.identity().fingerprint()),
             }),
         }

@@ -169,10 +169,9 @@ impl Door {
             return incoming.refuse();
         }
         let credentials = &self.config.credentials;
-        let configured = credentials.configured();
         let ours = credentials.identity().fingerprint();
         let tls = tls::server(credentials, self.config.tuning.newest_protocol);
-        let transport = self.transport.clone();
+        let (transport, credentials) = (self.transport.clone(), credentials.clone());
         self.handshakes.spawn(async move {
             let failed = |error| (from, error);
             let (crypto, intruder) = tls.map_err(|error| failed(error.into()))?;
@@ -185,7 +184,7 @@ impl Door {
             match timeout(HANDSHAKE_TIMEOUT, connecting).await {
                 Ok(Ok(connection)) => Ok(connection),
                 Ok(Err(error)) => Err(failed(match intruder.seen() {
-                    Some(presented) => LinkError::WrongCertificate { presented, configured },
+                    Some(presented) => credentials.refusal(presented),
                     None => LinkError::from(error).explained(ours),
                 })),
                 Err(_) => Err(failed(LinkError::NoAnswer { peer: from })),
