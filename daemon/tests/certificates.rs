@@ -111,6 +111,17 @@ fn certificates_and_keys_are_renewed_while_the_pair_serves() {
         assert!(said.contains("the node shows it from now on"), "{said}");
         assert_eq!(shows(node, "key"), key);
         assert_eq!(site.ask(index, &[]).0, "401", "{}", site.ask(index, &[]).1);
+    }
+    assert_eq!(starts(&site), before);
+    // The next connection goes by what was pinned at the beginning.
+    for node in [&mut site.pair.one, &mut site.pair.two] {
+        node.lose();
+    }
+    site.pair.start();
+    let before = starts(&site);
+    for index in [0, 1] {
+        let node = [&site.pair.one, &site.pair.two][index];
+        let key = shows(node, "key");
         let said = node.done(&["certs", "renew", "--new-key"]);
         assert!(said.contains("the old one counts no more"), "{said}");
         assert_ne!(shows(node, "key"), key);
