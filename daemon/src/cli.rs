@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use actions::{
     ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
 };
-pub(crate) use certs::{Certs, CertsVerb};
+pub(crate) use certs::{Certs, CertsVerb, RenewCertificate, RevokeCertificate, UserCertificate};
 pub(crate) use check::{Check, Drill};
 pub(crate) use config::{AskNode, CheckFile, EditSettings, Making, Settings, SettingsVerb, Wanted};
 pub(crate) use dump::{Dump, Snapshot};
@@ -117,7 +117,7 @@ pub(crate) enum Command {
     Users(Users),
     /// Who may read what a node measures, over HTTPS at /metrics.
     Metrics(Metrics),
-    /// Show the certificates of a node: whose, fingerprints, until when.
+    /// Show, renew and revoke certificates, of a node and of users.
     Certs(Certs),
     /// Show that no commit is lost: two nodes on this computer, one of them killed under load.
     Demo(Demo),

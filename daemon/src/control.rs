@@ -92,6 +92,8 @@ pub(crate) enum Question {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         words: Vec<String>,
     },
+    /// Read certificate and key again.
+    ReadCertificates,
     /// The facts that a check judges.
     Check,
     /// Prove the pair.
@@ -152,6 +154,13 @@ pub(crate) enum Answer {
     SettingsChanged(Box<Changed>),
     /// They were not: the text has these faults.
     SettingsFaulty(Vec<Fault>),
+    /// They were read, and count for what begins.
+    CertificatesRead {
+        /// Fingerprint of the certificate over HTTPS.
+        certificate: String,
+        /// Fingerprint of the key on the link.
+        key: String,
+    },
     /// The facts that a check judges.
     Checked(Box<Gathered>),
     /// A swap of a drill was done; another answer follows.
@@ -207,6 +216,9 @@ impl Answer {
             Self::Verified(_) => "the copies differ, or could not be compared whole".into(),
             Self::Base(taken) => format!("done: {} files, {} bytes", taken.files, taken.bytes),
             Self::Dropped { bytes } => format!("done: {bytes} bytes of log"),
+            Self::CertificatesRead { certificate, key } => {
+                format!("done: {certificate}, key {key}")
+            }
             Self::SettingsChanged(changed) => format!("done: {}", changed.stamp.title()),
             Self::SettingsFaulty(faults) => format!("refused: {} faults", faults.len()),
             Self::Status(_)

@@ -4,17 +4,16 @@
 
 use std::cell::Cell;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use duolog_engine::log::LogError;
 use duolog_engine::node::{Digest, Node, NodeError, Room};
 use duolog_transport::resync::{Give, Take};
 use duolog_transport::{
-    Ack, DialConfig, Hashed, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError,
+    Ack, Credentials, DialConfig, Hashed, Hello, Link, LinkError, ListenConfig, Sink, SinkError,
     Source, Tuning, dial, listen,
 };
 use duolog_wal::segment::FORMAT_VERSION;
@@ -50,18 +49,17 @@ impl Bond {
 
 /// Ships the node's log to its peer. [`Event::Leads`] is sent when the first connection stands.
 pub(crate) fn ship(
-    config: &Config,
     peer: &Peer,
     node: &Arc<Node>,
     bond: &Arc<Bond>,
+    credentials: Credentials,
     events: Sender<Event>,
 ) -> anyhow::Result<Link> {
     let settings = DialConfig {
         name: "duolog-link".into(),
         peer: peer.address,
         bind: None,
-        identity: identity(config)?,
-        peer_fingerprint: peer.fingerprint,
+        credentials,
         tuning: tuning(peer),
     };
     let shipper = Shipper {
@@ -89,12 +87,12 @@ pub(crate) fn receive(
     peer: &Peer,
     node: &Arc<Node>,
     bond: &Arc<Bond>,
+    credentials: Credentials,
 ) -> anyhow::Result<Link> {
     let settings = ListenConfig {
         name: "duolog-link".into(),
         bind: config.listen,
-        identity: identity(config)?,
-        peer_fingerprint: peer.fingerprint,
+        credentials,
         tuning: tuning(peer),
     };
     let receiver = Receiver {
@@ -108,14 +106,6 @@ pub(crate) fn receive(
 
 /// Hashes that are told at a time.
 pub(crate) const HASHES_MAX: usize = 256;
-
-pub(crate) fn identity(config: &Config) -> anyhow::Result<Identity> {
-    let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else {
-        bail!("a node with a peer needs certificate and key in [node]");
-    };
-    let load = |certificate: &Path, key: &Path| Identity::load(certificate, key);
-    load(certificate, key).context("cannot use this node's identity; duolog keygen makes one")
-}
 
 pub(crate) fn tuning(peer: &Peer) -> Tuning {
     Tuning {

@@ -107,7 +107,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::Keygen(options) => keygen::run(&options)?,
         Command::Users(options) => return users::run(&options.verb),
         Command::Metrics(options) => metrics::run(&options.verb)?,
-        Command::Certs(options) => certs::run(&options.verb)?,
+        Command::Certs(options) => return certs::run(&options.verb),
         Command::Config(options) => return document::run(&options.verb),
         Command::Log(options) => return log::run(&options.verb).map(achieved),
         Command::Bench(what) => bench::run(&what)?,

@@ -9,6 +9,7 @@ use tokio::net::unix::UCred;
 
 use crate::across::Asked;
 use crate::branches;
+use crate::certs::Keys;
 use crate::control::{Answer, Question, Reply};
 use crate::document;
 use crate::drill;
@@ -68,6 +69,18 @@ pub(crate) fn answer(
             }
             let running = logs.action(by, &command, &arguments, None);
             (document::answer_change(member.documents(), base, text, &who, here), Some(running))
+        }
+        Question::ReadCertificates => {
+            let running = logs.action(by(), "certs renew", &[], None);
+            let keys = member.documents();
+            let answer = match keys.keys(member.config()).and_then(Keys::reload) {
+                Ok((certificate, key)) => Answer::CertificatesRead {
+                    certificate: certificate.to_string(),
+                    key: key.to_string(),
+                },
+                Err(error) => Answer::Refused(format!("{error:#}")),
+            };
+            (Reply::At(answer), Some(running))
         }
         Question::Check => (member.check(), None),
         Question::Drill { who, wait_ms } => {

@@ -21,6 +21,7 @@ pub(crate) use checks::nearest;
 pub(crate) use code::{Code, CodeError};
 pub(crate) use init::run as init;
 pub(crate) use join::run as join;
+pub(crate) use record::{CA, Etc};
 
 use crate::cli::{Adopt, Leave};
 use crate::config::Config;
@@ -83,6 +84,14 @@ pub(crate) fn leave(options: &Leave) -> anyhow::Result<()> {
         let etc = file.parent().filter(|etc| !etc.as_os_str().is_empty());
         let etc = etc.unwrap_or(std::path::Path::new("."));
         record::remove(etc, &config.cluster.to_string())?;
+        // It holds the hashes of passwords.
+        match std::fs::remove_dir_all(config.documents()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let path = config.documents();
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
         println!("the keys and the configuration of the pair are removed from {}", etc.display());
         println!("node{} still names this one in its [peer]", config.node.peer().number());
     }

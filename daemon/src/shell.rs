@@ -172,12 +172,14 @@ impl Shell {
         match (self.role, &self.config.peer) {
             (Role::Second, Some(peer)) => {
                 node.follow();
-                let link = link::receive(&self.config, peer, node, &self.bond)?;
+                let keys = self.documents.keys(&self.config)?.credentials();
+                let link = link::receive(&self.config, peer, node, &self.bond, keys)?;
                 self.keep(link, &mut running.link);
             }
             (Role::Second, None) => return Err(anyhow!("a SECOND needs a [peer]")),
             (Role::Prim, Some(peer)) => {
-                let link = link::ship(&self.config, peer, node, &self.bond, say.clone())?;
+                let keys = self.documents.keys(&self.config)?.credentials();
+                let link = link::ship(peer, node, &self.bond, keys, say.clone())?;
                 self.keep(link, &mut running.link);
                 notify::waiting(&self.status().sentence);
                 match next(events)? {

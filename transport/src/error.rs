@@ -105,6 +105,14 @@ pub enum LinkError {
         /// The address that was tried.
         peer: SocketAddr,
     },
+    /// The peer's certificate or key was revoked.
+    #[error(
+        "the peer's certificate {presented} was revoked here: it has to leave and join anew with another key"
+    )]
+    Revoked {
+        /// What it presented.
+        presented: Fingerprint,
+    },
     /// The peer's certificate is not the configured one.
     #[error(
         "the peer's certificate is {presented}, but {configured} is configured: if the peer was set up anew, configure the new one; otherwise somebody poses as it"

@@ -1,6 +1,6 @@
-//! Who a node is to its peer: a certificate that it made itself, known by its fingerprint.
+//! Who a node is to its peer: a certificate, known by its fingerprint or by that of its key.
 //!
-//! No authority signs anything: the peer's fingerprint stands in the configuration, and names
+//! Who signed it is not asked: the peer's fingerprint stands in the configuration, and names
 //! and dates in certificates are never looked at. The key never leaves its file and the memory
 //! of this process.
 
@@ -17,7 +17,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 const PREFIX: &str = "sha256:";
 
-/// SHA-256 of a certificate in DER: what a node is recognised by.
+/// SHA-256 of a certificate in DER, or of its key (`SubjectPublicKeyInfo` in DER), which stays when
+/// the certificate is renewed: what a node is recognised by.
 ///
 /// Text form `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +29,16 @@ impl Fingerprint {
     pub fn of(certificate: &[u8]) -> Self {
         Self(sha256(certificate))
     }
+
+    /// The fingerprint of the key in a certificate in DER; nothing where it is none.
+    pub fn of_key(certificate: &[u8]) -> Option<Self> {
+        let certificate = CertificateDer::from(certificate);
+        let parsed = rustls::server::ParsedCertificate::try_from(&certificate).ok()?;
+        Some(Self(sha256(&parsed.subject_public_key_info())))
+    }
+
+    /// Nobody's.
+    pub(crate) const NONE: Self = Self([0; 32]);
 
     /// The 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
@@ -157,6 +168,19 @@ impl Identity {
         Fingerprint::of(&self.certificate)
     }
 
+    /// The fingerprint of its key, which stays when the certificate is renewed.
+    ///
+    /// # Errors
+    /// [`IdentityError::Unreadable`]: the certificate is none.
+    pub fn key_fingerprint(&self) -> Result<Fingerprint, IdentityError> {
+        Fingerprint::of_key(&self.certificate).ok_or(IdentityError::Unreadable)
+    }
+
+    /// The key as PEM.
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
     /// The certificate as PEM, to hand to people and tools. Holds no secret.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
@@ -195,6 +219,9 @@ pub enum IdentityError {
     /// No certificate could be made, for instance because the name is not ASCII.
     #[error("making a certificate")]
     Generate(#[source] rcgen::Error),
+    /// What is called a certificate is none.
+    #[error("the certificate cannot be read; bring it back, or make a new one")]
+    Unreadable,
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,

@@ -23,6 +23,7 @@ pub mod ack;
 mod authority;
 pub mod bulk;
 pub mod control;
+mod credentials;
 mod endpoint;
 pub mod enrol;
 mod error;
@@ -48,6 +49,7 @@ mod waker;
 
 pub use ack::Ack;
 pub use authority::{Authority, OF_USER, new_key};
+pub use credentials::Credentials;
 pub use error::{CloseCode, LinkError, Role};
 pub use handshake::{Hello, Refusal, STARTS_MAX};
 pub use hash::Hashed;

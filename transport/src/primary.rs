@@ -69,7 +69,8 @@ impl<S: Source> Dialer<S> {
         source: S,
         shared: Shared,
     ) -> io::Result<Self> {
-        let endpoint = endpoint::endpoint(socket, &config.identity, &config.tuning, None)?;
+        let endpoint =
+            endpoint::endpoint(socket, &config.credentials.identity(), &config.tuning, None)?;
         let transport = endpoint::transport(&config.tuning);
         Ok(Self { config, endpoint, transport, source, shared, live: None, connected: false })
     }
@@ -130,14 +131,18 @@ impl<S: Source> Dialer<S> {
             Err(error) => return error,
         };
         self.live = Some(connection.clone());
-        let Err(error) = self.session(&connection).await;
-        error.explained(self.config.identity.fingerprint())
+        let credentials = self.config.credentials.clone();
+        let error = tokio::select! {
+            biased;
+            error = credentials.distrusted(&connection) => error,
+            Err(error) = self.session(&connection) => error,
+        };
+        error.explained(credentials.identity().fingerprint())
     }
 
     async fn connect(&self) -> Result<Connection, LinkError> {
-        let configured = self.config.peer_fingerprint;
-        let (crypto, intruder) =
-            tls::client(&self.config.identity, configured, self.config.tuning.newest_protocol)?;
+        let credentials = &self.config.credentials;
+        let (crypto, intruder) = tls::client(credentials, self.config.tuning.newest_protocol)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
         let peer = self.config.peer;
@@ -147,8 +152,8 @@ impl<S: Source> Dialer<S> {
             // QUIC itself gives up when its idle time-out is below ours.
             Err(_) | Ok(Err(ConnectionError::TimedOut)) => Err(LinkError::NoAnswer { peer }),
             Ok(Err(error)) => Err(match intruder.seen() {
-                Some(presented) => LinkError::WrongCertificate { presented, configured },
-                None => LinkError::from(error).explained(self.config.identity.fingerprint()),
+                Some(presented) => credentials.refusal(presented),
+                None => LinkError::from(error).explained(credentials.identity().fingerprint()),
             }),
         }
     }

@@ -67,11 +67,15 @@ impl<S: Sink> Listener<S> {
         shared: Shared,
     ) -> io::Result<Self> {
         // Any server configuration opens the endpoint; each connection gets one of its own.
-        let (crypto, _) =
-            tls::server(&config.identity, config.peer_fingerprint, config.tuning.newest_protocol)
-                .map_err(io::Error::other)?;
+        let (crypto, _) = tls::server(&config.credentials, config.tuning.newest_protocol)
+            .map_err(io::Error::other)?;
         let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        let endpoint = endpoint::endpoint(socket, &config.identity, &config.tuning, Some(server))?;
+        let endpoint = endpoint::endpoint(
+            socket,
+            &config.credentials.identity(),
+            &config.tuning,
+            Some(server),
+        )?;
         let transport = endpoint::transport(&config.tuning);
         let session = Session {
             sink,
@@ -104,8 +108,10 @@ impl<S: Sink> Listener<S> {
                     }
                 } => connection,
             };
+            let credentials = door.config.credentials.clone();
             let error = tokio::select! {
                 biased;
+                error = credentials.distrusted(&connection) => error,
                 Err(error) = session.run(&connection) => error,
                 () = &mut stopping => LinkError::Stopped,
                 newer = door.enters() => {
@@ -113,7 +119,7 @@ impl<S: Sink> Listener<S> {
                     LinkError::Replaced
                 }
             };
-            let error = error.explained(door.config.identity.fingerprint());
+            let error = error.explained(credentials.identity().fingerprint());
             streams::close(&connection, &error);
             session.ended(&error);
             match error {
@@ -162,11 +168,10 @@ impl Door {
         if self.handshakes.len() >= HANDSHAKES_MAX {
             return incoming.refuse();
         }
-        let configured = self.config.peer_fingerprint;
-        let ours = self.config.identity.fingerprint();
-        let tls =
-            tls::server(&self.config.identity, configured, self.config.tuning.newest_protocol);
-        let transport = self.transport.clone();
+        let credentials = &self.config.credentials;
+        let ours = credentials.identity().fingerprint();
+        let tls = tls::server(credentials, self.config.tuning.newest_protocol);
+        let (transport, credentials) = (self.transport.clone(), credentials.clone());
         self.handshakes.spawn(async move {
             let failed = |error| (from, error);
             let (crypto, intruder) = tls.map_err(|error| failed(error.into()))?;
@@ -179,7 +184,7 @@ impl Door {
             match timeout(HANDSHAKE_TIMEOUT, connecting).await {
                 Ok(Ok(connection)) => Ok(connection),
                 Ok(Err(error)) => Err(failed(match intruder.seen() {
-                    Some(presented) => LinkError::WrongCertificate { presented, configured },
+                    Some(presented) => credentials.refusal(presented),
                     None => LinkError::from(error).explained(ours),
                 })),
                 Err(_) => Err(failed(LinkError::NoAnswer { peer: from })),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::identity::{Fingerprint, Identity};
+use crate::credentials::Credentials;
 use crate::protocol::Protocol;
 
 /// When log frames are compressed.
@@ -142,10 +142,8 @@ pub struct DialConfig {
     pub peer: SocketAddr,
     /// Where to send from; `None` for any address and port.
     pub bind: Option<SocketAddr>,
-    /// This node.
-    pub identity: Identity,
-    /// The secondary's certificate.
-    pub peer_fingerprint: Fingerprint,
+    /// This node, and the secondary's certificate.
+    pub credentials: Credentials,
     /// The rest.
     pub tuning: Tuning,
 }
@@ -157,10 +155,8 @@ pub struct ListenConfig {
     pub name: String,
     /// Where to listen.
     pub bind: SocketAddr,
-    /// This node.
-    pub identity: Identity,
-    /// The primary's certificate.
-    pub peer_fingerprint: Fingerprint,
+    /// This node, and the primary's certificate.
+    pub credentials: Credentials,
     /// The rest.
     pub tuning: Tuning,
 }

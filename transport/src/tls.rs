@@ -5,7 +5,7 @@
 //! every connection proves both keys anew. The provider is ring, named explicitly: a process
 //! default that another crate installs changes nothing here.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,10 +13,13 @@ use rustls::crypto::ring::{self, cipher_suite};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme,
 };
 
+use crate::credentials::Credentials;
 use crate::identity::{Fingerprint, Identity};
 use crate::protocol::Protocol;
 
@@ -36,11 +39,11 @@ impl Intruder {
 
 /// What a dialing end needs for one connection.
 pub(crate) fn client(
-    identity: &Identity,
-    peer: Fingerprint,
+    credentials: &Credentials,
     newest: Protocol,
 ) -> Result<(QuicClientConfig, Intruder), TlsError> {
-    let (pin, intruder) = Pin::new(peer);
+    let (pin, intruder) = Pin::new(credentials.clone());
+    let identity = credentials.identity();
     let mut tls = rustls::ClientConfig::builder_with_provider(pin.provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -54,11 +57,11 @@ pub(crate) fn client(
 
 /// What a listening end needs for one connection.
 pub(crate) fn server(
-    identity: &Identity,
-    peer: Fingerprint,
+    credentials: &Credentials,
     newest: Protocol,
 ) -> Result<(QuicServerConfig, Intruder), TlsError> {
-    let (pin, intruder) = Pin::new(peer);
+    let (pin, intruder) = Pin::new(credentials.clone());
+    let identity = credentials.identity();
     let mut tls = rustls::ServerConfig::builder_with_provider(pin.provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(pin))
@@ -102,16 +105,79 @@ pub(crate) fn setup_server(identity: &Identity) -> Result<rustls::ServerConfig, 
     Ok(tls)
 }
 
-/// What a server needs that people and their tools ask over HTTPS: TLS 1.3, and no certificate of
-/// theirs, since who asks is known by other means.
+/// The certificate that is shown over HTTPS; it may change while a server runs, and handshakes that
+/// begin then show the new one.
+#[derive(Debug)]
+pub struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl Shown {
+    /// That of `identity`.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`]: certificate and key do not belong together.
+    pub fn new(identity: &Identity) -> Result<Self, TlsError> {
+        Ok(Self(RwLock::new(certified(identity)?)))
+    }
+
+    /// Shows another one from now on.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`]; the one before goes on being shown.
+    pub fn show(&self, identity: &Identity) -> Result<(), TlsError> {
+        let new = certified(identity)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+}
+
+fn certified(identity: &Identity) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = vec![identity.certificate()];
+    let key = CertifiedKey::from_der(chain, identity.key(), &provider())?;
+    Ok(Arc::new(key))
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// Whether certificate and key of an identity belong together.
 ///
 /// # Errors
-/// [`TlsError::Identity`]: certificate and key do not belong together.
-pub fn https_server(identity: &Identity) -> Result<rustls::ServerConfig, TlsError> {
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.certificate()], identity.key())?;
+/// [`TlsError::Identity`]: they do not.
+pub fn belong_together(identity: &Identity) -> Result<(), TlsError> {
+    certified(identity).map(drop)
+}
+
+/// What a server needs that people and their tools ask over HTTPS: TLS 1.3. Who comes with a
+/// certificate must have one that `authority` (DER) signed and that is good today; who comes without
+/// one is taken, since there are other ways to say who asks. Without an authority nobody is asked
+/// for a certificate.
+///
+/// # Errors
+/// [`TlsError::Authority`]: it is no certificate.
+pub fn https_server(
+    shown: Arc<Shown>,
+    authority: Option<&[u8]>,
+) -> Result<rustls::ServerConfig, TlsError> {
+    let builder = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = match authority {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from(authority).into_owned()).map_err(TlsError::Authority)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                .allow_unauthenticated()
+                .build()?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut tls = builder.with_cert_resolver(shown);
+    // Each connection proves who it is anew: a revoked certificate is not remembered as a good one.
+    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    tls.send_tls13_tickets = 0;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     tls.max_early_data_size = 0;
     Ok(tls)
@@ -123,6 +189,12 @@ pub enum TlsError {
     /// Certificate and key do not belong together, or are of a kind that is not supported.
     #[error("the certificate and the key of this node cannot be used")]
     Identity(#[from] rustls::Error),
+    /// The authority's certificate is none.
+    #[error("the certificate of the pair's authority cannot be used")]
+    Authority(#[source] rustls::Error),
+    /// No certificate of others can be looked at.
+    #[error("certificates of users cannot be looked at")]
+    Verifier(#[from] VerifierBuilderError),
     /// The provider lacks the cipher that QUIC begins with.
     #[error("the TLS provider lacks AES-128-GCM")]
     Suite(#[from] NoInitialCipherSuite),
@@ -140,25 +212,25 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// Accepts the one certificate with the configured fingerprint, on either end.
+/// Accepts the certificates that are trusted to be the peer's, on either end.
 #[derive(Debug)]
 struct Pin {
-    peer: Fingerprint,
+    credentials: Credentials,
     provider: Arc<CryptoProvider>,
     intruder: Intruder,
 }
 
 impl Pin {
-    fn new(peer: Fingerprint) -> (Self, Intruder) {
+    fn new(credentials: Credentials) -> (Self, Intruder) {
         let intruder = Intruder::default();
-        (Self { peer, provider: provider(), intruder: intruder.clone() }, intruder)
+        (Self { credentials, provider: provider(), intruder: intruder.clone() }, intruder)
     }
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
-        let presented = Fingerprint::of(certificate);
-        if presented.matches(&self.peer) {
+        if self.credentials.trusts(certificate) {
             return Ok(());
         }
+        let presented = Fingerprint::of(certificate);
         *self.intruder.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(presented);
         Err(CertificateError::ApplicationVerificationFailure.into())
     }

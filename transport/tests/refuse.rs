@@ -189,8 +189,8 @@ fn a_refused_link_comes_up_when_the_cause_is_gone() {
 fn an_unknown_secondary_is_refused_and_both_ends_name_the_fingerprints() {
     let (primary, secondary) = Pair::nodes();
     let stranger = Identity::generate("node2").unwrap();
-    let mut config = listen_config(loopback(0), &quick());
-    config.identity = stranger.clone();
+    let config = listen_config(loopback(0), &quick());
+    config.credentials.renew(stranger.clone());
     let listener = listen(config, Secondary(secondary)).unwrap();
     let dialer =
         dial(dial_config(listener.local_addr(), &quick()), Primary(primary.clone())).unwrap();
@@ -210,8 +210,8 @@ fn an_unknown_primary_is_refused_and_both_ends_name_the_fingerprints() {
     let listener =
         listen(listen_config(loopback(0), &quick()), Secondary(secondary.clone())).unwrap();
     let stranger = Identity::generate("node1").unwrap();
-    let mut config = dial_config(listener.local_addr(), &quick());
-    config.identity = stranger.clone();
+    let config = dial_config(listener.local_addr(), &quick());
+    config.credentials.renew(stranger.clone());
     let dialer = dial(config, Primary(primary.clone())).unwrap();
     let came = format!("the peer's certificate is {}", stranger.fingerprint());
     let configured = format!("but {} is configured", identities()[0].fingerprint());
@@ -228,8 +228,8 @@ fn a_stranger_does_not_disturb_the_peer() {
     let pair = Pair::start(&quick());
     let waker = pair.dialer.waker();
     pair.acknowledged(pair.primary.append(b"one", &waker));
-    let mut config = dial_config(pair.listener.local_addr(), &quick());
-    config.identity = Identity::generate("node1").unwrap();
+    let config = dial_config(pair.listener.local_addr(), &quick());
+    config.credentials.renew(Identity::generate("node1").unwrap());
     let (other, _) = Pair::nodes();
     let stranger = dial(config, Primary(other)).unwrap();
     says(&stranger, &["the peer refused our certificate"]);

@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use duolog_transport::{
-    Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
-    Tuning, dial, listen,
+    Ack, Credentials, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError,
+    Source, Tuning, dial, listen,
 };
 use duolog_wal::{ClusterId, Cursor, Lsn, NodeId, ViewNum};
 
@@ -66,8 +66,7 @@ impl Ends {
             ListenConfig {
                 name: "link-secondary".into(),
                 bind,
-                identity: node2,
-                peer_fingerprint: fingerprints[0],
+                credentials: Credentials::new(node2, vec![fingerprints[0]]),
                 tuning: tuning.clone(),
             },
             Nowhere::default(),
@@ -78,8 +77,7 @@ impl Ends {
                 name: "link-primary".into(),
                 peer: listener.local_addr(),
                 bind: None,
-                identity: node1,
-                peer_fingerprint: fingerprints[1],
+                credentials: Credentials::new(node1, vec![fingerprints[1]]),
                 tuning: tuning.clone(),
             },
             Endless { bytes: pages(), positions: Arc::clone(&positions) },

@@ -4,7 +4,10 @@
 //! certificate that has ended. Whoever meets a node by its name over HTTPS does look, so the end is
 //! an alarm 30, 7 and 1 days before it. Nothing here refuses anybody.
 
+mod keys;
+mod renew;
 mod show;
+mod user;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,6 +21,7 @@ use crate::config::Config;
 use crate::logs;
 use crate::pair::wall_ms;
 
+pub(crate) use keys::Keys;
 pub(crate) use show::run;
 
 /// So many days before the end of a certificate somebody is told, and told again.
@@ -34,6 +38,20 @@ pub(crate) fn files(config: &Config) -> Vec<(&'static str, PathBuf)> {
         files.push(("ca", authority));
     }
     files
+}
+
+/// The certificate (DER) of the pair's authority, where the pair has one.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub(crate) fn authority(config: &Config) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some((_, path)) = files(config).into_iter().find(|(what, _)| *what == "ca") else {
+        return Ok(None);
+    };
+    let failed = || format!("cannot read {}; bring it back from the other node", path.display());
+    let text = std::fs::read(&path).with_context(failed)?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&text).with_context(failed)?;
+    Ok(Some(pem.contents))
 }
 
 /// The days until each of them ends, of those that can be read; negative afterwards.
@@ -55,6 +73,7 @@ struct Read {
     issuer: String,
     serial: String,
     fingerprint: String,
+    key: String,
     from_s: i64,
     until_s: i64,
 }
@@ -69,6 +88,8 @@ fn read(path: &Path) -> anyhow::Result<Read> {
         issuer: certificate.issuer().to_string(),
         serial: certificate.raw_serial_as_string(),
         fingerprint: duolog_transport::Fingerprint::of(&pem.contents).to_string(),
+        key: duolog_transport::Fingerprint::of_key(&pem.contents)
+            .map_or_else(String::new, |key| key.to_string()),
         from_s: certificate.validity().not_before.timestamp(),
         until_s: certificate.validity().not_after.timestamp(),
     })

@@ -49,8 +49,15 @@ pub(crate) struct Init {
     /// For the configuration and the keys.
     #[arg(long, value_name = "DIR", default_value = "/etc/duolog")]
     pub etc: PathBuf,
+    /// What the first administrator of the console is called.
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub admin: String,
+    /// Where the administrator's password stands; - for standard input [default: it is typed; where
+    /// there is no terminal there is no user].
+    #[arg(long, value_name = "FILE|-")]
+    pub admin_password_file: Option<PathBuf>,
     /// Give a new code, for a pair that is prepared.
-    #[arg(long, conflicts_with_all = ["name", "dir", "address", "also_address", "witness", "virtual_ip", "preset", "programs"])]
+    #[arg(long, conflicts_with_all = ["name", "dir", "address", "also_address", "witness", "virtual_ip", "preset", "programs", "admin_password_file"])]
     pub code: bool,
 }
 

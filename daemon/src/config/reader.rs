@@ -133,6 +133,11 @@ impl<'i> Section<'i> {
         self.there.contains(&key)
     }
 
+    /// Whether the key stands there and was not taken yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.rest.contains_key(key)
+    }
+
     /// Takes a key away, whatever its value; the line where it stood.
     pub(super) fn drop_key(&mut self, faults: &Faults, key: &'static str) -> Option<usize> {
         self.take(faults, key).map(|(line, _)| line)

@@ -1,5 +1,5 @@
 //! What of the configuration is the pair's and not a node's: `[pair]`, `[[virtual_ip]]`,
-//! `[[service]]`, `[[user]]` and `[[revoked]]`. It stands in the document of the pair, equal on both nodes; a node's file that
+//! `[[service]]`, `[[user]]`, `[[pin]]` and `[[revoked]]`. It stands in the document of the pair, equal on both nodes; a node's file that
 //! holds these tables has no document beside it.
 //!
 //! Each node reads the text in the light of its own file ([`Around`]): a text that one node can use
@@ -17,7 +17,7 @@ use crate::document::Stamp;
 use crate::guardian::grace_ms;
 
 /// The tables that are the pair's.
-pub(crate) const TABLES: [&str; 5] = ["pair", "virtual_ip", "service", "user", "revoked"];
+pub(crate) const TABLES: [&str; 6] = ["pair", "virtual_ip", "service", "user", "pin", "revoked"];
 
 /// Where the settings of the pair come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,11 @@
-//! `[[user]]` and `[[revoked]]`: who may use the console and read metrics, and which certificates
-//! of theirs count no more. Passwords stand here as hashes alone.
+//! `[[user]]`, `[[pin]]` and `[[revoked]]`: who may use the console and read metrics, which keys
+//! the nodes have taken since they were set up, and which certificates and keys count no more.
+//! Passwords stand here as hashes alone.
 
-use super::reader::{Faults, Section};
-use super::values::{choice, required};
+use duolog_transport::Fingerprint;
+
+use super::reader::{Faults, Found, Section};
+use super::values::{choice, number, required};
 use crate::users::{Role, fit_name, is_hash};
 
 /// Most users of a pair.
@@ -17,17 +20,20 @@ pub(crate) struct User {
     pub role: Role,
     /// The hash of his password; nothing: he comes with a certificate.
     pub password: Option<String>,
+    /// Serial numbers of the certificates that were made for him.
+    pub certificates: Vec<String>,
 }
 
 /// Shows no hash.
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, role, password } = self;
+        let Self { name, role, password, certificates } = self;
         let password = password.is_some();
         f.debug_struct("User")
             .field("name", name)
             .field("role", role)
             .field("password", &password)
+            .field("certificates", certificates)
             .finish()
     }
 }
@@ -48,6 +54,10 @@ pub(crate) struct People {
     pub users: Vec<User>,
     /// Certificates that count no more.
     pub revoked: Vec<Revoked>,
+    /// Keys of nodes, by the node's number, which count as what its peer was configured with does.
+    pub pins: Vec<(u8, Fingerprint)>,
+    /// Keys or certificates of nodes that count no more, whoever pinned them.
+    pub revoked_keys: Vec<Fingerprint>,
 }
 
 impl People {
@@ -65,8 +75,10 @@ impl People {
 /// Everybody; nothing after a fault.
 pub(super) fn read_people(faults: &mut Faults, root: &mut Section<'_>) -> Option<People> {
     let users = read_users(faults, root);
+    let pins = read_pins(faults, root);
     let revoked = read_revoked(faults, root);
-    Some(People { users: users?, revoked: revoked? })
+    let ((revoked, revoked_keys), pins) = (revoked?, pins?);
+    Some(People { users: users?, revoked, pins, revoked_keys })
 }
 
 fn read_users(faults: &mut Faults, root: &mut Section<'_>) -> Option<Vec<User>> {
@@ -102,6 +114,13 @@ fn read_users(faults: &mut Faults, root: &mut Section<'_>) -> Option<Vec<User>> 
                 })
                 .map(|found| found.value),
         };
+        let mut certificates = Vec::new();
+        for found in section.strings(faults, "certificates").unwrap_or_default() {
+            match found.read(faults, |text| read_serial(&text)) {
+                Some(found) => certificates.push(found.value),
+                None => whole = false,
+            }
+        }
         section.finish(faults);
         if read.len() == USERS_MAX {
             let wrong = format!("there are more than {USERS_MAX} users");
@@ -110,7 +129,7 @@ fn read_users(faults: &mut Faults, root: &mut Section<'_>) -> Option<Vec<User>> 
         }
         match (name, role, password) {
             (Some(name), Some(role), Some(password)) => {
-                read.push(User { name: name.value, role, password });
+                read.push(User { name: name.value, role, password, certificates });
             }
             _ => whole = false,
         }
@@ -118,27 +137,67 @@ fn read_users(faults: &mut Faults, root: &mut Section<'_>) -> Option<Vec<User>> 
     whole.then_some(read)
 }
 
-fn read_revoked(faults: &mut Faults, root: &mut Section<'_>) -> Option<Vec<Revoked>> {
+const SERIAL: &str =
+    "write the serial number, as duolog certs user or openssl x509 -serial shows it";
+
+fn read_serial(text: &str) -> Result<String, (String, String)> {
+    crate::users::serial(text)
+        .ok_or_else(|| (format!("\"{text}\" is no serial number"), SERIAL.into()))
+}
+
+fn read_key(faults: &mut Faults, found: Found<String>) -> Option<Fingerprint> {
+    let read = found.read(faults, |text| {
+        let right = "copy the whole fingerprint, as duolog certs show prints it";
+        text.parse().map_err(|_| (format!("\"{text}\" is no fingerprint"), right.to_owned()))
+    });
+    read.map(|found| found.value)
+}
+
+fn read_pins(faults: &mut Faults, root: &mut Section<'_>) -> Option<Vec<(u8, Fingerprint)>> {
     let mut whole = true;
     let mut read = Vec::new();
+    for mut section in root.sections(faults, "pin") {
+        if !section.has("node") {
+            section.missing(faults, "node", "write the node's number, 1 or 2");
+        }
+        let node = number(faults, &mut section, "node", 0, 1..=2);
+        let key = required(faults, &mut section, "key", "leave pins to duolog certs renew")
+            .and_then(|found| read_key(faults, found));
+        section.finish(faults);
+        match (node, key) {
+            (Some(node @ 1..=2), Some(key)) => read.push((if node == 1 { 1 } else { 2 }, key)),
+            _ => whole = false,
+        }
+    }
+    whole.then_some(read)
+}
+
+fn read_revoked(
+    faults: &mut Faults,
+    root: &mut Section<'_>,
+) -> Option<(Vec<Revoked>, Vec<Fingerprint>)> {
+    let mut whole = true;
+    let (mut certificates, mut keys) = (Vec::new(), Vec::new());
     for mut section in root.sections(faults, "revoked") {
-        let right =
-            "write the serial number, as openssl x509 -serial or duolog certs user shows it";
-        let serial = required(faults, &mut section, "serial", right).and_then(|found| {
-            found.read(faults, |text| {
-                crate::users::serial(&text)
-                    .ok_or_else(|| (format!("\"{text}\" is no serial number"), right.to_owned()))
-            })
-        });
+        if section.has("key") {
+            match section.string(faults, "key").and_then(|found| read_key(faults, found)) {
+                Some(key) => keys.push(key),
+                None => whole = false,
+            }
+            section.finish(faults);
+            continue;
+        }
+        let serial = required(faults, &mut section, "serial", SERIAL)
+            .and_then(|found| found.read(faults, |text| read_serial(&text)));
         let name = match section.string(faults, "name") {
             None => (!section.was_there("name")).then(String::new),
             Some(found) => Some(found.value),
         };
         section.finish(faults);
         match (serial, name) {
-            (Some(serial), Some(name)) => read.push(Revoked { serial: serial.value, name }),
+            (Some(serial), Some(name)) => certificates.push(Revoked { serial: serial.value, name }),
             _ => whole = false,
         }
     }
-    whole.then_some(read)
+    whole.then_some((certificates, keys))
 }

@@ -21,12 +21,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::changes::{Changes, at_once, changes};
 use super::refused::{ChangeError, UnsafeTimers};
 use super::said::{Asked, PATIENCE, Said, Stands, Ways};
 use super::{Document, Name, Stamp, TEXT_MAX, keep, open, set_aside, versions};
+use crate::certs::Keys;
 use crate::config::{Around, Config, People, Settled, Shared, Timers};
 use crate::pair::wall_ms;
 
@@ -34,7 +36,7 @@ use crate::pair::wall_ms;
 const KEEP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Keys that count at once whatever the node does.
-const PEOPLE: [&str; 2] = ["user", "revoked"];
+const PEOPLE: [&str; 3] = ["user", "pin", "revoked"];
 
 /// The other node.
 #[derive(Clone)]
@@ -74,6 +76,8 @@ pub(crate) struct Documents {
     pub(super) running: Timers,
     pub(super) other: Other,
     pub(super) live: OnceLock<Box<dyn Live>>,
+    /// Who this node is, and whom it trusts.
+    keys: OnceLock<Keys>,
     pub(super) known: Mutex<Known>,
     /// Somebody should look how the other node stands.
     pub(super) look: Condvar,
@@ -150,6 +154,7 @@ impl Documents {
             running: Timers::of(&config.pair),
             other,
             live: OnceLock::new(),
+            keys: OnceLock::new(),
             known: Mutex::new(known),
             look: Condvar::new(),
         }
@@ -166,6 +171,23 @@ impl Documents {
         }
         // Taken over while the log was recovered.
         self.take_effect(&mut self.known());
+    }
+
+    /// Who this node is, and whom it trusts, from now on as the document says; read from the files
+    /// that `config` names the first time.
+    ///
+    /// # Errors
+    /// The files cannot be used.
+    pub(crate) fn keys(&self, config: &Config) -> anyhow::Result<&Keys> {
+        if self.keys.get().is_none() {
+            let keys = Keys::load(config)?;
+            // Who was faster read the same files.
+            self.keys.set(keys).ok();
+        }
+        let known = self.known();
+        let keys = self.keys.get().context("it was set a moment ago")?;
+        keys.trust(&known.effect.people);
+        Ok(keys)
     }
 
     /// Who may use the console now.
@@ -380,6 +402,9 @@ impl Documents {
         // It was found usable when it was kept.
         let Ok(shared) = Shared::parse(&document.text, &self.around) else { return };
         known.effect.people.clone_from(&shared.people);
+        if let Some(keys) = self.keys.get() {
+            keys.trust(&known.effect.people);
+        }
         let Some(live) = self.live.get() else { return };
         let new = at_once(&known.effect, &shared);
         if new != known.effect {

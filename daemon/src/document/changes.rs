@@ -63,7 +63,12 @@ pub(crate) fn changes(was: &Shared, new: &Shared) -> Changes {
     // Asked for again with each request.
     for (key, same) in [
         ("user", new.people.users == was.people.users),
-        ("revoked", new.people.revoked == was.people.revoked),
+        ("pin", new.people.pins == was.people.pins),
+        (
+            "revoked",
+            new.people.revoked == was.people.revoked
+                && new.people.revoked_keys == was.people.revoked_keys,
+        ),
     ] {
         found.at_once.extend((!same).then(|| key.to_owned()));
     }

@@ -32,7 +32,7 @@ pub(crate) use answer::{answer_change, answer_history, answer_show};
 pub(crate) use command::{change, fetch, run};
 pub(crate) use refused::ChangeError;
 pub(crate) use standing::SettingsStanding;
-pub(crate) use store::{DocumentError, current, place, versions};
+pub(crate) use store::{DocumentError, begin, current, place, put_first, versions};
 use store::{keep, open, set_aside};
 
 /// Where versions stand, below the state directory: of its own, because the log locks that one.

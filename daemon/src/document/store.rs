@@ -13,10 +13,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use duolog_engine::disk::{DirDisk, Disk, DiskFile, replace};
 
 use super::{Document, Stamp};
-use crate::pair::small_files;
+use crate::act::who;
+use crate::config::{Config, Shared};
+use crate::pair::{small_files, wall_ms};
 
 /// How many versions are kept, those set aside among them.
 pub(super) const KEPT: usize = 20;
@@ -70,6 +73,33 @@ pub(crate) fn versions(directory: &Path) -> Result<Vec<Document>, DocumentError>
     list(&disk)
         .map_err(failed)?
         .map_err(|name| DocumentError::Damaged { path: directory.join(name) })
+}
+
+/// Makes `text` the first version of a node that is set up with `config`. One that is there is of a
+/// set-up that was interrupted, and is followed by the new one.
+///
+/// # Errors
+/// It cannot be kept.
+pub(crate) fn begin(config: &Config, text: String) -> anyhow::Result<()> {
+    let directory = config.documents();
+    let version = current(&directory)?.map_or(1, |there| there.stamp.version + 1);
+    let new = Document::new(version, config.node.number(), wall_ms(), who(), text);
+    put_first(config, &new)
+}
+
+/// Keeps the version of the other node as this one's, which is set up with `config`.
+///
+/// # Errors
+/// It cannot be used here, or not be kept.
+pub(crate) fn put_first(config: &Config, document: &Document) -> anyhow::Result<()> {
+    if let Err(faults) = Shared::parse(&document.text, &config.around()) {
+        let faults: Vec<_> = faults.iter().map(|fault| format!("\n  {fault}")).collect();
+        bail!("the settings of the pair cannot be used here:{}", faults.concat());
+    }
+    let directory = config.documents();
+    std::fs::create_dir_all(&directory)
+        .and_then(|()| keep(&open(&directory)?, document))
+        .with_context(|| format!("cannot keep the settings in {}", directory.display()))
 }
 
 /// Where a version stands.

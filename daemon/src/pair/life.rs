@@ -324,7 +324,9 @@ impl Pair {
         let link = match &config.peer {
             Some(peer) => {
                 let (bond, inputs, across) = (&self.bond, &self.inputs, &self.across);
-                Some(PeerLink::start(config, peer, node, (bond, across), inputs, &moved)?)
+                let credentials = self.documents.keys(config)?.credentials();
+                let ways = (bond, across);
+                Some(PeerLink::start(config, peer, node, ways, inputs, &moved, credentials)?)
             }
             None => None,
         };

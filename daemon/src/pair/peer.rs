@@ -16,7 +16,7 @@ use anyhow::Context;
 use duolog_engine::node::Node;
 use duolog_failover::{Event, LinkRole};
 use duolog_transport::{
-    DialConfig, Identity, Link, ListenConfig, Snapshot, StartError, Stats, Tuning, dial, listen,
+    Credentials, DialConfig, Link, ListenConfig, Snapshot, StartError, Stats, Tuning, dial, listen,
 };
 
 use super::Input;
@@ -160,6 +160,7 @@ impl PeerLink {
         (bond, across): (&Arc<Bond>, &Arc<Across>),
         say: &Sender<Input>,
         moved: &Arc<AtomicBool>,
+        credentials: Credentials,
     ) -> anyhow::Result<Self> {
         let (begin, parts) = channel();
         let starter = Starter {
@@ -168,7 +169,7 @@ impl PeerLink {
             across: across.clone(),
             say: say.clone(),
             moved: moved.clone(),
-            identity: link::identity(config)?,
+            credentials,
             again: Duration::from_millis(config.pair.heartbeat_ms),
             peer: peer.clone(),
             bind: config.listen,
@@ -292,7 +293,7 @@ struct Starter {
     across: Arc<Across>,
     say: Sender<Input>,
     moved: Arc<AtomicBool>,
-    identity: Identity,
+    credentials: Credentials,
     again: Duration,
     peer: Peer,
     bind: std::net::SocketAddr,
@@ -352,8 +353,7 @@ impl Starter {
                     name: "duolog-link".into(),
                     peer: self.peer.address,
                     bind: None,
-                    identity: self.identity.clone(),
-                    peer_fingerprint: self.peer.fingerprint,
+                    credentials: self.credentials.clone(),
                     tuning: self.tuning(),
                 };
                 let link = dial(settings, source)?;
@@ -372,8 +372,7 @@ impl Starter {
                 let settings = ListenConfig {
                     name: "duolog-link".into(),
                     bind: self.bind,
-                    identity: self.identity.clone(),
-                    peer_fingerprint: self.peer.fingerprint,
+                    credentials: self.credentials.clone(),
                     tuning: self.tuning(),
                 };
                 listen(settings, sink)

@@ -20,6 +20,8 @@ use duolog_transport::enrol::Channel;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::document::Document;
+
 /// What every version says in its first message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Version {
@@ -75,6 +77,9 @@ pub(super) struct Offer {
     pub directories: Vec<OfferedDirectory>,
     /// Settings that both have alike (TOML).
     pub settings: String,
+    /// The document of the pair, where the settings stand in one.
+    #[serde(default)]
+    pub document: Option<Document>,
     /// How far the second one's clock is ahead, in microseconds.
     pub skew_us: i64,
 }

@@ -3,6 +3,7 @@
 //! Everything is checked, then the files are written, then the second computer is waited for. The
 //! SQL server is left alone: it goes on until its directory is adopted, which the output explains.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +19,10 @@ use super::record::{
 use super::text;
 use super::wait::{LIFETIME, Waiting};
 use crate::cli::Init;
-use crate::config::Config;
+use crate::config::{Config, Settled};
+use crate::document;
 use crate::keygen::new_cluster;
+use crate::users;
 
 /// The first computer, whose files are all there.
 #[derive(Debug)]
@@ -69,7 +72,12 @@ impl Ready {
 
 /// `duolog init`.
 pub(crate) fn run(options: &Init) -> anyhow::Result<()> {
-    let ready = if options.code { Ready::read(&options.etc)? } else { prepare(options)? };
+    let ready = if options.code {
+        Ready::read(&options.etc)?
+    } else {
+        let admin = administrator(options)?;
+        prepare(options, admin.as_deref())?
+    };
     let (record, ready_etc) = (ready.record.clone(), ready.etc.clone());
     let config = ready_etc.join(CONFIG);
     if ready.config.peer.is_some() && !options.code {
@@ -88,7 +96,20 @@ pub(crate) fn run(options: &Init) -> anyhow::Result<()> {
                 options.etc.display()
             );
         }
-        if ready.config.services.is_empty() {
+        match ready.config.people.users.as_slice() {
+            [] => println!(
+                "users       none: nobody can use the console; once both nodes run, duolog users add \
+                 NAME --role administrator"
+            ),
+            [admin, ..] => println!("users       {}, {}", admin.name, admin.role),
+        }
+        let in_document = matches!(ready.config.settled, Settled::Document(_));
+        if ready.config.services.is_empty() && in_document {
+            println!(
+                "services    none: once both nodes run, add a [[service]] for the SQL server with \
+                 `duolog config edit`, and restart them (docs/services.md)"
+            );
+        } else if ready.config.services.is_empty() {
             println!(
                 "services    none: add a [[service]] for the SQL server to {} before node2 joins, \
                  then give a code with `duolog init --code` (docs/services.md)",
@@ -125,8 +146,25 @@ pub(crate) fn run(options: &Init) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks everything, then writes the files that are not there yet.
-pub(super) fn prepare(options: &Init) -> anyhow::Result<Ready> {
+/// The first administrator as the settings have him; nothing where nobody can be asked, and where
+/// the pair is prepared already.
+pub(super) fn administrator(options: &Init) -> anyhow::Result<Option<String>> {
+    let file = options.admin_password_file.as_deref();
+    let asked = file.is_some() || std::io::stdin().is_terminal();
+    if !asked || options.etc.join(CONFIG).exists() {
+        return Ok(None);
+    }
+    let name = &options.admin;
+    users::fit_name(name)?;
+    let password =
+        users::ask_password(&format!("Password of the administrator {name} of the console"), file)?;
+    let hash = users::hash(name, &password)?;
+    Ok(Some(users::add("", name, users::Role::Administrator, Some(&hash))?))
+}
+
+/// Checks everything, then writes the files that are not there yet. With an administrator all
+/// settings of the pair stand in its document, else in the configuration.
+pub(super) fn prepare(options: &Init, admin: Option<&str>) -> anyhow::Result<Ready> {
     let etc = &options.etc;
     let wanted = wanted(options)?;
     let known = Record::load(etc)?;
@@ -160,14 +198,21 @@ pub(super) fn prepare(options: &Init) -> anyhow::Result<Ready> {
         Some(known) => known,
         None => Record { cluster: new_cluster()?.to_string(), ..wanted },
     };
-    let own = text::node(&record) + &text::virtual_ips(&record);
-    let mut config = own.clone() + &text::services(&record);
-    if text::check(&config, etc).is_err() {
+    let node = text::node(&record);
+    let mut pairs = text::virtual_ips(&record) + &text::services(&record);
+    if text::check(&(node.clone() + &pairs), etc).is_err() {
         // Where the server's programs are is not known; `run` says what to add.
-        config = own;
+        pairs = text::virtual_ips(&record);
     }
-    text::check(&config, etc)?;
+    let checked = text::check(&(node.clone() + &pairs + admin.unwrap_or_default()), etc)?;
     refuse_what_cannot_be(&record, etc)?;
+    let config = match admin {
+        None => node + &pairs,
+        Some(admin) => {
+            document::begin(&checked, format!("{pairs}\n{admin}").trim_start().to_owned())?;
+            node
+        }
+    };
     write(&record, &Etc::open(etc)?, &config)?;
     Ready::read(etc)
 }

@@ -22,6 +22,7 @@ use super::text;
 use super::wait::{NEW_CODE, skew};
 use crate::cli::Join;
 use crate::config::Config;
+use crate::document;
 use crate::shell::node_config;
 
 /// What joining came to.
@@ -121,7 +122,7 @@ pub(super) fn join(options: &Join, facts: &Facts) -> anyhow::Result<Joined> {
     let config = text::node(&record)
         + &text::peer(&record, &offer.addresses, channel.peer())
         + &offer.settings;
-    text::check(&config, etc)?;
+    let checked = text::check(&config, etc)?;
     let bytes: Vec<_> = offer.directories.iter().map(|directory| directory.bytes).collect();
     let old = plan(options, &record, &bytes)?;
     let notes = notes(&record, &offer);
@@ -132,6 +133,9 @@ pub(super) fn join(options: &Join, facts: &Facts) -> anyhow::Result<Joined> {
     let Answer::Welcome = exchange::answer(&mut channel)? else {
         bail!("the first computer answers out of turn; install the same version on both");
     };
+    if let Some(document) = &offer.document {
+        document::put_first(&checked, document)?;
+    }
     files.keep(CONFIG, true, || Ok(config))?;
     drop(files);
     make_room(etc, &old)?;

@@ -21,7 +21,7 @@ pub(super) const RECORD: &str = "setup.toml";
 /// The lock that the disk module makes.
 const LOCK: &str = "lock";
 /// The authority's certificate and key.
-pub(super) const CA: [&str; 2] = ["ca.crt", "ca.key"];
+pub(crate) const CA: [&str; 2] = ["ca.crt", "ca.key"];
 /// The key that both nodes share.
 pub(super) const PAIR_KEY: &str = "pair.key";
 /// The key that this node and the witness share.
@@ -156,14 +156,14 @@ pub(super) fn refuse_foreign(etc: &Path) -> anyhow::Result<()> {
 
 /// The directory of the files, to write in; nobody else writes in it meanwhile.
 #[derive(Debug)]
-pub(super) struct Etc {
+pub(crate) struct Etc {
     path: PathBuf,
     disk: DirDisk,
 }
 
 impl Etc {
     /// Makes the directory if it is not there.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("cannot make the directory {}", path.display()))?;
         let disk = DirDisk::open(path).with_context(|| {
@@ -189,7 +189,7 @@ impl Etc {
     }
 
     /// Writes a file, in place of what was there.
-    pub(super) fn replace(&self, name: &str, public: bool, text: &str) -> anyhow::Result<()> {
+    pub(crate) fn replace(&self, name: &str, public: bool, text: &str) -> anyhow::Result<()> {
         let path = self.path.join(name);
         let failed = || {
             format!("cannot write {}; mend the disk or make room, and repeat this", path.display())
@@ -222,6 +222,10 @@ pub(super) fn remove(etc: &Path, cluster: &str) -> anyhow::Result<()> {
     };
     files.retain(|name| name != RECORD && name != CONFIG);
     files.extend([METRICS_TOKEN, RECORD, LOCK, CONFIG].map(String::from));
+    // What a renewal made, whole or interrupted.
+    let renewed =
+        [1, 2].map(|node| [format!("node{node}.link.crt"), format!("node{node}.next.key")]);
+    files.splice(0..0, renewed.into_iter().flatten());
     for name in files {
         let path = etc.join(&name);
         match std::fs::remove_file(&path) {

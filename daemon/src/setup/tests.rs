@@ -64,6 +64,8 @@ impl Site {
     fn init(&self) -> Init {
         let home = self.at(1);
         Init {
+            admin: "admin".into(),
+            admin_password_file: None,
             name: Some("shop".into()),
             dir: vec![self.data(1)],
             address: Some(self.address(1)),
@@ -108,7 +110,7 @@ impl Site {
 }
 
 fn prepared(options: &Init) -> Ready {
-    let ready = prepare(options).unwrap();
+    let ready = prepare(options, None).unwrap();
     let file = options.etc.join(CONFIG);
     let text = fs::read_to_string(&file).unwrap();
     if !text.contains(LOG) {
@@ -298,4 +300,39 @@ fn an_old_directory_without_room_beside_it_needs_a_typed_deletion() {
     let new = super::init::place(&site.at(1).join("new")).unwrap();
     let error = super::old::plan(&new, u64::MAX, false, "now").unwrap_err().to_string();
     assert!(error.contains("make room"), "{error}");
+}
+
+/// Then all that both have alike stands in the document, which the second one gets as it is.
+#[test]
+fn the_first_administrator_is_of_both_from_the_beginning() {
+    let site = Site::new();
+    let mut options = site.init();
+    options.virtual_ip = vec!["10.99.0.200/24".parse().unwrap()];
+    let file = site.at(1).join("password");
+    fs::write(&file, "correct horse").unwrap();
+    options.admin_password_file = Some(file);
+    let admin = super::init::administrator(&options).unwrap().unwrap();
+    prepare(&options, Some(&admin)).unwrap();
+    // Repeated, nobody is asked again.
+    assert_eq!(super::init::administrator(&options).unwrap(), None);
+    let config = site.etc(1).join(CONFIG);
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(!text.contains("virtual_ip") && !text.contains("argon2"), "{text}");
+    fs::write(&config, text + LOG).unwrap();
+    let (code, waiting) = wait(Ready::read(&options.etc).unwrap(), LIFE);
+    joined(&site.join(&code));
+    waiting.join().unwrap().unwrap();
+    let [one, two] = [1, 2].map(|node| site.config(node));
+    assert_eq!(one.shared(), two.shared());
+    assert_eq!(one.settled, two.settled);
+    let [user] = two.people.users.as_slice() else { panic!("{:?}", two.people) };
+    assert_eq!((&*user.name, user.role), ("admin", crate::users::Role::Administrator));
+    assert!(user.password.is_some());
+    assert_eq!(two.addresses.len(), 1);
+    let options = crate::cli::Leave {
+        node: crate::cli::OfConfig { config: site.etc(2).join(CONFIG) },
+        remove_cluster: true,
+    };
+    super::leave(&options).unwrap();
+    assert!(!two.documents().exists(), "hashes are left behind");
 }

@@ -16,6 +16,7 @@ use super::exchange::{self, Answer, Done, Hello, Offer, OfferedDirectory, Versio
 use super::init::Ready;
 use super::record::{self, CA, CONFIG, Etc, PAIR_KEY};
 use super::text;
+use crate::document;
 
 /// How long a code is good.
 pub(super) const LIFETIME: Duration = Duration::from_mins(15);
@@ -244,6 +245,7 @@ impl Waiting {
             pair_key: secret(PAIR_KEY)?,
             witness: witness.transpose()?,
             directories: directories.collect(),
+            document: document::current(&self.ready.config.documents())?,
             settings: text::shared(&text(CONFIG)?)?,
             skew_us: hello.now_us.saturating_sub((self.facts.clock_us)()),
         })

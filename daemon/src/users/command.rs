@@ -87,7 +87,7 @@ struct Told<'a> {
 fn list(node: &AskNode, json: bool) -> anyhow::Result<ExitCode> {
     let document = document::fetch(node)?;
     let text = document.map_or_else(String::new, |document| document.text);
-    let People { users, revoked } = match Shared::people(&text) {
+    let People { users, revoked, .. } = match Shared::people(&text) {
         Ok(people) => people,
         Err(faults) => {
             let faults: Vec<_> = faults.iter().map(|fault| format!("\n  {fault}")).collect();

@@ -1,7 +1,8 @@
 //! Users in the text of the document: everything else in it stays as people wrote it. Whether the
 //! result can be used is asked afterwards.
 
-use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+use duolog_transport::Fingerprint;
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::Role;
 
@@ -48,7 +49,10 @@ fn called(table: &Table) -> &str {
 }
 
 /// With one user more.
-pub(super) fn add(
+///
+/// # Errors
+/// [`EditError`].
+pub(crate) fn add(
     text: &str,
     name: &str,
     role: Role,
@@ -96,7 +100,63 @@ pub(super) fn remove(text: &str, name: &str) -> Result<String, EditError> {
     let Some(at) = users.iter().position(|user| called(user) == name) else {
         return Err(EditError::Nobody { name: name.to_owned(), known });
     };
+    let made: Vec<String> = users
+        .get(at)
+        .and_then(|user| user.get("certificates")?.as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(|serial| serial.as_str().map(str::to_owned))
+        .collect();
     users.remove(at);
+    // Whoever gets the name next does not come with them.
+    let text = document.to_string();
+    made.iter().try_fold(text, |text, serial| revoke(&text, serial, name))
+}
+
+/// With a certificate written down as one of that user's.
+///
+/// # Errors
+/// [`EditError`].
+pub(crate) fn made(text: &str, name: &str, serial: &str) -> Result<String, EditError> {
+    let mut document = read(text)?;
+    let users = tables(&mut document, "user")?;
+    let known = known(users);
+    let user = users.iter_mut().find(|user| called(user) == name);
+    let user = user.ok_or_else(|| EditError::Nobody { name: name.to_owned(), known })?;
+    let list = user.entry("certificates").or_insert(value(Array::new()));
+    let wrong = || EditError::NotToml(format!("certificates of {name} is no list"));
+    list.as_array_mut().ok_or_else(wrong)?.push(serial);
+    Ok(document.to_string())
+}
+
+/// With the keys `pins` as those of that node, and `revoked` among those that count no more.
+///
+/// # Errors
+/// [`EditError::NotToml`].
+pub(crate) fn pin(
+    text: &str,
+    node: u8,
+    pins: &[Fingerprint],
+    revoked: &[Fingerprint],
+) -> Result<String, EditError> {
+    let mut document = read(text)?;
+    let there = tables(&mut document, "pin")?;
+    let of_node = |table: &Table| table.get("node").and_then(Item::as_integer) == Some(node.into());
+    there.retain(|table| !of_node(table));
+    for pin in pins {
+        let mut table = Table::new();
+        table.insert("node", value(i64::from(node)));
+        table.insert("key", value(pin.to_string()));
+        there.push(table);
+    }
+    let there = tables(&mut document, "revoked")?;
+    for key in revoked.iter().map(ToString::to_string) {
+        if there.iter().all(|table| table.get("key").and_then(Item::as_str) != Some(&*key)) {
+            let mut table = Table::new();
+            table.insert("key", value(key));
+            there.push(table);
+        }
+    }
     Ok(document.to_string())
 }
 
@@ -104,10 +164,12 @@ pub(super) fn remove(text: &str, name: &str) -> Result<String, EditError> {
 ///
 /// # Errors
 /// [`EditError::NotToml`].
-#[cfg_attr(not(test), expect(dead_code, reason = "certificates are revoked with it"))]
 pub(crate) fn revoke(text: &str, serial: &str, name: &str) -> Result<String, EditError> {
     let mut document = read(text)?;
     let revoked = tables(&mut document, "revoked")?;
+    if revoked.iter().any(|table| table.get("serial").and_then(Item::as_str) == Some(serial)) {
+        return Ok(document.to_string());
+    }
     let mut table = Table::new();
     table.insert("serial", value(serial));
     if !name.is_empty() {

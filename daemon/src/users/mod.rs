@@ -26,8 +26,9 @@ use tokio::sync::Semaphore;
 pub(crate) use attempts::Attempts;
 pub(crate) use certificate::serial;
 pub(crate) use command::run;
-pub(crate) use edit::without_hashes;
-pub(crate) use password::is_hash;
+pub(crate) use edit::{add, made, pin, revoke, without_hashes};
+pub(crate) use password::{hash, is_hash};
+pub(crate) use typed::ask as ask_password;
 
 use crate::document::Documents;
 

@@ -22,8 +22,8 @@ fn set(documents: &Documents, text: &str) {
 
 fn with_anna(role: &str) -> String {
     let role = Role::ALL.into_iter().find(|it| it.name() == role).unwrap();
-    let hash = password::hash("anna", "correct horse").unwrap();
-    edit::add("", "anna", role, Some(&hash)).unwrap()
+    let hash = hash("anna", "correct horse").unwrap();
+    add("", "anna", role, Some(&hash)).unwrap()
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_password_opens_and_who_was_removed_is_out_at_once() {
 fn a_user_without_a_password_has_none() {
     let directory = tempfile::tempdir().unwrap();
     let documents = documents(directory.path(), "");
-    set(&documents, &edit::add("", "ben", Role::Viewer, None).unwrap());
+    set(&documents, &add("", "ben", Role::Viewer, None).unwrap());
     let users = Users::new(documents);
     for password in ["", "nobody has it"] {
         let asked = users.by_password("ben", password, HERE);
@@ -102,7 +102,7 @@ fn a_certificate_says_a_name_and_the_document_says_what_it_may() {
 
     let serial = certificate::of_user(&annas).unwrap().serial;
     let text = documents.history().last().unwrap().text.clone();
-    set(&documents, &edit::revoke(&text, &serial, "anna").unwrap());
+    set(&documents, &revoke(&text, &serial, "anna").unwrap());
     let revoked = Err(Refused::Revoked { name: "anna".into(), serial });
     assert_eq!(users.by_certificate(&annas), revoked);
     assert!(users.by_certificate(&certificate("anna")).is_ok(), "another one of hers");
@@ -113,7 +113,7 @@ fn a_certificate_says_a_name_and_the_document_says_what_it_may() {
 fn a_certificate_of_a_node_is_nobodys() {
     let directory = tempfile::tempdir().unwrap();
     let documents = documents(directory.path(), "");
-    set(&documents, &edit::add("", "node1", Role::Administrator, None).unwrap());
+    set(&documents, &add("", "node1", Role::Administrator, None).unwrap());
     let key = duolog_transport::new_key().unwrap();
     let authority = duolog_transport::Authority::new("shop", &key).unwrap();
     let node = authority.issue(&["node1".into()], &key).unwrap();
@@ -124,7 +124,7 @@ fn a_certificate_of_a_node_is_nobodys() {
 
 #[test]
 fn faults_of_users_are_named_with_what_would_be_right() {
-    let hash = password::hash("anna", "correct horse").unwrap();
+    let hash = hash("anna", "correct horse").unwrap();
     let faults = |text: &str| -> Vec<String> {
         let faults = Shared::people(text).err().unwrap_or_default();
         faults.iter().map(ToString::to_string).collect()

@@ -26,8 +26,8 @@ use duolog_transport::tls::https_server;
 use tokio_rustls::TlsAcceptor;
 
 use crate::alarms;
+use crate::certs;
 use crate::config::{Config, Web};
-use crate::link;
 use crate::logs::Logs;
 use crate::member::Member;
 use crate::users::Users;
@@ -69,9 +69,7 @@ pub(crate) fn start(config: &Config, file: &Path, member: &Arc<Member>, logs: &L
         doorman: Doorman::new(web.metrics_credentials.clone(), users),
         neighbour: neighbour.clone(),
     };
-    let tls = link::identity(config)
-        .and_then(|identity| Ok(TlsAcceptor::from(Arc::new(https_server(&identity)?))));
-    let tls = match tls {
+    let tls = match acceptor(config, member) {
         Ok(tls) => Some(tls),
         Err(error) => {
             cannot(&format!("{error:#}"));
@@ -93,6 +91,12 @@ pub(crate) fn start(config: &Config, file: &Path, member: &Arc<Member>, logs: &L
     if let Err(error) = started {
         cannot(&error.to_string());
     }
+}
+
+fn acceptor(config: &Config, member: &Member) -> anyhow::Result<TlsAcceptor> {
+    let shown = member.documents().keys(config)?.shown();
+    let authority = certs::authority(config)?;
+    Ok(TlsAcceptor::from(Arc::new(https_server(shown, authority.as_deref())?)))
 }
 
 fn cannot(why: &str) {

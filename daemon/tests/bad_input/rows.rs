@@ -422,4 +422,95 @@ pub(crate) const ROWS: &[Row] = &[
         "swap was not done: no node runs here",
         "start it with duolog run"
     ),
+    further!(
+        "a user with a role that there is not",
+        "[[user]]\nname = \"anna\"\nrole = \"root\"\n",
+        "user.role: \"root\" is not known",
+        "write \"viewer\" or \"operator\" or \"administrator\" or \"metrics\""
+    ),
+    further!(
+        "the same user twice",
+        "[[user]]\nname = \"anna\"\nrole = \"viewer\"\n[[user]]\nname = \"Anna\"\nrole = \"viewer\"\n",
+        "user.name: the user \"Anna\" is there twice",
+        "leave one of them out"
+    ),
+    further!(
+        "a user's password in clear",
+        "[[user]]\nname = \"anna\"\nrole = \"viewer\"\npassword = \"correct horse\"\n",
+        "user.password: is no hash of a password",
+        "set it with duolog users password NAME"
+    ),
+    further!(
+        "a revoked certificate without its number",
+        "[[revoked]]\nserial = \"anna's\"\n",
+        "revoked.serial: \"anna's\" is no serial number",
+        "as duolog certs user or openssl x509 -serial shows it"
+    ),
+    other!(
+        "a weak password",
+        &[
+            "sh",
+            "echo five5 | exec $DUOLOG users add anna --role viewer --password-file - --config $CONFIG"
+        ],
+        |_| done(),
+        "the password has 5 characters",
+        "take 6 to 128"
+    ),
+    other!(
+        "a password that nobody can type",
+        &["users", "add", "anna", "--role", "viewer"],
+        |_| done(),
+        "there is no terminal to type Password of anna at",
+        "--password-file FILE"
+    ),
+    other!(
+        "a name that leads out of the directory",
+        &["certs", "user", "../anna", "--role", "viewer"],
+        |_| done(),
+        "\"../anna\" cannot name a user",
+        "use 1 to 40 letters"
+    ),
+    other!(
+        "a certificate where there is no authority",
+        &["certs", "renew"],
+        |_| done(),
+        "ca.crt: the pair's authority is made by duolog init",
+        "No such file"
+    ),
+    other!(
+        "a file's password that is too short",
+        &[
+            "sh",
+            "echo five5 | exec $DUOLOG certs user anna --role viewer --password-file - --out $SITE --config $CONFIG"
+        ],
+        authority,
+        "the password of the file has 5 characters",
+        "take 6 to 32"
+    ),
+    other!(
+        "a file's password that is too long",
+        &[
+            "sh",
+            "echo 012345678901234567890123456789012 | exec $DUOLOG certs user anna --role viewer \
+             --password-file - --out $SITE --config $CONFIG",
+        ],
+        authority,
+        "the password of the file has 33 characters",
+        "take 6 to 32"
+    ),
+    other!(
+        "a revocation of nobody",
+        &["certs", "revoke", "anna"],
+        |_| done(),
+        "anna is neither a user nor the serial number of a certificate",
+        "duolog users list shows"
+    ),
 ];
+
+fn authority(site: &Site) -> Held {
+    let key = duolog_transport::new_key().unwrap();
+    let certificate = duolog_transport::Authority::new("shop", &key).unwrap().certificate();
+    fs::write(site.at("etc/ca.crt"), certificate.unwrap()).unwrap();
+    fs::write(site.at("etc/ca.key"), key).unwrap();
+    done()
+}

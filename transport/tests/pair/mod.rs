@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use duolog_transport::resync::{Give, Pipe, Take};
 use duolog_transport::{
-    Ack, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError, Source,
-    Tuning, Waker,
+    Ack, Credentials, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError,
+    Source, Tuning, Waker,
 };
 use duolog_wal::{Chain, ClusterId, Cursor, Lsn, NodeId, Time, ViewNum};
 
@@ -488,8 +488,7 @@ pub(crate) fn listen_config(bind: SocketAddr, tuning: &Tuning) -> ListenConfig {
     ListenConfig {
         name: "link-secondary".into(),
         bind,
-        identity: node2.clone(),
-        peer_fingerprint: node1.fingerprint(),
+        credentials: Credentials::new(node2.clone(), vec![node1.fingerprint()]),
         tuning: tuning.clone(),
     }
 }
@@ -500,8 +499,7 @@ pub(crate) fn dial_config(peer: SocketAddr, tuning: &Tuning) -> DialConfig {
         name: "link-primary".into(),
         peer,
         bind: None,
-        identity: node1.clone(),
-        peer_fingerprint: node2.fingerprint(),
+        credentials: Credentials::new(node1.clone(), vec![node2.fingerprint()]),
         tuning: tuning.clone(),
     }
 }

@@ -235,7 +235,7 @@ fn a_bad_init_says_what_to_do_and_changes_nothing() {
         let mut options = site.init();
         let held = spoil(&site, &mut options);
         let before = tree(site.home.path());
-        let ended = prepare(&options);
+        let ended = prepare(&options, None);
         let changed = tree(site.home.path()) != before;
         wrong.push_str(&faults(what, ended, said, changed));
         drop(held);
@@ -259,7 +259,7 @@ fn a_file_system_without_extended_attributes_is_named() {
     let mut options = site.init();
     options.etc = site.at(2).join("other");
     options.dir = vec![place.join("data")];
-    let init = prepare(&options).map(drop);
+    let init = prepare(&options, None).map(drop);
     let mut options = site.join(&code);
     options.dir = vec![place.join("data")];
     let join = join(&options, &facts("two")).map(drop);
