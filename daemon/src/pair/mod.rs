@@ -25,6 +25,7 @@ mod life;
 mod live;
 mod peer;
 mod post;
+mod promotions;
 mod receipts;
 mod seat;
 mod served;

@@ -95,6 +95,7 @@ impl Pair {
             views: shown.as_ref().map(|shown| views(&shown.register)),
             resync: parts.and_then(|parts| parts.node.resync_progress()),
             resyncs_given: parts.map(|parts| parts.node.resyncs_given()).unwrap_or_default(),
+            promotions: self.promotions.counts(),
             paths: paths(config, self.post()),
             virtual_ips,
             services: parts
