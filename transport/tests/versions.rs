@@ -34,6 +34,7 @@ fn the_lower_of_the_two_newest_versions_counts() {
                 });
             }
             // An older end says no times, and would refuse an acknowledgement with one.
+            assert_eq!(pair.dialer.snapshot().reconnects, 0, "{dials:?} to {listens:?}");
             let said = pair.primary.state().disk_us_max;
             assert_eq!(said > 0, agreed > Protocol::OLDEST, "{dials:?} to {listens:?}: {said} us");
             // An older end knows no questions, and is not asked any.
