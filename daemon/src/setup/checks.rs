@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use duolog_vip::VirtualIp;
 
 /// How far the heartbeats' port lies above the link's.
 pub(super) const HEARTBEAT_PORT: u16 = 100;
@@ -53,6 +54,20 @@ pub(super) fn addresses(addresses: &[SocketAddr]) -> anyhow::Result<()> {
         UdpSocket::bind(beat).map_err(|error| taken(&error, "UDP", beat))?;
     }
     Ok(())
+}
+
+/// The address of the clients is in a subnet of this computer: beside one of `own`, which the pair
+/// goes by, or beside another one that it has.
+pub(super) fn subnet(clients: &str, own: &[SocketAddr]) -> anyhow::Result<()> {
+    let address: VirtualIp = clients.parse().context("--virtual-ip")?;
+    if own.iter().any(|own| address.is_beside(own.ip())) || duolog_vip::beside(address)?.is_some() {
+        return Ok(());
+    }
+    bail!(
+        "virtual IP {address} is in no subnet of this computer, so it could not be here; give one \
+         in the subnet that the clients and both computers have an address in, with the length of \
+         its prefix (`ip address` shows both)"
+    )
 }
 
 /// A listener where the other computer joins.
