@@ -1,12 +1,13 @@
 //! What can be found out before anything is written. Nothing is changed: a socket is closed again,
 //! and a file that tries whether a directory can be written in has no name.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use duolog_engine::fuse;
 use duolog_vip::VirtualIp;
 
 /// How far the heartbeats' port lies above the link's.
@@ -92,9 +93,7 @@ fn taken(error: &std::io::Error, kind: &str, address: SocketAddr) -> anyhow::Err
 
 /// FUSE can be used, and has no time limit that would end a commit that waits.
 pub(super) fn fuse() -> anyhow::Result<()> {
-    OpenOptions::new().read(true).write(true).open("/dev/fuse").context(
-        "cannot use FUSE; load it with `modprobe fuse`, or allow /dev/fuse in this container",
-    )?;
+    fuse::usable().context("cannot use FUSE")?;
     for name in ["default_request_timeout", "max_request_timeout"] {
         let path = format!("/proc/sys/fs/fuse/{name}");
         if std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0") {
