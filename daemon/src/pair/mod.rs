@@ -24,6 +24,7 @@ mod kept;
 mod life;
 mod live;
 mod peer;
+mod port;
 mod post;
 mod promotions;
 mod receipts;

@@ -5,7 +5,7 @@
 //! Elsewhere, because they need more than one computer with a configuration: bad input for `duolog
 //! init` and `duolog join`, wrong codes and unequal versions in `setup/tests`; clocks that are apart
 //! in `check/judge/tests`; a virtual IP that another computer has in `tests/e2e/neighbours`; ports
-//! that are taken while the node runs in `daemon/tests/ports`.
+//! that are taken while the node runs in `daemon/tests/actions`.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 

@@ -172,7 +172,7 @@ const INITS: &[BadInit] = &[
     (
         "a virtual IP that a computer has",
         |_, init| {
-            init.address = Some(std::net::SocketAddr::from(([10, 0, 0, 9], 7433)));
+            init.address = Some(SocketAddr::from(([10, 0, 0, 9], 7433)));
             init.virtual_ip = vec!["10.0.0.9/24".parse().unwrap()];
             nothing()
         },
