@@ -234,13 +234,14 @@ mod tests {
         for len in [1, 7, 250, 999, 1000] {
             let (mut read, piece) = (Read::new(MAX), vec![b'd'; len]);
             let mut taken = 0;
-            let why = loop {
-                match read.take(&piece) {
-                    Ok(_) => taken += len as u64,
-                    Err(why) => break why.to_string(),
+            let why = (0..=MAX).find_map(|_| match read.take(&piece) {
+                Ok(_) => {
+                    taken += len as u64;
+                    None
                 }
-            };
-            assert_eq!(why, "an answer that is longer than any");
+                Err(why) => Some(why.to_string()),
+            });
+            assert_eq!(why.as_deref(), Some("an answer that is longer than any"));
             assert!(taken <= MAX && taken + len as u64 > MAX, "{taken} bytes in pieces of {len}");
         }
     }
