@@ -162,6 +162,7 @@ mod tests {
             directories: Vec::new(),
             views: None,
             resync: None,
+            promotions: std::collections::BTreeMap::new(),
             resyncs_given: duolog_engine::resync::Given::default(),
             paths: Vec::new(),
             virtual_ips: Vec::new(),

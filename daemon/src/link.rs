@@ -205,7 +205,9 @@ impl Source for Shipper {
             store_bytes: ack.store_free_bytes,
             store_files: ack.store_free_files,
         };
-        if let Err(error) = self.node.peer_durable(view, ack.durable, ack.applied, room) {
+        if let Err(error) =
+            self.node.peer_durable(view, ack.durable, ack.applied, room, ack.disk_time())
+        {
             tracing::error!(%error, "an acknowledgement does not count");
             return;
         }
@@ -268,6 +270,7 @@ impl Receiver {
             log_free_bytes: room.log_bytes,
             store_free_bytes: room.store_bytes,
             store_free_files: room.store_files,
+            disk_us: 0,
         }
     }
 

@@ -9,6 +9,7 @@
 //! One thread walks this path, because each step may wait for a disk; the questions of others are
 //! answered beside it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -341,6 +342,7 @@ impl Shell {
                 .collect(),
             views: None,
             resync: self.node.get().and_then(|node| node.resync_progress()),
+            promotions: BTreeMap::new(),
             resyncs_given: self.node.get().map(|node| node.resyncs_given()).unwrap_or_default(),
             paths: Vec::new(),
             virtual_ips: Vec::new(),

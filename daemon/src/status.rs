@@ -3,6 +3,7 @@
 //! This is the form that `duolog status --json` prints and that the control socket carries.
 //! Fields are added over time and never change their meaning.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::path::PathBuf;
 
@@ -287,6 +288,9 @@ pub(crate) struct Status {
     /// What the resynchronisations from this node came to since it was started.
     #[serde(default)]
     pub resyncs_given: Given,
+    /// How often this node was promoted since it was started, by why; nothing where roles are fixed.
+    #[serde(default)]
+    pub promotions: BTreeMap<String, u64>,
     /// Paths of heartbeats.
     #[serde(default)]
     pub paths: Vec<Path>,
@@ -562,6 +566,7 @@ pub(crate) mod tests {
                 message_bytes: 20_000,
                 wire_bytes: 5_000,
             },
+            promotions: [("swap".to_owned(), 2)].into(),
             paths: vec![Path {
                 local: "10.0.0.1:7533".into(),
                 remote: "10.0.0.2:7533".into(),

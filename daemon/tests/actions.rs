@@ -321,7 +321,9 @@ fn settings_are_kept_at_both_and_refusals_say_what_would_help() {
     let refused = pair.refused(1, &["start", "--node", "other"]);
     assert!(refused.contains("node2 does not answer"), "{refused}");
 
-    // What was kept counts when the process is started again, before the configuration.
+    // What was kept counts when the process is started again, before the configuration. Whoever
+    // starts it may not find its address free at once.
+    let taken = UdpSocket::bind(("127.0.0.1", pair.ports[1].number())).unwrap();
     pair.run(2);
     within("node2 does not go to work by itself", || {
         let status = pair.status(2);
@@ -329,8 +331,6 @@ fn settings_are_kept_at_both_and_refusals_say_what_would_help() {
         assert!(status["state"] != "SECOND", "{status}");
         (status["state"] == "STOP" && why.contains("start at boot is off")).then_some(())
     });
-    // Whoever asked for it may not find its address free at once.
-    let taken = UdpSocket::bind(("127.0.0.1", pair.ports[1].number())).unwrap();
     // Nobody waits for it here: whether it counts as done before the address is asked for is open.
     pair.duolog(2, &["start", "--yes", "--wait", "0"]);
     within("node2 says that its address is taken", || {
@@ -339,6 +339,60 @@ fn settings_are_kept_at_both_and_refusals_say_what_would_help() {
     });
     drop(taken);
     pair.stands(2, "SECOND");
+    pair.stands(1, "PRIM");
+}
+
+/// A node that serves neither listens nor needs its path to serve on, and would find out only when it
+/// is to follow: both ports are alarms, each is told once, and both are over when they are free again.
+#[test]
+fn ports_that_are_taken_are_alarms_of_a_node_that_serves_until_they_are_free() {
+    let mut pair = Pair::start("profile = \"fast\"\n");
+    let port = |pair: &Pair, at: usize| ("127.0.0.1", pair.ports[at].number());
+    within("a node that does not listen holds the address", || {
+        UdpSocket::bind(port(&pair, 0)).err()
+    });
+    pair.acts(1, &["stop", "--node", "other"]);
+    pair.stands(1, "ALONE");
+    kill_process(pair.guardian(1), Signal::TERM).unwrap();
+    pair.running[0].take().unwrap().wait().unwrap();
+    let taken = [0, 2].map(|at| UdpSocket::bind(port(&pair, at)).unwrap());
+    let row = pair.path(1, "data/row");
+    pair.run(1);
+    pair.stands(1, "ALONE");
+    fs::write(&row, "served all the while").unwrap();
+    let about = [
+        (port(&pair, 0).1, "cannot be listened on (Address already in use", "ports of its own"),
+        (port(&pair, 2).1, "cannot use", "Address already in use (os error 98); end what has it"),
+    ];
+    let alarms = |pair: &Pair, at: usize| {
+        let (port, cause, remedy) = about[at];
+        let port = format!("127.0.0.1:{port}");
+        let status = pair.status(1);
+        let texts = status["alarms"].as_array().unwrap().iter().map(|it| it.as_str().unwrap());
+        let texts = texts.filter(|it| it.contains(&port));
+        let texts = texts.filter(|it| it.contains(cause) && it.contains(remedy));
+        texts.count()
+    };
+    within("both are alarms", || [0, 1].iter().all(|at| alarms(&pair, *at) == 1).then_some(()));
+    // Each is tried again meanwhile, some times over.
+    let later = Instant::now() + Duration::from_secs(3);
+    within("some tries later", || (Instant::now() > later).then_some(()));
+    drop(taken);
+    within("neither is one any more", || {
+        [0, 1].iter().all(|at| alarms(&pair, *at) == 0).then_some(())
+    });
+    let lines = pair.log(1, "--module");
+    for (port, cause, _) in about {
+        let port = format!("127.0.0.1:{port}");
+        let told = |level: &str, what: &str| {
+            let texts = lines.iter().filter(|line| line["level"] == level);
+            let texts = texts.filter_map(|line| line["text"].as_str());
+            texts.filter(|text| text.contains(&port) && text.contains(what)).count()
+        };
+        assert_eq!((told("warn", cause), told("info", "again")), (1, 1), "{port}: {lines:?}");
+    }
+    assert_eq!(fs::read_to_string(row).unwrap(), "served all the while");
+    pair.acts(1, &["start", "--node", "other"]);
     pair.stands(1, "PRIM");
 }
 

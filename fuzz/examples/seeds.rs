@@ -7,7 +7,7 @@ use duolog_beat::{Kind, Packet, Party, Secret, TAG_LEN, Wire};
 use duolog_failover::message::{Ask, Beat, Gone, Prop, WitnessAnswer, WitnessBeat};
 use duolog_failover::{Message, Now, Question, Reply, State};
 use duolog_transport::pack::Packer;
-use duolog_transport::{Ack, Hashed, Hello, Refusal, control};
+use duolog_transport::{Ack, Hashed, Hello, Protocol, Refusal, control};
 use duolog_wal::control::CONTROL_LEN;
 use duolog_wal::{
     Attributes, Chain, ClusterId, Control, Cursor, Facts, FileId, HistoryEntry, Lsn, NodeId,
@@ -76,7 +76,9 @@ fn main() {
     }
     seeds.push(("frame", "commit".to_owned(), Packer::commit(Lsn(7), Lsn(9))));
     let ack = Ack { view: ViewNum(1), durable: Lsn(2), applied: Lsn(3), ..Ack::default() };
-    seeds.push(("frame", "ack".to_owned(), ack.encode().to_vec()));
+    seeds.push(("frame", "ack".to_owned(), ack.encode(Protocol::OLDEST).to_vec()));
+    let timed = Ack { disk_us: 1234, ..ack }.encode(Protocol::NEWEST);
+    seeds.push(("frame", "ack-timed".to_owned(), timed.to_vec()));
     for (name, bytes) in control_blocks() {
         seeds.push(("control_block", name.to_owned(), bytes));
     }

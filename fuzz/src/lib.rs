@@ -102,7 +102,7 @@ pub fn control_block(data: &[u8]) {
 /// comes back: an acknowledgement, or the hash of a verification.
 pub fn frame(data: &[u8]) {
     use duolog_transport::pack::Unpacker;
-    use duolog_transport::{Ack, Hashed, ack::ACK_LEN, frame};
+    use duolog_transport::{Ack, Hashed, Protocol, ack::ACK_LEN, frame};
     let mut first = Lsn(0);
     if let Ok(Some((frame, used))) = frame::decode(data) {
         assert!(used <= data.len());
@@ -130,8 +130,10 @@ pub fn frame(data: &[u8]) {
     // However the bytes come in.
     assert_eq!(unpack(usize::MAX), unpack(13));
     if let Some(bytes) = data.first_chunk::<ACK_LEN>() {
-        if let Ok(ack) = Ack::decode(bytes) {
-            assert_eq!(ack.encode(), *bytes);
+        for protocol in [Protocol::OLDEST, Protocol::NEWEST] {
+            if let Ok(ack) = Ack::decode(bytes, protocol) {
+                assert_eq!(ack.encode(protocol), *bytes);
+            }
         }
         if let Ok(Some(hashed)) = Hashed::decode(bytes) {
             assert_eq!(hashed.encode(), *bytes);

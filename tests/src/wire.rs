@@ -64,7 +64,7 @@ fn copy(
         }
         let durable = to.sync_received().unwrap();
         let view = from.leads().unwrap_or_default();
-        from.peer_durable(view, durable, to.applied(), to.room()).unwrap();
+        from.peer_durable(view, durable, to.applied(), to.room(), None).unwrap();
         if !withheld.load(Ordering::Relaxed) {
             to.announce_committed(from.committed());
         }

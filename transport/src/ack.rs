@@ -5,7 +5,9 @@
 //! ```text
 //! at  size  field
 //!  0     4  magic            "DLA1"
-//!  4     4  reserved         zero; a reader refuses anything else
+//!  4     4  disk_us          from version 2 of the link on: how long the disk took for what is newly
+//!                            durable; zero where nothing is. Before: zero, and a reader refuses
+//!                            anything else
 //!  8     8  view             view in which the secondary received
 //! 16     8  durable          first byte that its disk does not hold
 //! 24     8  applied          first byte that is not in its backing directory
@@ -15,7 +17,11 @@
 //! ```
 //! Little-endian, 56 bytes. Cumulative: the last one says all.
 
+use std::time::Duration;
+
 use duolog_wal::{Lsn, ViewNum};
+
+use crate::protocol::Protocol;
 
 /// Bytes of an acknowledgement.
 pub const ACK_LEN: usize = 56;
@@ -36,13 +42,20 @@ pub struct Ack {
     pub store_free_bytes: u64,
     /// Files that can still be made there, the same.
     pub store_free_files: u64,
+    /// Microseconds that writing and syncing what is newly durable took there, at least 1; zero where
+    /// nothing is, or the link's version does not say it. The link measures it: what a sink says is
+    /// not looked at.
+    pub disk_us: u32,
 }
 
 impl Ack {
-    /// As it stands on the stream.
-    pub fn encode(&self) -> [u8; ACK_LEN] {
+    /// As it stands on the stream of a link of that version.
+    pub fn encode(&self, protocol: Protocol) -> [u8; ACK_LEN] {
         let mut bytes = [0; ACK_LEN];
         bytes[..4].copy_from_slice(&MAGIC);
+        if protocol.has_disk_times() {
+            bytes[4..8].copy_from_slice(&self.disk_us.to_le_bytes());
+        }
         let fields = [
             self.view.0,
             self.durable.0,
@@ -57,12 +70,16 @@ impl Ack {
         bytes
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
-    pub fn decode(bytes: &[u8; ACK_LEN]) -> Result<Self, AckError> {
+    /// Reads what [`encode`](Self::encode) wrote for that version.
+    ///
+    /// # Errors
+    /// [`AckError::NotAnAck`] and [`AckError::Reserved`].
+    pub fn decode(bytes: &[u8; ACK_LEN], protocol: Protocol) -> Result<Self, AckError> {
         if bytes[..4] != MAGIC {
             return Err(AckError::NotAnAck);
         }
-        if bytes[4..8] != [0; 4] {
+        let disk_us = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+        if disk_us != 0 && !protocol.has_disk_times() {
             return Err(AckError::Reserved);
         }
         let mut fields =
@@ -75,7 +92,20 @@ impl Ack {
             log_free_bytes: next(),
             store_free_bytes: next(),
             store_free_files: next(),
+            disk_us,
         })
+    }
+
+    /// The same, of what took the disk so long to make durable.
+    #[must_use]
+    pub(crate) fn after(self, disk: Duration) -> Self {
+        let disk_us = u32::try_from(disk.as_micros()).unwrap_or(u32::MAX).max(1);
+        Self { disk_us, ..self }
+    }
+
+    /// How long the disk took, where that is said.
+    pub fn disk_time(&self) -> Option<Duration> {
+        (self.disk_us > 0).then(|| Duration::from_micros(self.disk_us.into()))
     }
 }
 
@@ -119,21 +149,34 @@ mod tests {
             log_free_bytes: 0x06,
             store_free_bytes: 0x07,
             store_free_files: u64::MAX,
+            disk_us: 0x0809,
         };
-        let bytes = ack.encode();
-        assert_eq!(Ack::decode(&bytes), Ok(ack));
+        let bytes = ack.encode(Protocol::NEWEST);
+        assert_eq!(Ack::decode(&bytes, Protocol::NEWEST), Ok(ack));
+        assert_eq!(bytes[4..8], [9, 8, 0, 0]);
         assert_eq!(&bytes[..4], b"DLA1");
         assert_eq!(bytes[8..10], [2, 1]);
         assert_eq!(bytes[16..18], [4, 3]);
         assert_eq!((bytes[24], bytes[32], bytes[40], bytes[48]), (5, 6, 7, 255));
     }
 
+    /// Release 0.1.0 refuses an acknowledgement with anything there.
+    #[test]
+    fn the_first_version_is_told_no_times_and_takes_none() {
+        let ack = Ack { durable: Lsn(7), ..Ack::default() }.after(Duration::from_millis(3));
+        assert_eq!(ack.disk_time(), Some(Duration::from_millis(3)));
+        let bytes = ack.encode(Protocol::OLDEST);
+        assert_eq!(bytes[4..8], [0; 4]);
+        let heard = Ack::decode(&bytes, Protocol::OLDEST).unwrap();
+        assert_eq!((heard, heard.disk_time()), (Ack { disk_us: 0, ..ack }, None));
+        let bytes = ack.encode(Protocol::NEWEST);
+        assert_eq!(Ack::decode(&bytes, Protocol::OLDEST), Err(AckError::Reserved));
+    }
+
     #[test]
     fn bytes_that_are_no_acknowledgement_are_refused() {
-        let mut bytes = Ack::default().encode();
-        bytes[5] = 1;
-        assert_eq!(Ack::decode(&bytes), Err(AckError::Reserved));
+        let mut bytes = Ack::default().encode(Protocol::NEWEST);
         bytes[0] = 0;
-        assert_eq!(Ack::decode(&bytes), Err(AckError::NotAnAck));
+        assert_eq!(Ack::decode(&bytes, Protocol::NEWEST), Err(AckError::NotAnAck));
     }
 }

@@ -38,7 +38,12 @@ const ANSWERED_MAX: usize = 2;
 /// A stream that is not wanted ends with this.
 const UNWANTED: VarInt = VarInt::from_u32(1);
 /// Behind the log and behind a resynchronisation.
-const WORK: Work = Work { thread: "duolog-bulk", priority: -2, kind: StreamKind::Bulk };
+const WORK: Work = Work {
+    thread: "duolog-bulk",
+    priority: -2,
+    kind: StreamKind::Bulk,
+    broke: LinkError::Question,
+};
 
 /// Why the other node was not asked, or did not answer whole.
 #[derive(Debug, thiserror::Error)]

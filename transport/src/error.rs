@@ -188,6 +188,9 @@ pub enum LinkError {
     /// A resynchronisation broke off at this end.
     #[error("the resynchronisation broke off")]
     Resync(#[source] io::Error),
+    /// Whoever asked or answered a question broke off at this end.
+    #[error("a question was not carried through at this end")]
+    Question(#[source] io::Error),
     /// The decompressor could not be made.
     #[error("no memory for the decompressor")]
     Decompressor(#[source] io::Error),
@@ -215,6 +218,7 @@ impl LinkError {
             Self::Source(_)
             | Self::Sink(_)
             | Self::Resync(_)
+            | Self::Question(_)
             | Self::Decompressor(_)
             | Self::Tls(_) => CloseCode::Failed,
             _ => CloseCode::Stopped,

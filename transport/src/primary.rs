@@ -201,6 +201,8 @@ impl<S: Source> Dialer<S> {
         self.shared.stats.connected();
         self.source.connected(&theirs, at);
         let _stands = self.shared.bulk.stands(connection);
+        let (bytes, hashed) = ([0; ACKS_READ], Vec::new());
+        let acks = Acks { stream: acks, protocol, bytes, len: 0, durable: at.lsn, hashed };
         self.ship(connection, log, acks, at.lsn).await
     }
 
@@ -260,11 +262,9 @@ impl<S: Source> Dialer<S> {
         &mut self,
         connection: &Connection,
         mut log: SendStream,
-        acks: RecvStream,
+        mut acks: Acks,
         from: Lsn,
     ) -> Result<Infallible, LinkError> {
-        let (bytes, hashed) = ([0; ACKS_READ], Vec::new());
-        let mut acks = Acks { stream: acks, bytes, len: 0, durable: from, hashed };
         let mut flow = Flow::new(from, &self.config);
         let mut frame = [Bytes::new()];
         let mut timer = pin!(sleep(Duration::ZERO));
@@ -439,6 +439,7 @@ const ACKS_READ: usize = 64 * ACK_LEN;
 /// The acknowledgements' stream.
 struct Acks {
     stream: RecvStream,
+    protocol: Protocol,
     bytes: [u8; ACKS_READ],
     len: usize,
     durable: Lsn,
@@ -459,13 +460,13 @@ impl Acks {
         self.len += read;
         let (whole, rest) = self.bytes[..self.len].as_chunks::<ACK_LEN>();
         let (count, rest_at) = (whole.len(), self.len - rest.len());
-        let mut newest = None;
+        let mut newest: Option<Ack> = None;
         for bytes in whole {
             if let Some(hashed) = Hashed::decode(bytes)? {
                 self.hashed.push(hashed);
                 continue;
             }
-            let ack = Ack::decode(bytes)?;
+            let mut ack = Ack::decode(bytes, self.protocol)?;
             if ack.durable > sent {
                 return Err(AckError::PastSent { durable: ack.durable, sent }.into());
             }
@@ -475,6 +476,10 @@ impl Acks {
                 );
             }
             self.durable = ack.durable;
+            if let (0, Some(before)) = (ack.disk_us, newest) {
+                // It only says more of how things stand.
+                ack.disk_us = before.disk_us;
+            }
             newest = Some(ack);
         }
         self.bytes.copy_within(rest_at..self.len, 0);

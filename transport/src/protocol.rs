@@ -3,7 +3,7 @@
 //! | version | since | what it has that the one before had not |
 //! | --- | --- | --- |
 //! | 1 | 0.1.0 | |
-//! | 2 | 0.2.0 | each end says its release after its `Hello`; questions on streams of their own |
+//! | 2 | 0.2.0 | each end says its release after its `Hello`; questions on streams of their own; acknowledgements say how long the disk took |
 //!
 //! The dialing end offers all that it speaks as application protocols of TLS, the listening end takes
 //! the newest that it speaks too: the lower of the two newest counts, before any byte of ours is said,
@@ -35,6 +35,11 @@ impl Protocol {
 
     /// Whether the other end may be asked questions on streams of their own.
     pub(crate) fn has_questions(self) -> bool {
+        self.0 >= 2
+    }
+
+    /// Whether acknowledgements say how long the disk took.
+    pub(crate) fn has_disk_times(self) -> bool {
         self.0 >= 2
     }
 

@@ -167,11 +167,17 @@ pub(crate) struct Work {
     pub(crate) priority: i32,
     /// What it is called where something is wrong with it.
     pub(crate) kind: StreamKind,
+    /// That the worker broke off.
+    pub(crate) broke: fn(io::Error) -> LinkError,
 }
 
 /// A resynchronisation.
-pub(crate) const RESYNC: Work =
-    Work { thread: "duolog-resync", priority: -1, kind: StreamKind::Resync };
+pub(crate) const RESYNC: Work = Work {
+    thread: "duolog-resync",
+    priority: -1,
+    kind: StreamKind::Resync,
+    broke: LinkError::Resync,
+};
 
 /// Runs `work` on a thread of its own over the stream until it is done, and all that it sent is on
 /// its way. Dropped, or on an error, the worker's pipe breaks.
@@ -205,10 +211,13 @@ pub(crate) async fn run<T: Send + 'static>(
             // Where nobody waits any more nobody wants to know.
             tell.send(done).ok();
         })
-        .map_err(LinkError::Resync)?;
+        .map_err(as_what.broke)?;
     let sends = pin!(outgo(send, outgoing, stream));
     let receives = pin!(income(recv, incoming, stream));
-    let ended = pin!(ended(told));
+    let ended = pin!(async {
+        let panicked = || io::Error::other("the worker panicked");
+        told.await.unwrap_or_else(|_| Err(panicked())).map_err(as_what.broke)
+    });
     finish(sends, receives, ended).await
 }
 
@@ -235,13 +244,6 @@ async fn finish<T>(
             result = &mut sends, if !sent => { result?; sent = true; }
             result = &mut receives, if !received => { result?; received = true; }
         }
-    }
-}
-
-async fn ended<T>(told: oneshot::Receiver<io::Result<T>>) -> Result<T, LinkError> {
-    match told.await {
-        Ok(done) => done.map_err(LinkError::Resync),
-        Err(_) => Err(LinkError::Resync(io::Error::other("the worker panicked"))),
     }
 }
 

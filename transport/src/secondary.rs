@@ -21,7 +21,7 @@ use bytes::Bytes;
 use duolog_wal::{Cursor, Lsn};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::ack::Ack;
 use crate::bulk::Bulk;
@@ -267,7 +267,7 @@ impl<S: Sink> Session<S> {
         self.sink.connected(&theirs, at);
         let _stands = self.bulk.stands(connection);
         let unpacker = Unpacker::new(at.lsn).map_err(LinkError::Decompressor)?;
-        let acks = Acks { stream: acks, last: None, told: Lsn::ZERO };
+        let acks = Acks { stream: acks, protocol, last: None, told: Lsn::ZERO };
         self.receive(connection, Intake::new(log, unpacker), acks, ack).await
     }
 
@@ -319,8 +319,8 @@ impl<S: Sink> Session<S> {
                 }
                 _ = clock.tick() => {
                     let standing = self.sink.standing();
-                    if acks.last != Some(standing) {
-                        acks.send(standing).await?;
+                    if acks.is_news(&standing) {
+                        acks.send(Ack { disk_us: 0, ..standing }).await?;
                     }
                     continue;
                 }
@@ -330,11 +330,12 @@ impl<S: Sink> Session<S> {
             }
             if !intake.batch.is_empty() {
                 let raw_bytes = intake.batch.len() as u64;
+                let begun = Instant::now();
                 self.sink.receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
                 intake.batch.clear();
                 let ack = self.sink.sync()?;
-                if acks.last != Some(ack) {
-                    acks.send(ack).await?;
+                if acks.is_news(&ack) {
+                    acks.send(ack.after(begun.elapsed())).await?;
                     self.stats.acks(1, connection.rtt());
                 }
                 self.stats.frames(0, 0, raw_bytes, 0);
@@ -437,15 +438,21 @@ impl Intake {
 /// The acknowledgements' stream.
 struct Acks {
     stream: SendStream,
+    protocol: Protocol,
     last: Option<Ack>,
     /// The commit position that the sink was told.
     told: Lsn,
 }
 
 impl Acks {
+    /// Whether that says anything that was not said, times aside.
+    fn is_news(&self, ack: &Ack) -> bool {
+        self.last.is_none_or(|last| last != Ack { disk_us: last.disk_us, ..*ack })
+    }
+
     async fn send(&mut self, ack: Ack) -> Result<(), LinkError> {
         self.last = Some(ack);
-        self.stream.write_all(&ack.encode()).await.on(streams::name(StreamKind::Acks))
+        self.stream.write_all(&ack.encode(self.protocol)).await.on(streams::name(StreamKind::Acks))
     }
 
     async fn tell(&mut self, hashed: Hashed) -> Result<(), LinkError> {

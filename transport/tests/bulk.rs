@@ -60,6 +60,27 @@ fn either_end_asks_and_is_answered_whole_and_in_order() {
     pair.stop();
 }
 
+/// What broke off is said of the question, whatever else has a stream of this kind.
+#[test]
+fn an_answer_that_breaks_off_is_not_told_of_a_resynchronisation() {
+    let pair = connected();
+    pair.listener.bulk().answer_with(Arc::new(echo(1)));
+    let asked = pair.dialer.bulk().ask(SOON, |pipe| -> io::Result<()> {
+        pipe.send(b"a question")?;
+        Err(io::Error::other("an answer that is none"))
+    });
+    let error = asked.unwrap_err();
+    let mut said = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        said = format!("{said}: {cause}");
+        source = cause.source();
+    }
+    assert!(said.ends_with(": an answer that is none"), "{said}");
+    assert!(!said.contains("resync"), "{said}");
+    pair.stop();
+}
+
 /// Whoever takes nothing of an endless answer holds up that answer and nothing else.
 #[test]
 fn an_answer_that_nobody_takes_does_not_hold_up_the_log() {

@@ -322,7 +322,8 @@ fn a_hostile_secondary_is_closed_on_and_nothing_is_believed() {
     let end = primary.state().log.end();
     let good = control::encode(&hello(&secondary, Cursor::default()));
     let ready = control::encode(&Message::Ready { at: Cursor::default() });
-    let ack = |durable: u64| Ack { durable: Lsn(durable), ..primary_ack() }.encode();
+    let ack =
+        |durable: u64| Ack { durable: Lsn(durable), ..primary_ack() }.encode(Protocol::NEWEST);
     let acks = |acks: &[[u8; ACK_LEN]]| [&[2][..], &acks.concat()].concat();
     let cases: [Impostor<'_>; 7] = [
         (&[0xff; 8], &[], vec![], "a control message of 4294967295 bytes"),

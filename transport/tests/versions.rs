@@ -33,6 +33,10 @@ fn the_lower_of_the_two_newest_versions_counts() {
                     stats.protocol == Some(agreed) && stats.peer_release == release
                 });
             }
+            // An older end says no times, and would refuse an acknowledgement with one.
+            assert_eq!(pair.dialer.snapshot().reconnects, 0, "{dials:?} to {listens:?}");
+            let said = pair.primary.state().disk_us_max;
+            assert_eq!(said > 0, agreed > Protocol::OLDEST, "{dials:?} to {listens:?}: {said} us");
             // An older end knows no questions, and is not asked any.
             for link in [&pair.dialer, &pair.listener] {
                 let asked = link.bulk().ask(SOON, |pipe| pipe.send(b"a question"));

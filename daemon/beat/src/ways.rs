@@ -68,9 +68,11 @@ impl Way {
         match bind(self.local) {
             Ok(socket) => {
                 self.socket = Some(Arc::new(socket));
-                self.trouble = None;
             }
-            Err(error) => self.fail(&format!("cannot use {}: {error}", self.local)),
+            Err(error) => self.fail(&format!(
+                "cannot use {}: {error}; end what has it (`ss -lnup`), or mend local in [[path]]",
+                self.local
+            )),
         }
     }
 
@@ -84,7 +86,7 @@ impl Way {
     pub(crate) fn send_to(&mut self, bytes: &[u8], to: SocketAddr) {
         let Some(socket) = &self.socket else { return };
         match socket.send_to(bytes, to) {
-            Ok(_) => self.trouble = None,
+            Ok(_) => self.works(),
             // A full buffer, or what the other side's host said to an earlier datagram.
             Err(error)
                 if matches!(
@@ -92,10 +94,17 @@ impl Way {
                     io::ErrorKind::WouldBlock
                         | io::ErrorKind::Interrupted
                         | io::ErrorKind::ConnectionRefused
-                ) => {}
+                ) =>
+            {
+                self.works();
+            }
             Err(error) => {
                 self.socket = None;
-                self.fail(&format!("cannot send from {} to {to}: {error}", self.local));
+                self.fail(&format!(
+                    "cannot send from {} to {to}: {error}; see that the network is there (`ip \
+                     address`, `ip route`)",
+                    self.local
+                ));
             }
         }
     }
@@ -105,6 +114,13 @@ impl Way {
         self.socket.as_ref()?.recv_from(buffer).ok()
     }
 
+    fn works(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!("heartbeats: {} can be used again", self.local);
+        }
+    }
+
+    /// Told once, however often it is tried until something was sent.
     fn fail(&mut self, why: &str) {
         if self.trouble.as_deref() != Some(why) {
             tracing::warn!("heartbeats: {why}");

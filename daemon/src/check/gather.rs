@@ -270,14 +270,16 @@ fn engine_settings(config: &Config) -> Vec<super::facts::Settings> {
 }
 
 fn fuse() -> Fuse {
-    let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    let unusable = duolog_engine::fuse::usable()
+        .err()
+        .map(|error| format!("{:#}", anyhow::Error::from(error)));
     let names = ["default_request_timeout", "max_request_timeout"];
     let set = |name: &&str| {
         let text = fs::read_to_string(format!("/proc/sys/fs/fuse/{name}"));
         text.is_ok_and(|text| text.trim() != "0")
     };
     let timeouts = names.iter().filter(|name| set(name)).map(|name| format!("fs.fuse.{name}"));
-    Fuse { unusable: opened.err().map(|error| error.to_string()), timeouts: timeouts.collect() }
+    Fuse { unusable, timeouts: timeouts.collect() }
 }
 
 /// Profiles about SQL servers that are enforced.

@@ -30,7 +30,7 @@ pub(crate) struct Init {
     /// The witness's address and port [default: no witness].
     #[arg(long, value_name = "IP:PORT")]
     pub witness: Option<SocketAddr>,
-    /// An address of the clients, in the subnet of --address; once for each.
+    /// An address of the clients, in a subnet that this computer has an address in; once for each.
     #[arg(long, value_name = "IP/PREFIX")]
     pub virtual_ip: Vec<VirtualIp>,
     /// "postgresql", "mariadb", "sqlite" or "none", once for all or once for each directory

@@ -56,6 +56,9 @@ fn a_node_that_is_cut_off_while_its_version_is_set_aside_still_has_one_that_coun
             let all = list(&disk).unwrap().unwrap();
             let counts = all.last().unwrap();
             assert_eq!(counts.stamp.aside_for, None, "seed {seed}, {operations} operations");
+            // What it said before is never lost, whether it counts or not.
+            let before = &all[0];
+            assert_eq!(before.text, version(2, 1).text, "seed {seed}, {operations} operations");
             if done {
                 assert_eq!(counts, &version(2, 2));
                 assert_eq!(all[0].stamp.aside_for, Some(2));

@@ -24,7 +24,7 @@ families! {
     LAG_BYTES = "duolog_lag_bytes" Gauge "Log bytes that the second copy lacks; on a SECOND: that are not applied.";
     LAG_SECONDS = "duolog_lag_seconds" Gauge "For how long it has lacked something, to a second.";
     COMMIT = "duolog_commit_duration_seconds" Histogram "Every fsync of a server, from the request to the answer.";
-    STAGE = "duolog_commit_stage_duration_seconds" Histogram "Stages of commits: queue, local_disk, peer (both ways of the wire and its disk), wake_up.";
+    STAGE = "duolog_commit_stage_duration_seconds" Histogram "Stages of commits: queue, local_disk, peer, of which wire and remote_disk, and wake_up.";
     LOG_SYNC = "duolog_log_sync_duration_seconds" Histogram "Each sync of the log on this node's disk.";
     CONNECTED = "duolog_peer_connected" Gauge "Whether the nodes are connected.";
     RECONNECTS = "duolog_peer_reconnects_total" Counter "Connections after the first.";
@@ -37,6 +37,9 @@ families! {
     LOG_FREE = "duolog_log_free_bytes" Gauge "Room for the log.";
     STORE_FREE = "duolog_store_free_bytes" Gauge "Room for the replicated directories, the smallest.";
     SLOWED = "duolog_writers_slowed" Gauge "Whether writers are slowed so that the other node catches up.";
+    MAP_BYTES = "duolog_dirty_map_bytes" Gauge "Disk that the map of what changed in log that is not kept takes.";
+    MAP_FILES = "duolog_dirty_map_files" Gauge "Files that this map names.";
+    MAP_EXTENTS = "duolog_dirty_map_extents" Gauge "Extents of them that this map names.";
     RESYNC_DONE = "duolog_resync_done_bytes" Gauge "Of the resynchronisation that goes on: bytes that were sent, or found equal.";
     RESYNC_TOTAL = "duolog_resync_total_bytes" Gauge "Of the resynchronisation that goes on: all of its bytes.";
     RESYNC_LEFT = "duolog_resync_left_seconds" Gauge "Of the resynchronisation that goes on: how long it will take at the pace so far.";
@@ -51,7 +54,7 @@ families! {
     CHECKER = "duolog_checker_ok" Gauge "Whether a checker found its service well when it looked last.";
     RECEIPTS = "duolog_receipts" Gauge "Failover receipts that are kept, by event.";
     RECEIPTS_TOTAL = "duolog_receipts_written_total" Counter "Failover receipts that this node ever wrote.";
-    PROMOTIONS = "duolog_promotions" Gauge "Promotions of this node among the receipts that are kept, by why: takeovers, swaps, forced starts.";
+    PROMOTIONS = "duolog_promotions_total" Counter "Promotions of this node, by why: takeovers, swaps, forced starts and others.";
     ALARMS = "duolog_alarms" Gauge "Alarms that are up now; duolog status has their texts.";
     VERIFY_AGE = "duolog_verify_timestamp_seconds" Gauge "When both copies were compared last, in seconds since 1970.";
     VERIFY_DIFFERENCES = "duolog_verify_differences" Gauge "What the last comparison of both copies found different.";

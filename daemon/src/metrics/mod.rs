@@ -86,6 +86,7 @@ impl Metrics {
             retention_bytes: origin.config.pair.retention_bytes,
             free_bytes: room.map(|room| [room.log_free_bytes, room.store_free_bytes]),
             slowed: node.is_some_and(|node| node.slows_writers()),
+            dirty_map: node.map(|node| node.dirty_map()).unwrap_or_default(),
             receipts: self.receipts(),
             certificates: certs::days_left(&self.certificates),
             status,
@@ -110,13 +111,9 @@ impl Metrics {
         let mut found = Receipts {
             written: entries.iter().map(|entry| entry.number).max().unwrap_or(0),
             events: Happened::NAMES.into_iter().map(|event| (event, 0)).collect(),
-            ..Receipts::default()
         };
         for entry in entries {
             *found.events.entry(entry.what.name()).or_default() += 1;
-            if let Happened::Promoted(promoted) = entry.what {
-                *found.promotions.entry(promoted.why).or_default() += 1;
-            }
         }
         seen.receipts = Some((Instant::now(), found.clone()));
         found

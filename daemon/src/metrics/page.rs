@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use duolog_engine::node::Timings;
+use duolog_engine::node::{MapSize, Timings};
 
 use super::catalogue::{self as of, RECEIPTS};
 use super::text::Page;
@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub free_bytes: Option<[u64; 2]>,
     /// Whether writers are slowed.
     pub slowed: bool,
+    /// The map of what changed in log that is not kept.
+    pub dirty_map: MapSize,
     /// What the receipts say.
     pub receipts: Receipts,
     /// Certificates by name, with the days that are left of each.
@@ -37,8 +39,6 @@ pub(super) struct Receipts {
     pub written: u64,
     /// Those that are kept, by event; each event is there.
     pub events: BTreeMap<&'static str, u64>,
-    /// The promotions among them, by why.
-    pub promotions: BTreeMap<String, u64>,
 }
 
 pub(super) fn page(facts: &Facts) -> String {
@@ -101,6 +101,8 @@ fn log(page: &mut Page, facts: &Facts) {
         ("queue", &times.queue),
         ("local_disk", &times.log_sync),
         ("peer", &times.peer),
+        ("wire", &times.wire),
+        ("remote_disk", &times.remote_disk),
         ("wake_up", &times.wake_up),
     ];
     for (stage, times) in stages {
@@ -131,6 +133,11 @@ fn room(page: &mut Page, facts: &Facts) {
         page.sample(&of::STORE_FREE, &[], store);
     }
     page.sample(&of::SLOWED, &[], u8::from(facts.slowed));
+    page.sample(&of::MAP_BYTES, &[], facts.dirty_map.disk_bytes);
+    if let Some([files, extents]) = facts.dirty_map.names {
+        page.sample(&of::MAP_FILES, &[], files);
+        page.sample(&of::MAP_EXTENTS, &[], extents);
+    }
 }
 
 fn resync(page: &mut Page, status: &Status) {
@@ -188,7 +195,7 @@ fn events(page: &mut Page, facts: &Facts) {
         page.sample(&RECEIPTS, &[("event", event)], count);
     }
     page.sample(&of::RECEIPTS_TOTAL, &[], facts.receipts.written);
-    for (why, count) in &facts.receipts.promotions {
+    for (why, count) in &facts.status.promotions {
         page.sample(&of::PROMOTIONS, &[("why", why)], count);
     }
     page.sample(&of::ALARMS, &[], facts.status.alarms.len());
@@ -228,11 +235,8 @@ mod tests {
             retention_bytes: 4 << 30,
             free_bytes: Some([1, 2]),
             slowed: false,
-            receipts: Receipts {
-                written: 7,
-                events: [("promoted", 2)].into(),
-                promotions: [("swap".to_owned(), 2)].into(),
-            },
+            dirty_map: MapSize { disk_bytes: 4096, names: Some([3, 5]) },
+            receipts: Receipts { written: 7, events: [("promoted", 2)].into() },
             certificates: vec![("node", 12.25)],
         }
     }
@@ -259,6 +263,10 @@ mod tests {
             "duolog_lag_seconds 1.5",
             "duolog_checker_ok{service=\"sql\",kind=\"sql\",what=\"/usr/bin/psql\"} 0",
             "duolog_alarms 1",
+            "duolog_promotions_total{why=\"swap\"} 2",
+            "duolog_dirty_map_bytes 4096",
+            "duolog_dirty_map_files 3",
+            "duolog_dirty_map_extents 5",
             "duolog_certificate_left_days{certificate=\"node\"} 12.250",
         ] {
             assert!(page.lines().any(|have| have == line), "{line} is not in\n{page}");

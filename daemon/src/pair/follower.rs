@@ -73,6 +73,7 @@ impl Follower {
             log_free_bytes: room.log_bytes,
             store_free_bytes: room.store_bytes,
             store_free_files: room.store_files,
+            disk_us: 0,
         }
     }
 

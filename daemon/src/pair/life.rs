@@ -23,6 +23,7 @@ use super::kept::{Kept, wall_ms};
 use super::live::Going;
 use super::peer::{Bond, PeerLink};
 use super::post::Post;
+use super::promotions::Promotions;
 use super::receipts::Receipts;
 use super::seat::Here;
 use super::served::{Guard, Served};
@@ -64,6 +65,7 @@ pub(crate) struct Pair {
     heard: Mutex<Option<Receiver<Input>>>,
     pub(super) shown: Arc<Mutex<Option<Shown>>>,
     pub(super) bond: Arc<Bond>,
+    pub(super) promotions: Arc<Promotions>,
     parts: OnceLock<Parts>,
     /// One base copy at a time.
     pub(crate) copying: Arc<AtomicBool>,
@@ -125,6 +127,7 @@ impl Pair {
             heard: Mutex::new(Some(heard)),
             shown,
             bond: Arc::default(),
+            promotions: Arc::default(),
             parts: OnceLock::new(),
             copying: Arc::default(),
             drilling: Arc::default(),
@@ -337,6 +340,7 @@ impl Pair {
             config.node.number(),
             node.incarnation(),
             fingerprint,
+            self.promotions.clone(),
         );
         let receipts = Arc::new(Mutex::new(receipts.context("cannot keep receipts")?));
         let settings = settings(config, &kept);

@@ -4,7 +4,8 @@
 //! A change of part closes the gate of the connection before: what it brings afterwards, or
 //! brought and did not finish, counts for nothing, however long its thread takes to end. The new
 //! one is begun on a thread of its own, because an address may be taken for a while, by the
-//! connection before for instance; it is tried again until it works or another part is taken.
+//! connection before for instance; it is tried again until it works or another part is taken. That
+//! thread also holds the address while this node does not listen ([`Port`]).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -22,6 +23,7 @@ use duolog_transport::{
 use super::Input;
 use super::follower::{Follower, Terms};
 use super::gate::Gate;
+use super::port::Port;
 use super::shipper::Shipper;
 use crate::across::Across;
 use crate::config::{Config, Peer};
@@ -29,6 +31,8 @@ use crate::link;
 
 /// How soon an address that was taken is tried again.
 const BIND_AGAIN: Duration = Duration::from_millis(100);
+/// How soon an address is tried again that is to be held and cannot be.
+const HOLD_AGAIN: Duration = Duration::from_secs(1);
 /// Pauses between attempts to connect: at a swap one node may dial a moment before the other
 /// listens, and a node that restarts is to be found at once.
 const REDIAL_MIN_MS: u64 = 20;
@@ -110,12 +114,12 @@ impl Bond {
         *state = State { stats: Some(stats), before, trouble: None };
     }
 
-    fn in_trouble(&self, trouble: String) {
+    /// Why there is no link; says whether that is news.
+    fn in_trouble(&self, trouble: String) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!("{trouble}; it is tried again");
-            state.trouble = Some(trouble);
-        }
+        let news = state.trouble.as_ref() != Some(&trouble);
+        state.trouble = Some(trouble);
+        news
     }
 }
 
@@ -124,6 +128,13 @@ impl Bond {
 struct Begin {
     gate: Arc<Gate>,
     kind: Kind,
+}
+
+impl Begin {
+    /// Whether it needs the address at which this node listens.
+    const fn listens(&self) -> bool {
+        matches!(self.kind, Kind::Follow { .. })
+    }
 }
 
 #[derive(Debug)]
@@ -303,32 +314,49 @@ impl Starter {
     fn run(&self, parts: &Receiver<Option<Begin>>) {
         let mut link: Option<Link> = None;
         let mut waits: Option<Begin> = None;
+        let mut port = Port::new(self.bind);
+        let mut listens = false;
         loop {
             let next = match &waits {
-                None => parts.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                None => parts.recv_timeout(HOLD_AGAIN),
                 Some(_) => parts.recv_timeout(BIND_AGAIN),
             };
             match next {
                 Ok(begin) => {
                     end(link.take());
+                    listens = begin.as_ref().is_some_and(Begin::listens);
                     waits = begin;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            if listens {
+                port.release();
+            } else {
+                port.hold();
+            }
             let Some(begin) = &waits else { continue };
             match self.begin(begin) {
                 Ok(begun) => {
+                    if listens {
+                        port.is_free();
+                    }
                     self.bond.begun(begun.stats());
                     self.across.goes_by(begun.bulk());
                     link = Some(begun);
                     waits = None;
                 }
-                Err(StartError::Bind { bind, source }) => self.bond.in_trouble(format!(
-                    "{bind} cannot be listened on ({source}); is another program on it? Each instance of duolog has \
-                     ports of its own, see instance in [node]"
-                )),
-                Err(error) => self.bond.in_trouble(format!("no link: {error}")),
+                Err(StartError::Bind { source, .. }) if listens => {
+                    if let Some(trouble) = port.is_taken(&source) {
+                        self.bond.in_trouble(trouble.to_owned());
+                    }
+                }
+                Err(error) => {
+                    let trouble = format!("no link: {:#}", anyhow::Error::from(error));
+                    if self.bond.in_trouble(trouble.clone()) {
+                        tracing::warn!("{trouble}; it is tried again");
+                    }
+                }
             }
         }
         end(link);

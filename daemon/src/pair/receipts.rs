@@ -9,6 +9,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -18,6 +19,7 @@ use duolog_wal::{Cursor, Lsn, View};
 use serde::{Deserialize, Serialize};
 
 use super::kept::{small_files, wall_ms};
+use super::promotions::Promotions;
 
 /// Receipts that are kept.
 const KEPT: usize = 200;
@@ -177,6 +179,7 @@ pub(super) struct Receipts {
     node: u8,
     incarnation: u64,
     next: u64,
+    promotions: Arc<Promotions>,
     /// The promotion whose start has not ended.
     open: Option<(Entry, Now, Option<Ticket>)>,
     orders: Option<Sender<Order>>,
@@ -189,6 +192,7 @@ impl Receipts {
         node: u8,
         incarnation: u64,
         fingerprint: Fingerprint,
+        promotions: Arc<Promotions>,
     ) -> io::Result<Self> {
         let dir = place(state_dir);
         let disk = small_files(&dir)?;
@@ -197,12 +201,14 @@ impl Receipts {
         let thread = std::thread::Builder::new()
             .name("duolog-receipts".into())
             .spawn(move || write_all(&disk, &dir, &written, &fingerprint))?;
-        Ok(Self { node, incarnation, next, open: None, orders: Some(orders), thread: Some(thread) })
+        let (orders, thread) = (Some(orders), Some(thread));
+        Ok(Self { node, incarnation, next, promotions, open: None, orders, thread })
     }
 
     /// This node is promoted; the start that follows completes the receipt.
     pub(super) fn begin(&mut self, decision: &Decision) {
         self.conclude("another view began before it served");
+        self.promotions.count(decision.why);
         let promoted = Promoted {
             why: why(decision.why).into(),
             decided_by: decided_by(&decision.decided_by),
@@ -399,7 +405,7 @@ const fn view(view: &View) -> u64 {
     view.num.0
 }
 
-const fn why(promotion: Promotion) -> &'static str {
+pub(super) const fn why(promotion: Promotion) -> &'static str {
     match promotion {
         Promotion::PrimaryLost => "primary lost",
         Promotion::PrimaryGone => "primary gone",
@@ -447,7 +453,7 @@ mod tests {
 
     fn receipts(dir: &Path) -> Receipts {
         let chain = |lsn: Lsn| Some(Cursor { lsn, chain: Chain(7), ..Cursor::default() });
-        Receipts::start(dir, 2, 4, Box::new(chain)).unwrap()
+        Receipts::start(dir, 2, 4, Box::new(chain), Arc::default()).unwrap()
     }
 
     #[test]
@@ -455,6 +461,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut kept = receipts(dir.path());
         kept.begin(&decision());
+        let counts = kept.promotions.counts();
+        assert_eq!((counts["primary lost"], counts["swap"]), (1, 0));
         kept.start_is(Ticket(3));
         let started = Started {
             begun: Now(2_015),

@@ -127,7 +127,8 @@ impl Source for Shipper {
                 store_bytes: ack.store_free_bytes,
                 store_files: ack.store_free_files,
             };
-            let counted = self.node.peer_durable(ack.view, ack.durable, ack.applied, room);
+            let disk = ack.disk_time();
+            let counted = self.node.peer_durable(ack.view, ack.durable, ack.applied, room, disk);
             if let Err(error) = counted {
                 tracing::error!(%error, "an acknowledgement does not count");
                 return;

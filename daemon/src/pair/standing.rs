@@ -27,6 +27,9 @@ impl Pair {
         alarms.extend(alarms::up());
         alarms.extend(virtual_ips.iter().filter_map(|standing| standing.trouble.clone()));
         alarms.extend(self.documents.alarms());
+        let paths = paths(config, self.post());
+        let troubled = paths.iter().filter_map(|path| path.trouble.as_ref());
+        alarms.extend(troubled.map(|trouble| format!("heartbeats: {trouble}")));
         let (link, trouble) = self.bond.link();
         let mounted = node.as_ref().is_some_and(|node| node.mounted);
         let log = node.as_ref().map_or_else(Positions::default, |node| Positions {
@@ -95,7 +98,8 @@ impl Pair {
             views: shown.as_ref().map(|shown| views(&shown.register)),
             resync: parts.and_then(|parts| parts.node.resync_progress()),
             resyncs_given: parts.map(|parts| parts.node.resyncs_given()).unwrap_or_default(),
-            paths: paths(config, self.post()),
+            promotions: self.promotions.counts(),
+            paths,
             virtual_ips,
             services: parts
                 .map(|parts| parts.checks.show(parts.served.services()))

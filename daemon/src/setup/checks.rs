@@ -1,12 +1,14 @@
 //! What can be found out before anything is written. Nothing is changed: a socket is closed again,
 //! and a file that tries whether a directory can be written in has no name.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use duolog_engine::fuse;
+use duolog_vip::VirtualIp;
 
 /// How far the heartbeats' port lies above the link's.
 pub(super) const HEARTBEAT_PORT: u16 = 100;
@@ -55,6 +57,20 @@ pub(super) fn addresses(addresses: &[SocketAddr]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The address of the clients is in a subnet of this computer: beside one of `own`, which the pair
+/// goes by, or beside another one that it has.
+pub(super) fn subnet(clients: &str, own: &[SocketAddr]) -> anyhow::Result<()> {
+    let address: VirtualIp = clients.parse().context("--virtual-ip")?;
+    if own.iter().any(|own| address.is_beside(own.ip())) || duolog_vip::beside(address)?.is_some() {
+        return Ok(());
+    }
+    bail!(
+        "virtual IP {address} is in no subnet of this computer, so it could not be here; give one \
+         in the subnet that the clients and both computers have an address in, with the length of \
+         its prefix (`ip address` shows both)"
+    )
+}
+
 /// A listener where the other computer joins.
 pub(super) fn joining(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| taken(&error, "TCP", address))
@@ -77,9 +93,7 @@ fn taken(error: &std::io::Error, kind: &str, address: SocketAddr) -> anyhow::Err
 
 /// FUSE can be used, and has no time limit that would end a commit that waits.
 pub(super) fn fuse() -> anyhow::Result<()> {
-    OpenOptions::new().read(true).write(true).open("/dev/fuse").context(
-        "cannot use FUSE; load it with `modprobe fuse`, or allow /dev/fuse in this container",
-    )?;
+    fuse::usable().context("cannot use FUSE")?;
     for name in ["default_request_timeout", "max_request_timeout"] {
         let path = format!("/proc/sys/fs/fuse/{name}");
         if std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0") {

@@ -281,6 +281,9 @@ fn refuse_what_cannot_be(record: &Record, etc: &Path) -> anyhow::Result<()> {
     }
     checks::room_for_a_log(&record.state_dir)?;
     checks::fuse()?;
+    for clients in &record.virtual_ips {
+        checks::subnet(clients, &record.addresses)?;
+    }
     checks::addresses(&record.addresses)
 }
 

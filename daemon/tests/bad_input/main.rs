@@ -1,7 +1,11 @@
 //! What operators and computers get wrong: each gives a message with its cause and its remedy, ends
 //! the command, and changes nothing: configuration, keys, log and data stand as they did, byte for byte.
-//! Bad input for `duolog init` and `duolog join`, and unequal versions, are beside the set-up
-//! (`setup/tests`). Some rows need root: they make mounts of their own.
+//! Some rows need root: they make mounts of their own.
+//!
+//! Elsewhere, because they need more than one computer with a configuration: bad input for `duolog
+//! init` and `duolog join`, wrong codes and unequal versions in `setup/tests`; clocks that are apart
+//! in `check/judge/tests`; a virtual IP that another computer has in `tests/e2e/neighbours`; ports
+//! that are taken while the node runs in `daemon/tests/actions`.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 

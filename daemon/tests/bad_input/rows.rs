@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
@@ -407,6 +408,53 @@ pub(crate) const ROWS: &[Row] = &[
         |_| done(),
         "cannot use FUSE",
         "modprobe fuse"
+    ),
+    other!(
+        "something else in the place of FUSE",
+        &[
+            "sh",
+            "exec unshare -m sh -c 'mount -t tmpfs none /dev && mknod /dev/fuse c 1 3 && \
+             mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9 && exec $DUOLOG init --name shop \
+             --dir $SITE/data --etc $SITE/other --state-dir $SITE/other-state \
+             --address 127.0.0.1:$PORT'",
+        ],
+        |_| done(),
+        "/dev/fuse is not the device of FUSE",
+        "modprobe fuse"
+    ),
+    other!(
+        "a virtual IP of another subnet",
+        &[
+            "sh",
+            "exec $DUOLOG init --name shop --dir $SITE/data --etc $SITE/other \
+             --state-dir $SITE/other-state --address 127.0.0.1:$PORT --virtual-ip 203.0.113.9/24",
+        ],
+        |_| done(),
+        "virtual IP 203.0.113.9/24 is in no subnet of this computer",
+        "`ip address` shows"
+    ),
+    other!(
+        "a port that is taken, where roles are fixed",
+        RUN,
+        |site| {
+            site.adopted();
+            site.instead("number = 1", "number = 1\nrole = \"second\"");
+            Box::new(UdpSocket::bind(("127.0.0.1", site.port())).unwrap())
+        },
+        "is another node on this address?",
+        "Address already in use"
+    ),
+    other!(
+        "an engine with fsync off",
+        &["check"],
+        |site| {
+            site.instead("path = \"", "preset = \"postgresql\"\npath = \"");
+            fs::write(site.at("data/PG_VERSION"), "15").unwrap();
+            fs::write(site.at("data/postgresql.conf"), "fsync = off\n").unwrap();
+            done()
+        },
+        "fsync",
+        "FAILED"
     ),
     other!(
         "nobody who answers",

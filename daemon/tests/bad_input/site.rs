@@ -17,17 +17,17 @@ const BOUND: Duration = Duration::from_mins(1);
 
 /// What a node writes down though it does not start: what it said, the configuration it was started
 /// with, how often it was started, who holds its log, and room that it made ready for it.
-const NOTES: [&str; 5] = [
+const NOTES: [&str; 6] = [
     "state/logs",
     "state/configurations",
     "state/control",
     "state/lock",
     "state/spare-0000000000000000.tmp",
+    "state/spare-0000000000000000",
 ];
 
 pub(crate) struct Site {
     directory: tempfile::TempDir,
-    /// Where its node listens.
     port: LoopbackPort,
     /// Where it has its heartbeats.
     pub(crate) heartbeats: LoopbackPort,
@@ -87,6 +87,11 @@ impl Site {
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Where its node listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number()
     }
 
     pub(crate) fn config(&self) -> PathBuf {

@@ -19,6 +19,7 @@ mod packet;
 mod probe;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 pub use address::{ParseError, VirtualIp};
@@ -140,6 +141,17 @@ pub fn drop_address(address: VirtualIp) -> Result<bool, VipError> {
         tracing::info!(%address, "the virtual IP is not here any more");
     }
     Ok(dropped)
+}
+
+/// An address that this computer has of its own in the subnet of the virtual IP.
+///
+/// # Errors
+/// What the kernel says.
+pub fn beside(address: VirtualIp) -> Result<Option<IpAddr>, VipError> {
+    let failed = |source| VipError::io(address, "reading the addresses of this computer", source);
+    let mut route = Route::open().map_err(failed)?;
+    let held = route.addresses().map_err(failed)?.into_iter().map(|held| held.ip);
+    Ok(held.into_iter().find(|ip| *ip != address.ip() && address.is_beside(*ip)))
 }
 
 /// Whether this computer has the address.

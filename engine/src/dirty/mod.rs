@@ -245,6 +245,11 @@ impl Dirty {
         self.files.len()
     }
 
+    /// How many files changed, and how many ranges they have in all.
+    pub(crate) fn size(&self) -> [u64; 2] {
+        [self.files.len() as u64, self.count as u64]
+    }
+
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()

@@ -27,7 +27,7 @@ mod session;
 pub use connection::Connection;
 pub use directory::{DirBuffer, DirEntry};
 pub use flags::{InitFlags, OpenFlags};
-pub use mount::{MountError, MountOptions, MountWay, is_dead_mount, remove_dead};
+pub use mount::{MountError, MountOptions, MountWay, is_dead_mount, remove_dead, usable};
 pub use notify::{Notifier, NotifyError};
 pub use reply::{Attr, Entry, Reply, StatFs};
 pub use request::{Forget, Forgets, Op, Request, SetAttr, TimeOrNow, Timestamp};

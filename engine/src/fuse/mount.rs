@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, thread};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
@@ -26,6 +26,10 @@ use super::flags::InitFlags;
 
 /// The largest read and write, in bytes, on which a session agrees.
 pub(super) const MAX_IO_BYTES: u32 = 1 << 20;
+
+const DEVICE: &str = "/dev/fuse";
+/// Its number (Linux, admin-guide/devices.txt).
+const DEVICE_NUMBER: (u32, u32) = (10, 229);
 
 /// How long a mount that is in the way may take to show that it lives.
 const PROBE_BOUND: Duration = Duration::from_secs(2);
@@ -97,8 +101,13 @@ pub enum MountError {
     )]
     NoDevice,
     /// The device is there and cannot be opened.
-    #[error("opening /dev/fuse")]
+    #[error("/dev/fuse cannot be opened: become root, or, in a container, allow the device")]
     Device(#[source] Errno),
+    /// Something else stands in its place.
+    #[error(
+        "/dev/fuse is not the device of FUSE: remove it, then load the kernel module (`modprobe fuse`) or make it with `mknod /dev/fuse c 10 229`; in a container, pass the host's in"
+    )]
+    NotFuse,
     /// Not root, and without the program that mounts for others.
     #[error("fusermount3 is missing, which mounts for users other than root: `apt install fuse3`")]
     NoFusermount,
@@ -142,7 +151,7 @@ pub enum MountError {
         path: PathBuf,
     },
     /// `mount(2)` refused.
-    #[error("mounting {path}", path = .path.display())]
+    #[error("the kernel does not mount {path}: that needs root, and in a container CAP_SYS_ADMIN and FUSE", path = .path.display())]
     Mount {
         /// Where.
         path: PathBuf,
@@ -268,12 +277,33 @@ pub(super) fn kind_at(path: &Path) -> Option<String> {
     top.map(|kind| String::from_utf8_lossy(kind).into_owned())
 }
 
-fn mount_through_kernel(options: &MountOptions, path: &Path) -> Result<OwnedFd, MountError> {
+/// Whether the kernel's FUSE can be used. Nothing is mounted.
+///
+/// # Errors
+/// [`MountError::NoDevice`], [`MountError::Device`] and [`MountError::NotFuse`].
+pub fn usable() -> Result<(), MountError> {
+    open_device().map(drop)
+}
+
+/// Opens the device. Something else under its name would only be told by mount(2), as an argument
+/// that is not valid.
+fn open_device() -> Result<OwnedFd, MountError> {
     let open = OFlags::RDWR | OFlags::CLOEXEC;
-    let fd = rustix::fs::open("/dev/fuse", open, Mode::empty()).map_err(|errno| match errno {
+    let fd = rustix::fs::open(DEVICE, open, Mode::empty()).map_err(|errno| match errno {
         Errno::NOENT | Errno::NODEV | Errno::NXIO => MountError::NoDevice,
         errno => MountError::Device(errno),
     })?;
+    let stat = rustix::fs::fstat(&fd).map_err(MountError::Device)?;
+    let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || number != DEVICE_NUMBER
+    {
+        return Err(MountError::NotFuse);
+    }
+    Ok(fd)
+}
+
+fn mount_through_kernel(options: &MountOptions, path: &Path) -> Result<OwnedFd, MountError> {
+    let fd = open_device()?;
     let mut data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions,max_read={MAX_IO_BYTES}",
         fd.as_raw_fd(),
@@ -295,7 +325,7 @@ fn mount_through_kernel(options: &MountOptions, path: &Path) -> Result<OwnedFd, 
 }
 
 fn mount_through_fusermount(options: &MountOptions, path: &Path) -> Result<OwnedFd, MountError> {
-    if !Path::new("/dev/fuse").exists() {
+    if !Path::new(DEVICE).exists() {
         return Err(MountError::NoDevice);
     }
     let root = rustix::process::geteuid().is_root();

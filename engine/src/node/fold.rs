@@ -73,6 +73,16 @@ const APPLY_LIMIT: Duration = Duration::from_millis(200);
 /// By how much the map may grow in a fold, with small files beside the log.
 const OTHER_BYTES: u64 = 640 << 10;
 
+/// How large the map is of what changed in segments that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapSize {
+    /// Bytes of disk that it takes; zero where there is none.
+    pub disk_bytes: u64,
+    /// Files that it names and extents in them; nothing while it is not open, as after a restart
+    /// until it is needed.
+    pub names: Option<[u64; 2]>,
+}
+
 impl Folding {
     pub(super) fn new(place: Place) -> Self {
         Self {
@@ -128,6 +138,15 @@ impl Node {
         };
         dirty.scan(&mut self.log.reader(cursor), self.log.end_lsn())?;
         Ok(dirty)
+    }
+
+    /// How large the map is now. Waits for a fold that is under way, and for no commit.
+    pub fn dirty_map(&self) -> MapSize {
+        let map = self.folding.map();
+        let disk_bytes = self.folding.place.disk_bytes();
+        let none = || self.control.get().fold.is_none().then_some([0, 0]);
+        let names = map.as_ref().map(|map| map.dirty().size());
+        MapSize { disk_bytes, names: names.or_else(none) }
     }
 
     /// What the map says, and from where on the log has to be read, when it reaches from `from`

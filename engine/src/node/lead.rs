@@ -220,13 +220,14 @@ impl Node {
 
     /// The peer, in `view`, has the log on disk up to `durable` and applied up to `applied`, and
     /// `room` is left there once it has applied all of that. For commits it counts only where the
-    /// rule names that view.
+    /// rule names that view. `disk` is how long its disk took for the last of it, where it said so.
     pub fn peer_durable(
         &self,
         view: ViewNum,
         durable: Lsn,
         applied: Lsn,
         room: Room,
+        disk: Option<Duration>,
     ) -> Result<(), NodeError> {
         let end = self.log.end_lsn();
         if durable > end {
@@ -234,7 +235,7 @@ impl Node {
         }
         self.peer_says_room(durable, room);
         let before = self.progress.committed();
-        self.progress.advance_acknowledged(view, durable, applied);
+        self.progress.advance_acknowledged(view, durable, applied, disk);
         // Also of a peer that is not, or not yet, a member: it has what it has.
         self.folding.peer_has(durable);
         if self.progress.acknowledged().is_none() {

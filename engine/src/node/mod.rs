@@ -52,6 +52,7 @@ pub use self::base::{BaseReport, Pin};
 pub use self::branches::{DropError, drop_branch_of};
 pub use self::error::NodeError;
 use self::file_ids::FileIds;
+pub use self::fold::MapSize;
 pub(crate) use self::overlay::{Content, Overlay, Pending};
 pub use self::positions::CommitRule;
 pub(crate) use self::progress::{Progress, Stage};

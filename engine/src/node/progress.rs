@@ -235,11 +235,18 @@ impl Progress {
     }
 
     /// The peer, in `view`, has the log on disk up to `durable`, and in its directories up to
-    /// `applied`.
-    pub(crate) fn advance_acknowledged(&self, view: ViewNum, durable: Lsn, applied: Lsn) {
+    /// `applied`; `disk` is how long its disk took for the last of it, if it said so.
+    pub(crate) fn advance_acknowledged(
+        &self,
+        view: ViewNum,
+        durable: Lsn,
+        applied: Lsn,
+        disk: Option<Duration>,
+    ) {
         self.change(|state| {
             if matches!(state.at.standing, Standing::Leads(_)) {
                 state.at.acknowledge(view, durable, applied);
+                state.peer_acknowledged(disk, &self.timing);
             }
         });
     }
@@ -471,7 +478,7 @@ impl Progress {
             let was_idle = state.at.appliable() <= state.at.applied.lsn;
             change(&mut state);
             state.at.commit();
-            state.follow_commit(&self.timing);
+            state.follow_commit();
             // A failed node keeps its positions for those who look, and releases nobody.
             if state.failure.is_none() {
                 for stage in STAGES {
@@ -506,14 +513,26 @@ impl Progress {
 const POISON: &str = "no thread panics while it moves a position";
 
 impl State {
-    /// Notes what stage the commit that is followed has come to.
-    fn follow_commit(&mut self, timing: &Timing) {
+    /// Notes that the peer has the commit that is followed, if it does now.
+    fn peer_acknowledged(&mut self, disk: Option<Duration>, timing: &Timing) {
         let Some(followed) = &mut self.followed else { return };
         let acknowledged = self.at.acknowledged().is_some_and(|lsn| lsn >= followed.lsn);
-        if acknowledged && !followed.peer {
-            followed.peer = true;
-            timing.peer.observe(followed.asked.elapsed());
+        if !acknowledged || std::mem::replace(&mut followed.peer, true) {
+            return;
         }
+        let all = followed.asked.elapsed();
+        timing.peer.observe(all);
+        if let Some(disk) = disk {
+            // The peer measures it, and is not trusted to: no part is longer than the whole.
+            let disk = disk.min(all);
+            timing.remote_disk.observe(disk);
+            timing.wire.observe(all.saturating_sub(disk));
+        }
+    }
+
+    /// Lets go of the commit that is followed once it is one.
+    fn follow_commit(&mut self) {
+        let Some(followed) = &self.followed else { return };
         let leads = matches!(self.at.standing, Standing::Leads(_));
         if !leads || self.at.committed >= followed.lsn {
             self.followed = None;
@@ -546,7 +565,7 @@ mod tests {
             Lsn(20),
             Box::new(move |result| told.send(result.is_ok()).unwrap()),
         );
-        progress.advance_acknowledged(ViewNum(1), Lsn(30), Lsn(0));
+        progress.advance_acknowledged(ViewNum(1), Lsn(30), Lsn(0), None);
         assert!(heard.try_recv().is_err(), "the peer alone does not make a commit");
         progress.advance_durable(Lsn(19));
         assert!(heard.try_recv().is_err(), "one byte is missing here");
@@ -564,11 +583,17 @@ mod tests {
             progress.want_commit(end, Instant::now());
             progress.when(Stage::Committed, end, Box::new(|_| {}));
             assert_eq!(progress.next_sync(), Some(end));
-            progress.advance_acknowledged(ViewNum(1), end, Lsn(0));
+            // The first one says no time, like a peer of 0.1.0; the second one more than there was.
+            let disk = (round == 2).then_some(Duration::from_hours(1));
+            progress.advance_acknowledged(ViewNum(1), end, Lsn(0), disk);
             progress.advance_durable(end);
             let timings = progress.timing.timings();
             for times in [timings.queue, timings.peer, timings.wake_up] {
                 assert_eq!(times.counts.iter().sum::<u64>(), round);
+            }
+            for times in [timings.remote_disk, timings.wire] {
+                assert_eq!(times.counts.iter().sum::<u64>(), round - 1);
+                assert!(times.sum <= timings.peer.sum, "{times:?}");
             }
         }
     }
@@ -577,7 +602,7 @@ mod tests {
     fn an_acknowledgement_of_the_past_moves_nothing_back() {
         let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
         progress.lead(CommitRule::Pair(ViewNum(1)));
-        progress.advance_acknowledged(ViewNum(1), Lsn(5), Lsn(0));
+        progress.advance_acknowledged(ViewNum(1), Lsn(5), Lsn(0), None);
         assert_eq!(progress.committed(), Lsn(10));
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Timing {
     pub(crate) queue: Histogram,
     pub(crate) log_sync: Histogram,
     pub(crate) peer: Histogram,
+    pub(crate) wire: Histogram,
+    pub(crate) remote_disk: Histogram,
     pub(crate) wake_up: Histogram,
 }
 
@@ -62,6 +64,8 @@ impl Timing {
             queue: self.queue.times(),
             log_sync: self.log_sync.times(),
             peer: self.peer.times(),
+            wire: self.wire.times(),
+            remote_disk: self.remote_disk.times(),
             wake_up: self.wake_up.times(),
         }
     }
@@ -80,6 +84,11 @@ pub struct Timings {
     /// From the request until the peer had acknowledged it, its disk and both ways of the wire
     /// included; a sample of commits.
     pub peer: Times,
+    /// Of that, what was not its disk: both ways of the wire, and waiting at either end. Nothing of
+    /// a peer that does not say how long its disk took.
+    pub wire: Times,
+    /// Of that, its disk: from the arrival of the log's bytes until they were synced.
+    pub remote_disk: Times,
     /// From the moment that a commit was on every disk until its request was answered.
     pub wake_up: Times,
 }

@@ -100,7 +100,11 @@ fn disk_use_while_alone_stays_below_the_limit_and_one_segment() {
     // As much as there is room for is kept as log, which costs a resynchronisation less.
     assert!(most > LIMIT - SEGMENT, "only {most} bytes of disk were used");
     assert!(alone.node.first() > from, "segments were folded");
+    let size = alone.node.dirty_map();
+    assert!((1..=LIMIT).contains(&size.disk_bytes), "{size:?}");
+    let [named, extents] = size.names.unwrap();
     let dirty = alone.node.changed_since(from).unwrap();
+    assert!(named > 0 && named <= dirty.len() as u64 && extents > named, "{size:?}");
     assert_covers(&dirty, &before, &files(&alone.mount));
     let bytes = dirty.bytes_of(|_| Some(8 << 20));
     assert!(bytes <= 8 << 20, "no more than the file: {bytes}");
@@ -126,6 +130,8 @@ fn what_the_peer_lacks_is_kept_up_to_the_limit() {
     assert_eq!(alone.node.first(), Lsn::ZERO);
     assert!(alone.node.cursor_at(from).unwrap().is_some());
     assert!(!dir.path().join("state/dirty-map").exists());
+    let none = node::MapSize { disk_bytes: 0, names: Some([0, 0]) };
+    assert_eq!(alone.node.dirty_map(), none);
 }
 
 /// Set in the process that is killed.
@@ -347,7 +353,7 @@ fn what_the_peer_has_is_not_folded() {
     alone.node.sync_log().unwrap();
     ship(&alone.node, &second);
     let room = node::Room::ENDLESS;
-    alone.node.peer_durable(view, second.durable(), second.applied(), room).unwrap();
+    alone.node.peer_durable(view, second.durable(), second.applied(), room, None).unwrap();
     let has = second.end().lsn;
     assert!(lacks < has && has.0 < SEGMENT, "all in the first segment");
     alone.node.lead(false).unwrap();
@@ -386,7 +392,7 @@ fn an_absence_that_is_over(becomes_member: bool) {
     eventually("the second node has applied it", || second.applied() == has);
     // It is heard before it is a member, and lost before it acknowledges anything as one.
     let (view, room) = (alone.node.leads().unwrap(), node::Room::ENDLESS);
-    alone.node.peer_durable(view, second.durable(), second.applied(), room).unwrap();
+    alone.node.peer_durable(view, second.durable(), second.applied(), room, None).unwrap();
     if becomes_member {
         alone.node.lead(true).unwrap();
         alone.node.lead(false).unwrap();
@@ -421,7 +427,7 @@ fn the_map_goes_once_the_peer_has_everything() {
         ship(&alone.node, &second);
         alone
             .node
-            .peer_durable(view, second.durable(), second.applied(), node::Room::ENDLESS)
+            .peer_durable(view, second.durable(), second.applied(), node::Room::ENDLESS, None)
             .unwrap();
     };
     eventually("the map is gone", || {

@@ -95,7 +95,7 @@ fn ship(wire: Wire<'_>, to: &Node, at: &mut Lsn) -> bool {
     to.sync_received().unwrap();
     to.announce_committed(from.committed());
     let view = from.leads().unwrap();
-    from.peer_durable(view, to.durable(), to.applied(), Room::ENDLESS).unwrap();
+    from.peer_durable(view, to.durable(), to.applied(), Room::ENDLESS, None).unwrap();
     true
 }
 

@@ -40,7 +40,7 @@ impl Wire {
                     std::thread::sleep(Duration::from_micros(500));
                 }
                 let durable = to.sync_received().unwrap();
-                from.peer_durable(view, durable, to.applied(), Room::ENDLESS).unwrap();
+                from.peer_durable(view, durable, to.applied(), Room::ENDLESS, None).unwrap();
                 to.announce_committed(from.committed());
                 for digest in to.take_digests(1000) {
                     from.peer_digest(digest);

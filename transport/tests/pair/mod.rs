@@ -92,6 +92,8 @@ pub(crate) struct State {
     /// not acknowledged.
     pub(crate) acked: Lsn,
     pub(crate) acks: u64,
+    /// Primary: the longest time that a disk was said to have taken.
+    pub(crate) disk_us_max: u32,
     pub(crate) unacked_max: u64,
     /// Primary: how fast the secondary may catch up.
     pub(crate) catch_up: Option<u64>,
@@ -153,6 +155,7 @@ impl Node {
             disconnected: Vec::new(),
             acked: Lsn::ZERO,
             acks: 0,
+            disk_us_max: 0,
             unacked_max: 0,
             catch_up: None,
             cuts: Vec::new(),
@@ -341,6 +344,7 @@ impl Source for Primary {
             assert_eq!(ack.view, ViewNum(3));
             state.acked = ack.durable;
             state.acks += 1;
+            state.disk_us_max = state.disk_us_max.max(ack.disk_us);
         });
     }
 
@@ -439,6 +443,7 @@ impl Sink for Secondary {
             log_free_bytes: 1 << 40,
             store_free_bytes: 1 << 41,
             store_free_files: 1 << 20,
+            disk_us: 0,
         }
     }
 

@@ -84,7 +84,7 @@ pub(super) fn fuse(gathered: &Gathered) -> Vec<Line> {
         lines.push(match &facts.fuse.unusable {
             None => place.ok("/dev/fuse can be used"),
             Some(error) => place.failed(
-                format!("/dev/fuse cannot be used: {error}"),
+                error.clone(),
                 "load it with `modprobe fuse`, allow /dev/fuse in this container, or become root",
             ),
         });

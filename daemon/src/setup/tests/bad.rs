@@ -162,6 +162,23 @@ const INITS: &[BadInit] = &[
         &["192.0.2.1 is no address of this computer", "ip address"],
     ),
     (
+        "a virtual IP of another subnet",
+        |_, init| {
+            init.virtual_ip = vec!["203.0.113.9/24".parse().unwrap()];
+            nothing()
+        },
+        &["203.0.113.9/24 is in no subnet of this computer", "`ip address` shows"],
+    ),
+    (
+        "a virtual IP that a computer has",
+        |_, init| {
+            init.address = Some(SocketAddr::from(([10, 0, 0, 9], 7433)));
+            init.virtual_ip = vec!["10.0.0.9/24".parse().unwrap()];
+            nothing()
+        },
+        &["10.0.0.9 is the address of", "no computer has of its own"],
+    ),
+    (
         "a TCP port that is taken",
         |site, _| Box::new(TcpListener::bind(site.address(1)).unwrap()),
         &["TCP port 7433", "is taken", "give another port"],
