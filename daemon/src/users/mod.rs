@@ -64,9 +64,7 @@ impl Role {
             Self::Administrator => "administrator",
         }
     }
-}
 
-impl Role {
     /// As the console names it.
     pub(crate) const fn of_console(self) -> duolog_console::api::session::Role {
         use duolog_console::api::session::Role as Named;

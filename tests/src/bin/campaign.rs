@@ -73,6 +73,12 @@ struct Campaign {
     receipts: BTreeMap<(usize, u64), Receipt>,
 }
 
+/// A disk that hangs ends its node soon, so that it is seen to.
+fn settings() -> Settings {
+    let pair = format!("{}disk_stall_ms = 3000\n", Settings::default().pair);
+    Settings { pair, ..Settings::default() }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let (mut seconds, mut seed) = (60_u64, now_us());
@@ -85,7 +91,7 @@ fn main() -> ExitCode {
     }
     println!("seed {seed}");
     let mut campaign = Campaign {
-        cluster: Cluster::start("campaign", seed, &Settings::default()),
+        cluster: Cluster::start("campaign", seed, &settings()),
         random: Random::new(seed),
         begun: Instant::now(),
         faults: 0,

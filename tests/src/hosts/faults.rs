@@ -16,11 +16,13 @@ use crate::random::Random;
 use crate::wait;
 
 /// How many different faults there are.
-pub const KINDS: u64 = 18;
+pub const KINDS: u64 = 19;
 /// How long a part of a sequence may be waited for; a sequence that does not come about is none.
 const PART: Duration = Duration::from_secs(10);
 /// How slow a disk of the node is that shall be late with what it accepts.
 const LATE: Duration = Duration::from_millis(300);
+/// How slow a disk is that does not answer before it is mended.
+const HANGS: Duration = Duration::from_hours(2);
 
 impl Cluster {
     /// Does something bad while node `serving` serves, and says what. `kind`: which of [`KINDS`].
@@ -99,7 +101,11 @@ impl Cluster {
                 machine.disk(on).slow_down(Duration::from_millis(80));
                 format!("a disk of node{node} is slow: {on:?}")
             }
-            16 => self.only_the_other_comes_back(serving),
+            16 => {
+                machine.disk(on).slow_down(HANGS);
+                format!("a disk of node{node} hangs: {on:?}")
+            }
+            17 => self.only_the_other_comes_back(serving),
             _ => self.parted_while_they_make_a_view(serving),
         }
     }
