@@ -4,6 +4,8 @@
 //! added over time and never change their meaning, so those that a newer node adds are left out here
 //! and refused nowhere.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -402,6 +404,9 @@ pub struct Status {
     /// What the resynchronisations from this node came to since it was started.
     #[serde(default)]
     pub resyncs_given: ResyncsGiven,
+    /// How often this node was promoted since it was started, by why.
+    #[serde(default)]
+    pub promotions: BTreeMap<String, u64>,
     /// Paths of heartbeats.
     #[serde(default)]
     pub paths: Vec<Path>,

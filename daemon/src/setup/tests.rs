@@ -308,7 +308,7 @@ fn an_old_directory_without_room_beside_it_needs_a_typed_deletion() {
 fn the_first_administrator_is_of_both_from_the_beginning() {
     let site = Site::new();
     let mut options = site.init();
-    options.virtual_ip = vec!["10.99.0.200/24".parse().unwrap()];
+    options.virtual_ip = vec!["127.88.0.200/8".parse().unwrap()];
     let file = site.at(1).join("password");
     fs::write(&file, "correct horse").unwrap();
     options.admin_password_file = Some(file);

@@ -479,6 +479,7 @@ export type Status = {
   node: number;
   paths?: Path[];
   peer?: Peer | null;
+  promotions?: Record<string, number>;
   resync?: Resync | null;
   resyncs_given?: ResyncsGiven;
   sentence: string;
