@@ -212,7 +212,7 @@ fn users_are_of_both_nodes_and_what_is_revoked_is_out_at_once() {
         ("foreign", "000", "unknown ca"),
         ("forged", "000", "decrypt error"),
         ("expired", "000", "expired"),
-        ("nobody", "403", "there is no user carl"),
+        ("nobody", "401", "its user was removed"),
     ] {
         let (found, text) = site.with(0, name);
         assert_eq!(found, code, "{name}: {text}");
@@ -222,7 +222,7 @@ fn users_are_of_both_nodes_and_what_is_revoked_is_out_at_once() {
     one.done(&["certs", "revoke", "ben"]);
     for node in [0, 1] {
         let (code, text) = site.with(node, "ben");
-        assert!(code == "403" && text.contains("was revoked"), "{text}");
+        assert!(code == "401" && text.contains("was revoked"), "{text}");
     }
     let nothing = one.refused(&["certs", "revoke", "ben"]);
     assert!(nothing.contains("no certificate that counts"), "{nothing}");

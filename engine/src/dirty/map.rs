@@ -22,7 +22,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use duolog_wal::control::FoldStamp;
 use duolog_wal::{Chain, FileId, Lsn};
@@ -39,6 +39,8 @@ const TRIES: &str = "dirty-map.tries";
 const TRIES_MAX: u32 = 2;
 /// Opening takes longer than this only when something is wrong with the map.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
+/// How long its lock may be somebody else's.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
 /// Memory that sled may use for what it read.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -119,7 +121,7 @@ impl Place {
         remove_tree(&self.path())?;
         self.guarded(move |path| {
             let stamp = FoldStamp { from, to: from, chain: Chain(0), count: 0 };
-            let db = config(&path).open()?;
+            let db = open(&path)?;
             Ok(Map { db, dirty: Dirty::default(), stamp, digest: 0, entries: 0 })
         })
     }
@@ -186,6 +188,23 @@ impl Place {
     }
 }
 
+/// Opens the database. Its lock is shared with whatever this process has forked and not yet made
+/// another program of, so one that was closed just now may look taken for a moment.
+fn open(path: &Path) -> Result<sled::Db, MapError> {
+    let end = Instant::now() + LOCK_LIMIT;
+    loop {
+        match config(path).open() {
+            // sled tells it apart by these words alone.
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock") && Instant::now() < end =>
+            {
+                std::thread::park_timeout(LOCK_LIMIT / 200);
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
 fn config(path: &Path) -> sled::Config {
     sled::Config::new()
         .path(path)
@@ -200,7 +219,7 @@ impl Map {
         if !path.is_dir() {
             return Err(MapError::Other { what: "there is none" });
         }
-        let db = config(path).open()?;
+        let db = open(path)?;
         let (mut dirty, mut stamp) = (Dirty::default(), None);
         let (mut digest, mut entries) = (0_u64, 0);
         for entry in db.iter() {
@@ -423,6 +442,21 @@ mod tests {
         assert_eq!(map.dirty(), &dirty);
         drop(map);
         assert_eq!(place.open(stamp(200, 2)).unwrap().dirty(), &dirty);
+    }
+
+    /// Whoever holds its lock for a moment, as a process does that is being started.
+    #[test]
+    fn a_map_whose_lock_is_taken_for_a_moment_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path());
+        drop(twice(&place));
+        let held = place.open(stamp(200, 2)).unwrap();
+        let until = std::thread::spawn(move || {
+            std::thread::park_timeout(Duration::from_millis(200));
+            drop(held);
+        });
+        place.open(stamp(200, 2)).unwrap();
+        until.join().unwrap();
     }
 
     #[test]
