@@ -255,7 +255,7 @@ fn what_a_node_leaves_that_was_killed_whole_is_taken_away() {
         kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL).ok();
     }
     // A node that said how it ended has done this itself.
-    let nothing = let_go(Some("exit-code"));
+    let nothing = let_go(Some("success"));
     assert!(nothing.status.success() && mounted(&node.data()), "{}", said(&nothing));
     let done = let_go(Some("signal"));
     assert!(done.status.success(), "{}", said(&done));

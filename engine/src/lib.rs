@@ -1,5 +1,6 @@
 //! The engine: a data directory whose every change stands in a write-ahead log first.
 
+mod asked;
 pub mod capture;
 pub mod dirty;
 pub mod disk;

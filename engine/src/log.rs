@@ -45,11 +45,13 @@ pub use spares::Recycled;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
 
 use duolog_wal::record::{BODY_MAX, HEADER_LEN, RecordError};
 use duolog_wal::segment::SEGMENT_HEADER_LEN;
 use duolog_wal::{ClusterId, Cursor, HistoryEntry, Lsn, ViewNum};
 
+use crate::asked::Asked;
 use crate::disk::{DirDisk, Disk, DiskFile, is_no_room};
 use append::Tail;
 use flush::Flush;
@@ -160,6 +162,8 @@ impl<D: Disk> Clone for Log<D> {
 }
 
 struct Shared<D: Disk> {
+    /// What an append asked the disk for. Begun with the tail locked, so there is one at a time.
+    writing: Asked,
     disk: D,
     options: LogOptions,
     cluster: ClusterId,
@@ -242,6 +246,7 @@ impl<D: Disk> Log<D> {
         let end = tail.end.lsn;
         let shown = Shown { end: tail.end, view: tail.view, history: tail.history.clone() };
         let shared = Shared {
+            writing: Asked::default(),
             disk,
             options,
             cluster,
@@ -267,6 +272,11 @@ impl<D: Disk> Log<D> {
     /// Where the next record will begin.
     pub fn end(&self) -> Cursor {
         self.shared.shown().end
+    }
+
+    /// How long the append under way has waited for the disk.
+    pub(crate) fn append_waits(&self) -> Option<Duration> {
+        self.shared.writing.waits()
     }
 
     /// Like [`Log::end`], the position alone, without any lock.

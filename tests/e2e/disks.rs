@@ -98,19 +98,18 @@ fn a_disk_of_the_log_that_hangs_is_told_and_taken_over_from() {
     let pair = "profile = \"fast\"\nauto_rejoin = true\ndisk_stall_ms = 3000\n".into();
     let mut scene = Scene::with("silent-log", &Settings { pair, ..Settings::default() });
     let from = scene.cluster.nodes.each_ref().map(Machine::said_bytes);
-    let hours = Duration::from_hours(2);
     let hung = Cell::new(0);
     scene.fault_and(
         "a disk hangs",
         |cluster, serving| {
             hung.set(serving);
-            cluster.node(serving).disk(On::Log).slow_down(hours);
+            cluster.node(serving).disk(On::Log).set_hanging(true);
         },
         |scene| {
             let hung = hung.get();
             let node = &scene.cluster.nodes[hung - 1];
             let said = |words: &str| node.find_said(from[hung - 1], |line| line.contains(words));
-            let alarm = said("has not answered for more than 1s, and commits wait for it");
+            let alarm = said("has not answered for more than 1s, and what needs it waits");
             assert!(alarm.is_some(), "no alarm: {}", node.said());
             let stopped = said("the disk of the log has not answered for");
             assert!(stopped.is_some(), "{}", node.said());
@@ -121,29 +120,39 @@ fn a_disk_of_the_log_that_hangs_is_told_and_taken_over_from() {
     scene.end();
 }
 
-/// A node that is ALONE waits for its disk: nobody could take over what it has.
-#[test]
-fn a_disk_that_hangs_where_nobody_could_take_over_is_waited_for() {
+/// A node waits for its disk where nobody would take over: the outage would last longer.
+fn waited_for(name: &str, before: impl FnOnce(&mut Scene, usize), state: &str) {
     let pair = "profile = \"fast\"\nauto_rejoin = true\ndisk_stall_ms = 2000\n".into();
-    let mut scene = Scene::with("silent-alone", &Settings { pair, ..Settings::default() });
+    let mut scene = Scene::with(name, &Settings { pair, ..Settings::default() });
     let serving = scene.cluster.wait_pair();
-    scene.cluster.node(3 - serving).kill();
-    scene.goes_on("alone");
-    scene.cluster.node(serving).disk(On::Log).slow_down(Duration::from_hours(2));
+    before(&mut scene, serving);
+    scene.goes_on("nobody could take over");
+    scene.cluster.node(serving).disk(On::Log).set_hanging(true);
     let alarmed = wait::within(LIMIT, || {
         let status = scene.cluster.nodes[serving - 1].status()?;
-        status
-            .alarms
-            .iter()
-            .any(|alarm| alarm.contains("has not answered for more than"))
-            .then_some(())
+        let alarm = |alarm: &String| alarm.contains("has not answered for more than");
+        status.alarms.iter().any(alarm).then_some(())
     });
     assert!(alarmed.is_some(), "no alarm:\n{}", scene.cluster.states());
-    // Three times as long as a node of a pair would wait.
-    let left = || (scene.cluster.nodes[serving - 1].state() != "ALONE").then_some(());
+    // Three times as long as it would wait otherwise.
+    let left = || (scene.cluster.nodes[serving - 1].state() != state).then_some(());
     assert!(wait::within(Duration::from_secs(6), left).is_none(), "{}", scene.cluster.states());
-    scene.cluster.node(serving).disk(On::Log).slow_down(Duration::ZERO);
+    scene.cluster.node(serving).disk(On::Log).set_hanging(false);
     scene.goes_on("the disk answers again");
     scene.mended("the other node is back");
     scene.end_after(0);
+}
+
+#[test]
+fn a_disk_that_hangs_alone_is_waited_for() {
+    let kill = |scene: &mut Scene, serving: usize| scene.cluster.node(3 - serving).kill();
+    waited_for("silent-alone", kill, "ALONE");
+}
+
+#[test]
+fn a_disk_that_hangs_while_takeovers_are_off_is_waited_for() {
+    let off = |scene: &mut Scene, serving: usize| {
+        scene.cluster.nodes[2 - serving].command(&["failover", "off"]);
+    };
+    waited_for("silent-off", off, "PRIM");
 }

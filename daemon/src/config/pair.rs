@@ -111,6 +111,13 @@ pub(super) fn read_pair(
         }
     }
 
+    if let (Some(stall), Some(disk)) = (stall_ms, disk_stall_ms)
+        && disk < stall
+    {
+        let wrong = format!("{disk} is less than stall_ms, which is {stall}");
+        let right = format!("write at least {stall}; the default is 30000");
+        faults.add(line, section.key("disk_stall_ms"), wrong, right);
+    }
     let auto_rejoin = switch(faults, &mut section, "auto_rejoin", false);
     let start_at_boot = switch(faults, &mut section, "start_at_boot", true);
     let split_brain = match section.string(faults, "split_brain") {

@@ -3,6 +3,7 @@
 //! serves. `duolog let-go` takes them away; the units of the package run it when a node has ended.
 //! Never touches a node that lives: that has a guardian of its own.
 
+use std::io::{Error, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,14 +29,17 @@ const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// # Errors
 /// What may still be served here, or the configuration cannot be read.
 pub(crate) fn let_go(file: &Path, result: Option<&str>) -> anyhow::Result<()> {
-    // "exit-code": it said itself that it failed, after it had ended everything.
-    if matches!(result, Some("success" | "exit-code")) {
+    // One that failed may have been told to end before everything was: looking again costs nothing.
+    if result == Some("success") {
         return Ok(());
     }
     let config = Config::load(file)?;
     let until = Instant::now() + DAEMON_LIMIT;
     // The socket is there before anything is served, and until nothing is.
-    while UnixStream::connect(&config.control_socket).is_ok() {
+    // Whatever else keeps this process from reaching it does not say that nobody is there.
+    let dead =
+        |error: &Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+    while !UnixStream::connect(&config.control_socket).as_ref().is_err_and(dead) {
         let socket = config.control_socket.display();
         ensure!(result.is_some(), "a node runs here ({socket}): stop it first, duolog stop");
         ensure!(Instant::now() < until, "a node still runs here ({socket}): nothing is taken away");

@@ -42,6 +42,8 @@ const END_LIMIT_MS: u64 = 90_000;
 pub(super) struct Shown {
     pub standing: Standing,
     pub register: Register,
+    /// Whether the other node could take over.
+    pub has_heir: bool,
 }
 
 /// Owns the machine.
@@ -251,7 +253,8 @@ impl Driver {
             }
             self.said = Some(new);
         }
-        let shown = Shown { standing, register: *self.machine.register() };
+        let (register, has_heir) = (*self.machine.register(), self.machine.has_heir());
+        let shown = Shown { standing, register, has_heir };
         *self.shown.lock().expect("nobody panics while it looks") = Some(shown);
     }
 

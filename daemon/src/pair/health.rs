@@ -4,13 +4,14 @@
 //! A thread of its own that waits for no disk. Whether the node may go on is the machine's to say.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use duolog_engine::node::Node;
 
 use super::Input;
+use super::driver::Shown;
 use crate::alarms;
 use crate::config::pair::Pair;
 
@@ -18,7 +19,12 @@ use crate::config::pair::Pair;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks after the node until it is over.
-pub(super) fn watch(node: &Arc<Node>, pair: &Pair, say: Sender<Input>) -> io::Result<()> {
+pub(super) fn watch(
+    node: &Arc<Node>,
+    pair: &Pair,
+    shown: Arc<Mutex<Option<Shown>>>,
+    say: Sender<Input>,
+) -> io::Result<()> {
     let node = node.clone();
     let alarm_at = Duration::from_millis(pair.stall_ms);
     let give_up_at = Duration::from_millis(pair.disk_stall_ms);
@@ -39,8 +45,8 @@ pub(super) fn watch(node: &Arc<Node>, pair: &Pair, say: Sender<Input>) -> io::Re
                 silent = now;
                 let alarm = now.map(|of| {
                     format!(
-                        "the disk of this node's {of} has not answered for more than {alarm_at:?}, and commits wait for \
-                         it; look at what the kernel says of it (dmesg), or swap to the other node"
+                        "the disk of this node's {of} has not answered for more than {alarm_at:?}, and what needs it \
+                         waits; look at what the kernel says of it (dmesg)"
                     )
                 });
                 if let Some(alarm) = &alarm {
@@ -50,7 +56,11 @@ pub(super) fn watch(node: &Arc<Node>, pair: &Pair, say: Sender<Input>) -> io::Re
                 }
                 alarms::are("disk", alarm.into_iter().collect());
             }
-            node.give_up_silent_disk(give_up_at);
+            let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            // An end would turn a pause into an outage where nobody takes over.
+            if shown.is_some_and(|shown| shown.has_heir) {
+                node.give_up_silent_disk(give_up_at);
+            }
         };
         if let Some(failure) = failure {
             // The driver ends before its node does.

@@ -257,7 +257,8 @@ impl Pair {
         if config.peer.is_none() {
             be_alone(&node)?;
         }
-        watch(&node, &config.pair, self.inputs.clone()).context("cannot start a thread")?;
+        watch(&node, &config.pair, self.shown.clone(), self.inputs.clone())
+            .context("cannot start a thread")?;
         let kept = Kept::load(&config.state_dir);
         let (tell, told) = channel();
         let checks = Arc::new(Checks::new(&config.services, kept.checkers == Some(false), tell));

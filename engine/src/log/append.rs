@@ -183,6 +183,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<Appended, LogError> {
         let shared = &*self.shared;
         let mut tail = shared.tail();
+        let _asking = shared.writing.begin();
         let mut fields = std::mem::take(&mut tail.fields);
         fields.clear();
         // What is not durable here cannot be durable on every member.
@@ -200,6 +201,7 @@ impl<D: Disk> Log<D> {
     pub fn append_records(&self, bytes: &[u8]) -> Result<Cursor, LogError> {
         let shared = &*self.shared;
         let mut tail = shared.tail();
+        let _asking = shared.writing.begin();
         let mut rest = bytes;
         while !rest.is_empty() {
             rest = shared.append_some(&mut tail, rest)?;

@@ -116,6 +116,11 @@ impl Folding {
     fn map(&self) -> MutexGuard<'_, Option<Map>> {
         self.map.lock().expect(POISON)
     }
+
+    /// The map, unless somebody works on it.
+    fn try_map(&self) -> Option<MutexGuard<'_, Option<Map>>> {
+        self.map.try_lock().ok()
+    }
 }
 
 impl Node {
@@ -140,10 +145,13 @@ impl Node {
         Ok(dirty)
     }
 
-    /// How large the map is now. Waits for a fold that is under way, and for no commit.
+    /// How large the map is now; its names are not told while a fold is under way, which may wait
+    /// for a disk.
     pub fn dirty_map(&self) -> MapSize {
-        let map = self.folding.map();
         let disk_bytes = self.folding.place.disk_bytes();
+        let Some(map) = self.folding.try_map() else {
+            return MapSize { disk_bytes, names: None };
+        };
         let none = || self.control.get().fold.is_none().then_some([0, 0]);
         let names = map.as_ref().map(|map| map.dirty().size());
         MapSize { disk_bytes, names: names.or_else(none) }

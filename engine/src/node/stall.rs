@@ -4,10 +4,10 @@
 //! trying, and a commit that waits for it waits as long; the other node hears heartbeats meanwhile
 //! and has no reason to take over. Nothing here waits for a disk.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{CommitRule, Node, NodeError};
+use crate::asked::Asked;
 
 /// The disks of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,48 +27,6 @@ impl std::fmt::Display for DiskOf {
     }
 }
 
-/// What one thread asked a disk for.
-#[derive(Debug)]
-pub(super) struct Asked {
-    zero: Instant,
-    /// Microseconds from `zero` to when it was asked, and 1; zero: it answered.
-    since: AtomicU64,
-}
-
-impl Default for Asked {
-    fn default() -> Self {
-        Self { zero: Instant::now(), since: AtomicU64::new(0) }
-    }
-}
-
-impl Asked {
-    /// Asks; it counts as answered when what is returned is dropped.
-    pub(super) fn begin(&self) -> Asking<'_> {
-        self.since.store(self.micros() + 1, Ordering::Relaxed);
-        Asking(self)
-    }
-
-    fn micros(&self) -> u64 {
-        u64::try_from(self.zero.elapsed().as_micros()).unwrap_or(u64::MAX - 1)
-    }
-
-    /// How long no answer has come.
-    fn waits(&self) -> Option<Duration> {
-        let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(Duration::from_micros(self.micros().saturating_sub(since)))
-    }
-}
-
-/// A disk is asked for something.
-#[must_use = "it ends at once"]
-pub(super) struct Asking<'a>(&'a Asked);
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        self.0.since.store(0, Ordering::Relaxed);
-    }
-}
-
 /// What the threads that commits wait for asked the disks for.
 #[derive(Debug, Default)]
 pub(super) struct Disks {
@@ -80,8 +38,12 @@ impl Node {
     /// The disk that has been silent for longest, and for how long, while something that commits
     /// or changes of names wait for was asked of it.
     pub fn silent_disk(&self) -> Option<(DiskOf, Duration)> {
-        let found = [(DiskOf::Log, &self.disks.sync), (DiskOf::Directories, &self.disks.apply)];
-        let waits = found.into_iter().filter_map(|(of, asked)| Some((of, asked.waits()?)));
+        let found = [
+            (DiskOf::Log, self.disks.sync.waits()),
+            (DiskOf::Log, self.log.append_waits()),
+            (DiskOf::Directories, self.disks.apply.waits()),
+        ];
+        let waits = found.into_iter().filter_map(|(of, waits)| Some((of, waits?)));
         waits.max_by_key(|(_, waits)| *waits)
     }
 
@@ -96,21 +58,5 @@ impl Node {
             tracing::error!(disk = %of, ?waits, "a disk does not answer: this node stops");
             self.progress.fail(NodeError::SilentDisk { of, seconds: waits.as_secs_f64() });
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_answered_does_not_wait() {
-        let asked = Asked::default();
-        assert_eq!(asked.waits(), None);
-        let asking = asked.begin();
-        std::thread::park_timeout(Duration::from_millis(5));
-        assert!(asked.waits().expect("it waits") >= Duration::from_millis(4));
-        drop(asking);
-        assert_eq!(asked.waits(), None);
     }
 }

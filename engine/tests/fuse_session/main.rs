@@ -25,7 +25,7 @@ use passthrough::Passthrough;
 use tempfile::TempDir;
 
 /// What has not come by then hangs; a busy disk alone once took ten seconds.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// A mount for one test: taken away at its end, and aborted when it takes too long.
 struct Mounted {

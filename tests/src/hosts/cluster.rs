@@ -487,7 +487,7 @@ impl Cluster {
         for node in &mut self.nodes {
             for on in [On::Log, On::Data] {
                 node.disk(on).set_full(false);
-                node.disk(on).slow_down(Duration::ZERO);
+                node.disk(on).set_hanging(false);
             }
             if !node.host().is_on() {
                 node.boot(&self.lan);

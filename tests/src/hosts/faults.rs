@@ -21,8 +21,6 @@ pub const KINDS: u64 = 19;
 const PART: Duration = Duration::from_secs(10);
 /// How slow a disk of the node is that shall be late with what it accepts.
 const LATE: Duration = Duration::from_millis(300);
-/// How slow a disk is that does not answer before it is mended.
-const HANGS: Duration = Duration::from_hours(2);
 
 impl Cluster {
     /// Does something bad while node `serving` serves, and says what. `kind`: which of [`KINDS`].
@@ -102,7 +100,7 @@ impl Cluster {
                 format!("a disk of node{node} is slow: {on:?}")
             }
             16 => {
-                machine.disk(on).slow_down(HANGS);
+                machine.disk(on).set_hanging(true);
                 format!("a disk of node{node} hangs: {on:?}")
             }
             17 => self.only_the_other_comes_back(serving),

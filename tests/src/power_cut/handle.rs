@@ -1,7 +1,8 @@
 //! One arm for each request.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use duolog_engine::fuse::{DirBuffer, Errno, Handler, Op, OpenFlags, Reply, Request, StatFs};
@@ -93,7 +94,8 @@ impl Handler for Tree {
                 give(reply, read, |reply, len| reply.data(&bytes[..len]));
             }
             Op::Write { fh, offset, data, kill_suidgid, .. } => {
-                give(reply, self.write(fh, offset, data, kill_suidgid), Reply::written);
+                let done = self.write(fh, offset, data, kill_suidgid);
+                late(&self.faults.write_ms, move || give(reply, done, Reply::written));
             }
             Op::Release { fh, .. } => {
                 self.release(fh);
@@ -158,23 +160,27 @@ impl Handler for Tree {
 }
 
 impl Tree {
-    /// Answers a sync, at once or as late as a slow disk does.
     fn answer_sync(&self, reply: Reply, done: Answer<()>) {
-        let slow = Duration::from_millis(self.faults.sync_ms.load(Ordering::SeqCst));
-        if slow.is_zero() {
-            return give(reply, done, |reply, ()| reply.ok());
-        }
-        let due = Instant::now() + slow;
-        let sync_ms = self.faults.sync_ms.clone();
-        std::thread::spawn(move || {
-            while let Some(left) = due.checked_duration_since(Instant::now())
-                && sync_ms.load(Ordering::SeqCst) > 0
-            {
-                std::thread::park_timeout(left.min(SLOW_LOOK));
-            }
-            give(reply, done, |reply, ()| reply.ok());
-        });
+        late(&self.faults.sync_ms, move || give(reply, done, |reply, ()| reply.ok()));
     }
+}
+
+/// Answers at once, or as late as a slow disk does, for as long as it is slow.
+fn late(ms: &Arc<AtomicU64>, answer: impl FnOnce() + Send + 'static) {
+    let slow = Duration::from_millis(ms.load(Ordering::SeqCst));
+    if slow.is_zero() {
+        return answer();
+    }
+    let due = Instant::now() + slow;
+    let ms = ms.clone();
+    std::thread::spawn(move || {
+        while let Some(left) = due.checked_duration_since(Instant::now())
+            && ms.load(Ordering::SeqCst) > 0
+        {
+            std::thread::park_timeout(left.min(SLOW_LOOK));
+        }
+        answer();
+    });
 }
 
 fn list_xattr(fd: &OwnedFd) -> Answer<Vec<u8>> {

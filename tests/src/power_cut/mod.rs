@@ -130,6 +130,15 @@ impl Disk {
         self.tree().faults.sync_ms.store(sync_ms, Ordering::SeqCst);
     }
 
+    /// Whether no write and no sync is answered, for as long as that is not taken back.
+    pub fn set_hanging(&self, hangs: bool) {
+        const HANGS: Duration = Duration::from_hours(2);
+        let faults = &self.tree().faults;
+        let ms = if hangs { u64::try_from(HANGS.as_millis()).unwrap() } else { 0 };
+        faults.write_ms.store(ms, Ordering::SeqCst);
+        faults.sync_ms.store(ms, Ordering::SeqCst);
+    }
+
     /// Whether there is no room for anything that grows, from here on.
     pub fn set_full(&self, full: bool) {
         self.tree().faults.full.store(full, Ordering::SeqCst);

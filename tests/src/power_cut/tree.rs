@@ -67,6 +67,8 @@ pub(super) struct Faults {
     pub(super) held: Mutex<Vec<Reply>>,
     /// How much longer a sync takes.
     pub(super) sync_ms: Arc<AtomicU64>,
+    /// How much longer a write takes.
+    pub(super) write_ms: Arc<AtomicU64>,
     /// Whether there is no room for more.
     pub(super) full: AtomicBool,
 }

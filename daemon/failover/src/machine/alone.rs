@@ -54,7 +54,7 @@ impl Machine {
         }
     }
 
-    fn peer_allows_takeover(&self) -> bool {
+    pub(super) fn peer_allows_takeover(&self) -> bool {
         self.peer.beat.as_ref().is_none_or(|beat| beat.failover && beat.maintenance_ms == 0)
     }
 

@@ -6,6 +6,19 @@ use crate::table::Why;
 use crate::{DataSync, Promotion, Standing, State};
 
 impl Machine {
+    /// Whether the other node could take over what this one serves, were it to end now: it is up to
+    /// date and takes part, an operator allows it, and so does the witness, where there is one.
+    pub fn has_heir(&self) -> bool {
+        self.is_primary()
+            && self.peer_takes_part()
+            && self.peer_stands_by()
+            && !self.peer.stalled
+            && self.settings.failover
+            && !self.maintenance
+            && self.peer_allows_takeover()
+            && (self.register.conf.witness == 0 || self.witness.here)
+    }
+
     /// How the node stands.
     pub fn standing(&self) -> Standing {
         let sentence = self
