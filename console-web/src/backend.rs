@@ -92,6 +92,8 @@ pub trait Backend: Send + Sync + 'static {
     fn by_token(&self, token: &[u8], from: IpAddr) -> Result<(), Denied>;
     /// What a user may do now; nothing where there is none of that name any more. Does not block.
     fn role_of(&self, name: &str) -> Option<Role>;
+    /// What differs once a user has another password, and says nothing else. Does not block.
+    fn password_mark(&self, name: &str) -> u64;
     /// Whether anybody could log in. Does not block.
     fn has_users(&self) -> bool;
 

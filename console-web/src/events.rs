@@ -18,12 +18,14 @@ use axum::response::Response;
 use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::api::actions::Stage;
 use crate::api::cluster::Cluster;
 use crate::api::history::NodeSample;
-use crate::api::session::{Over, SessionOver};
+use crate::api::session::{Over, Role, SessionOver};
+use crate::backend::Node;
+use crate::gate::Caller;
 use crate::site::{Shared, Site};
 
 /// How often the producer looks.
@@ -127,10 +129,7 @@ impl Site {
         loop {
             looks.tick().await;
             self.sessions.tick(Instant::now());
-            self.sessions.keep(|begun| match &begun.certificate {
-                Some(der) => self.node.by_certificate(der).is_ok(),
-                None => self.node.role_of(&begun.name).is_some(),
-            });
+            self.sessions.keep(|begun| self.role_now(begun) >= Some(Role::Viewer));
             if self.hub.say.receiver_count() == 0 {
                 before = None;
                 continue;
@@ -155,11 +154,7 @@ impl Site {
     }
 
     /// A stream for somebody: how things stand, then what changes.
-    pub(crate) fn stream(
-        self: &Arc<Self>,
-        over: Option<watch::Receiver<Option<Over>>>,
-        samples: bool,
-    ) -> Option<Response> {
+    pub(crate) fn stream(self: &Arc<Self>, caller: Caller, samples: bool) -> Option<Response> {
         if self.hub.say.receiver_count() >= STREAMS_MAX {
             return None;
         }
@@ -176,7 +171,7 @@ impl Site {
             site: self.clone(),
             first: Some(first.into()),
             heard,
-            ending: Ending::new(over),
+            ending: Ending::new(&self.node, caller),
             samples,
         };
         Some(answer(Body::from_stream(stream::unfold(reader, async |mut reader| {
@@ -197,6 +192,8 @@ pub(crate) fn answer(body: Body) -> Response {
 /// Knows when a stream must end.
 pub(crate) struct Ending {
     over: Option<watch::Receiver<Option<Over>>>,
+    /// Asked about again and again, where there is no session that ends.
+    certificate: Option<(Node, Arc<[u8]>)>,
     done: bool,
     alive: tokio::time::Interval,
 }
@@ -210,12 +207,14 @@ pub(crate) enum Woken {
 }
 
 impl Ending {
-    /// `over` of the session; who is known by a certificate alone has none.
-    pub(crate) fn new(over: Option<watch::Receiver<Option<Over>>>) -> Self {
+    /// Of a stream of that caller.
+    pub(crate) fn new(node: &Node, caller: Caller) -> Self {
+        let over = caller.session.map(|(_, found)| found.over);
+        let certificate = caller.certificate.map(|der| (node.clone(), der));
         let mut alive = interval(ALIVE_EVERY);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         alive.reset();
-        Self { over, done: false, alive }
+        Self { over, certificate, done: false, alive }
     }
 
     /// Whether all was said.
@@ -235,7 +234,19 @@ impl Ending {
                 None => std::future::pending().await,
             }
         };
+        let refused = async {
+            let Some((node, der)) = &self.certificate else {
+                return std::future::pending().await;
+            };
+            while node.by_certificate(der).is_ok_and(|user| user.role >= Role::Viewer) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
         tokio::select! {
+            () = refused => {
+                self.done = true;
+                Woken::Over(event(Kind::Over, &SessionOver { why: Over::Refused }))
+            }
             why = over => {
                 self.done = true;
                 Woken::Over(event(Kind::Over, &SessionOver { why }))

@@ -22,7 +22,7 @@ use crate::answer::Failed;
 use crate::api::problem::{Problem, Why};
 use crate::api::session::{By, Role};
 use crate::backend::{Asker, Denied};
-use crate::sessions::{Found, equal};
+use crate::sessions::{Begun, Found, equal};
 use crate::site::Shared;
 
 /// The header that shows that a page of ours asks, and not one of somebody else's in the same browser.
@@ -102,6 +102,8 @@ pub struct Connection {
 pub(crate) struct Caller {
     pub asker: Asker,
     pub session: Option<(String, Found)>,
+    /// The certificate, where that alone says it.
+    pub certificate: Option<Arc<[u8]>>,
 }
 
 /// Lets a request pass, or says why not.
@@ -254,6 +256,15 @@ impl Cookie {
 }
 
 impl crate::site::Site {
+    /// What the user of a session may do now; nothing: it counts no more.
+    pub(crate) fn role_now(&self, begun: &Begun) -> Option<Role> {
+        let Begun { name, certificate, mark, .. } = begun;
+        match certificate {
+            Some(der) => self.node.by_certificate(der).ok().map(|user| user.role),
+            None => self.node.role_of(name).filter(|_| self.node.password_mark(name) == *mark),
+        }
+    }
+
     /// Who asks.
     ///
     /// # Errors
@@ -269,13 +280,10 @@ impl crate::site::Site {
             && let Some(found) = self.sessions.find(token, Instant::now())
         {
             let begun = &found.begun;
-            let role = match &begun.certificate {
-                Some(der) => self.node.by_certificate(der).ok().map(|user| user.role),
-                None => self.node.role_of(&begun.name),
-            };
-            if let Some(role) = role {
+            if let Some(role) = self.role_now(begun) {
                 let asker = Asker { name: begun.name.clone(), role, by: begun.by, from };
-                return Ok(Caller { asker, session: Some((token.to_owned(), found)) });
+                let session = Some((token.to_owned(), found));
+                return Ok(Caller { asker, session, certificate: None });
             }
             self.sessions.end(token, crate::api::session::Over::Refused);
         }
@@ -290,7 +298,7 @@ impl crate::site::Site {
                 }
             })?;
             let asker = Asker { name: user.name, role: user.role, by: By::Certificate, from };
-            return Ok(Caller { asker, session: None });
+            return Ok(Caller { asker, session: None, certificate: Some(der.clone()) });
         }
         Err(Problem::new(Why::NotLoggedIn, "log in first, or show a certificate of this pair"))
     }

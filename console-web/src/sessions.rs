@@ -37,6 +37,8 @@ pub(crate) struct Begun {
     pub by: By,
     /// The certificate they did it with: asked about at each request.
     pub certificate: Option<Arc<[u8]>>,
+    /// Of the password they did it with: another one ends the session.
+    pub mark: u64,
     /// What comes with everything that changes something.
     pub csrf: String,
 }
@@ -104,10 +106,11 @@ impl Sessions {
         name: &str,
         by: By,
         certificate: Option<Arc<[u8]>>,
+        mark: u64,
         now: Instant,
     ) -> Result<String, NoRandom> {
         let (token, csrf) = (random()?, random()?);
-        let begun = Begun { name: name.to_owned(), by, certificate, csrf };
+        let begun = Begun { name: name.to_owned(), by, certificate, mark, csrf };
         let session = Session { begun, since: now, used: now, over: watch::Sender::new(None) };
         let mut sessions = self.alive(now);
         let of_user = |sessions: &HashMap<Hash, Session>| {
@@ -193,7 +196,7 @@ mod tests {
     #[test]
     fn a_session_ends_when_it_is_idle_and_when_it_is_old() {
         let (sessions, now) = (Sessions::default(), start());
-        let token = sessions.begin("ann", By::Password, None, now).unwrap();
+        let token = sessions.begin("ann", By::Password, None, 0, now).unwrap();
         let mut at = now;
         for _ in 0..11 {
             at += IDLE.checked_sub(Duration::from_secs(1)).unwrap();
@@ -203,7 +206,7 @@ mod tests {
         let over = sessions.find(&token, at).unwrap().over;
         assert!(sessions.find(&token, now + LIFE).is_none(), "it is old");
         assert_eq!(*over.borrow(), Some(Over::Expired));
-        let token = sessions.begin("ann", By::Password, None, now).unwrap();
+        let token = sessions.begin("ann", By::Password, None, 0, now).unwrap();
         assert!(sessions.find(&token, now + IDLE).is_none(), "it is idle");
         assert!(sessions.find("", now).is_none());
     }
@@ -211,8 +214,8 @@ mod tests {
     #[test]
     fn logging_out_and_losing_the_user_end_a_session_and_its_streams() {
         let (sessions, now) = (Sessions::default(), start());
-        let one = sessions.begin("ann", By::Password, None, now).unwrap();
-        let two = sessions.begin("bob", By::Password, None, now).unwrap();
+        let one = sessions.begin("ann", By::Password, None, 0, now).unwrap();
+        let two = sessions.begin("bob", By::Password, None, 0, now).unwrap();
         assert_ne!(one, two);
         let (over_one, over_two) =
             (sessions.find(&one, now).unwrap().over, sessions.find(&two, now).unwrap().over);
@@ -227,7 +230,7 @@ mod tests {
     fn sessions_are_bounded_and_the_idlest_ends_first() {
         let (sessions, now) = (Sessions::default(), start());
         let begin = |name: &str, s| {
-            sessions.begin(name, By::Password, None, now + Duration::from_secs(s)).unwrap()
+            sessions.begin(name, By::Password, None, 0, now + Duration::from_secs(s)).unwrap()
         };
         let first = begin("ann", 0);
         for s in 1..OF_USER_MAX as u64 {

@@ -12,6 +12,10 @@ use crate::sessions::Sessions;
 
 /// Questions to the node that may block at a time, of all users together. Each has a thread meanwhile.
 const BLOCKING_MAX: usize = 8;
+/// Snapshots at a time; each has a thread for as long as whoever wants it takes to read it.
+const SNAPSHOTS_MAX: usize = 2;
+/// Streams of logs at a time: each asks a question a second, one at a time to the other node.
+const FOLLOWERS_MAX: usize = 32;
 
 /// All that the routes share.
 pub(crate) struct Site {
@@ -21,6 +25,10 @@ pub(crate) struct Site {
     pub actions: Arc<Actions>,
     pub hub: Arc<Hub>,
     blocking: Arc<Semaphore>,
+    /// For snapshots on their way.
+    pub snapshots: Arc<Semaphore>,
+    /// For those who follow a log.
+    pub followers: Arc<Semaphore>,
 }
 
 /// It, shared.
@@ -42,6 +50,8 @@ impl Site {
             hub,
             node,
             blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         }
     }
 

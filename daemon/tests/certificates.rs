@@ -265,4 +265,34 @@ fn a_revoked_node_is_talked_to_no_more_and_the_other_one_goes_on() {
     assert!(written.status.success(), "{written:?}");
     one.reaches("ALONE");
     assert_ne!(two.status().unwrap()["data_sync"], "uptodate");
+    // Words between heartbeats still come, and change nothing here: neither users nor the revocation.
+    let evil = ["users", "add", "evil", "--role", "administrator", "--no-password"];
+    two.refused(&evil);
+    two.done(&[&evil[..], &["--here"]].concat());
+    let stop = two.refused(&["stop", "--yes", "--node", "other"]);
+    assert!(stop.contains("was revoked there"), "{stop}");
+    let begun = Instant::now();
+    // Longer than from one look of the nodes at each other to the next.
+    while begun.elapsed().as_secs() < 12 {
+        let text = one.done(&["config", "show"]);
+        assert!(text.contains("[[revoked]]") && !text.contains("evil"), "{text}");
+        pause();
+    }
+    one.reaches("ALONE");
+}
+
+/// Who has the key cannot prevent that it is revoked: its node is not asked.
+#[test]
+fn a_node_that_takes_no_settings_is_revoked_all_the_same() {
+    let mut site = Site::new();
+    site.pair.two.lose();
+    fs::remove_dir_all(site.pair.two.home.join("state/document")).unwrap();
+    let config = site.pair.two.config();
+    let before = config.with_added_extension("before-document");
+    fs::copy(before, config).unwrap();
+    site.pair.two.start();
+    site.pair.two.reaches("SECOND");
+    let one = &site.pair.one;
+    one.done(&["certs", "revoke", "--other-node", "--yes"]);
+    assert!(one.done(&["config", "show"]).contains("[[revoked]]"));
 }

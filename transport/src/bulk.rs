@@ -162,7 +162,7 @@ impl Bulk {
     /// Answers one question.
     async fn answer(self, send: SendStream, recv: RecvStream) {
         let busy = self.0.answered.fetch_add(1, Ordering::AcqRel) >= ANSWERED_MAX;
-        let _answered = Answered(self.0.clone());
+        let answered = Answered(self.0.clone());
         let (mut send, mut recv) = (send, recv);
         let mut kind = [0];
         let read = timeout(KIND_TIME, recv.read_exact(&mut kind)).await;
@@ -175,6 +175,9 @@ impl Bulk {
             return;
         };
         let work = move |pipe: &mut Pipe| {
+            // Until the work is done, not until nobody waits for it any more: who resets streams must
+            // not have more than so many threads at work here.
+            let _answered = answered;
             pipe.pace(Some(BYTES_PER_S));
             answerer(pipe)
         };

@@ -10,6 +10,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
 use super::node;
@@ -76,17 +77,19 @@ pub(crate) async fn follow(
     State(site): State<Shared>,
     Path((of, which)): Path<(String, String)>,
     Query(query): Query<LogQuery>,
-    Extension(Caller { session, .. }): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Failed> {
     let (of, which, query) = (node(&of)?, log(&which)?, whole(query, LINES)?);
-    let over = session.map(|(_, found)| found.over);
+    let many = || Problem::new(Why::Unavailable, "too many follow a log; close some pages");
+    let place = site.followers.clone().try_acquire_owned().map_err(|_| many())?;
     let follower = Follower {
+        ending: Ending::new(&site.node, caller),
+        _place: place,
         site,
         of,
         which,
         query,
         next: Instant::now(),
-        ending: Ending::new(over),
         trouble: None,
     };
     Ok(answer(Body::from_stream(stream::unfold(follower, async |mut follower| {
@@ -95,6 +98,7 @@ pub(crate) async fn follow(
 }
 
 struct Follower {
+    _place: OwnedSemaphorePermit,
     site: Shared,
     of: u8,
     which: Log,

@@ -50,11 +50,10 @@ pub(crate) struct EventsQuery {
 pub(crate) async fn events(
     State(site): State<Shared>,
     Query(query): Query<EventsQuery>,
-    Extension(Caller { session, .. }): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Failed> {
-    let over = session.map(|(_, found)| found.over);
     let many = || Problem::new(Why::Unavailable, "too many streams are open; close some pages");
-    Ok(site.stream(over, query.samples).ok_or_else(many)?)
+    Ok(site.stream(caller, query.samples).ok_or_else(many)?)
 }
 
 /// The settings of the pair, secrets removed.
@@ -108,15 +107,17 @@ pub(crate) async fn snapshot(
     State(site): State<Shared>,
     Extension(Caller { asker, .. }): Extension<Caller>,
 ) -> Result<Response, Failed> {
+    let busy = "snapshots are under way; wait until one is done";
+    let place = site.snapshots.clone().try_acquire_owned();
+    let place = place.map_err(|_| Problem::new(Why::Unavailable, busy))?;
     let (to, mut pieces) = mpsc::channel(WAITING);
     let node = site.node.clone();
     let about = site.about.clone();
-    let made = {
-        let site = site.clone();
-        let work =
-            move || node.snapshot(&asker, &mut io::BufWriter::with_capacity(64 << 10, Pipe(to)));
-        tokio::spawn(async move { site.block(work).await })
-    };
+    // Not among the questions: who takes it may be slow, and others ask meanwhile.
+    let made = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        node.snapshot(&asker, &mut io::BufWriter::with_capacity(64 << 10, Pipe(to)))
+    });
     // What is wrong is found out before the first piece, so it can be said.
     let Some(first) = pieces.recv().await else {
         let broke = Problem::new(Why::Unavailable, "the snapshot broke off; see the module log");

@@ -17,8 +17,10 @@ use crate::gate::{Caller, Connection, Cookie};
 use crate::sessions::Found;
 use crate::site::{Shared, Site};
 
-/// The longest name or password that is looked at.
-const CREDENTIAL_MAX: usize = 256;
+/// The longest name or password that is looked at, in bytes: 128 characters of four.
+const CREDENTIAL_MAX: usize = 512;
+/// What of a name that nobody has is written down, in characters.
+const NAME_SAID_MAX: usize = 40;
 
 fn session(name: &str, role: Role, found: &Found) -> Session {
     Session {
@@ -72,21 +74,23 @@ pub(crate) async fn log_in(
     Json(login): Json<Login>,
 ) -> Result<Response, Failed> {
     let from = connection.from;
-    let name = login.name.clone();
-    let tried = if login.name.len().max(login.password.len()) > CREDENTIAL_MAX {
-        Err(Denied::Unknown)
-    } else {
-        let node = site.node.clone();
-        site.block(move || Ok(node.by_password(&login.name, &login.password, from))).await?
-    };
+    let name = login.name.chars().take(NAME_SAID_MAX).collect::<String>();
+    if login.name.len().max(login.password.len()) > CREDENTIAL_MAX {
+        // Nobody's, and no try: it is not counted, so it is not written down either.
+        tokio::time::sleep(DELAY).await;
+        return Err(Failed::of(Denied::Unknown));
+    }
+    let node = site.node.clone();
+    let tried =
+        site.block(move || Ok(node.by_password(&login.name, &login.password, from))).await?;
     match tried {
         Ok(user) => begin(&site, &connection, &headers, &user, By::Password),
         Err(denied) => {
-            let why = match denied {
-                Denied::Unknown => "refused: name or password is wrong",
-                Denied::TooMany => "refused: too many wrong answers",
-            };
-            site.node.said(&name, from, "log in", why);
+            // What is not looked at is not written down: a stranger must not be able to push out of
+            // the log what others did.
+            if denied == Denied::Unknown {
+                site.node.said(&name, from, "log in", "refused: name or password is wrong");
+            }
             tokio::time::sleep(DELAY).await;
             Err(Failed::of(denied))
         }
@@ -105,6 +109,7 @@ pub(crate) async fn log_in_by_certificate(
     let der = connection.certificate.clone().ok_or_else(none)?;
     let Ok(user) = site.node.by_certificate(&der) else {
         site.node.said("", connection.from, "log in", "refused: the certificate counts no more");
+        tokio::time::sleep(DELAY).await;
         let text = "this certificate counts for nobody: it was revoked, or its user was removed";
         return Err(Problem::new(Why::WrongCredentials, text).into());
     };
@@ -129,7 +134,8 @@ fn begin(
     }
     let certificate = connection.certificate.clone().filter(|_| by == By::Certificate);
     let now = Instant::now();
-    let token = site.sessions.begin(&user.name, by, certificate, now);
+    let mark = site.node.password_mark(&user.name);
+    let token = site.sessions.begin(&user.name, by, certificate, mark, now);
     let token = token.map_err(|error| Problem::new(Why::Unavailable, error.to_string()))?;
     let found = site.sessions.find(&token, now);
     let found = found.ok_or_else(|| Problem::new(Why::Unavailable, "too many sessions"))?;

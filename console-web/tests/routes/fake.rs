@@ -30,6 +30,7 @@ pub(crate) struct Fake {
     pub(crate) acted: Mutex<Vec<(String, Role)>>,
     pub(crate) said: Mutex<Vec<String>>,
     pub(crate) tried: Mutex<u32>,
+    pub(crate) mark: Mutex<u64>,
 }
 
 pub(crate) fn standing(state: State) -> SeatStanding {
@@ -72,6 +73,7 @@ impl Fake {
             acted: Mutex::default(),
             said: Mutex::default(),
             tried: Mutex::default(),
+            mark: Mutex::default(),
         })
     }
 }
@@ -110,6 +112,10 @@ impl Backend for Fake {
 
     fn role_of(&self, name: &str) -> Option<Role> {
         self.users.lock().unwrap().iter().find(|user| user.0 == name).map(|user| user.1)
+    }
+
+    fn password_mark(&self, _: &str) -> u64 {
+        *self.mark.lock().unwrap()
     }
 
     fn has_users(&self) -> bool {

@@ -143,3 +143,31 @@ async fn a_stream_ends_when_its_user_logs_out_or_is_removed() {
         }
     }
 }
+
+/// Who shows a certificate needs no session, so none ends: the streams end all the same.
+#[tokio::test]
+async fn a_stream_ends_when_a_certificate_counts_no_more_or_its_user_may_not_look() {
+    let (fake, console) = watched();
+    for (name, role) in [("vic", None), ("oli", Some(Role::Metrics))] {
+        let mut user = Visitor::new(&console);
+        user.certificate = Some(name);
+        let mut events = Events::of(&user, "/api/v1/events").await;
+        let mut log = Events::of(&user, "/api/v1/nodes/1/logs/module/follow").await;
+        events.next("cluster").await;
+        fake.users.lock().unwrap().retain_mut(|user| match role {
+            Some(role) if user.0 == name => {
+                user.1 = role;
+                true
+            }
+            _ => user.0 != name,
+        });
+        for stream in [&mut events, &mut log] {
+            assert_eq!(stream.next("over").await["why"], "refused");
+            assert_eq!(stream.piece().await, None, "nothing comes after it");
+        }
+    }
+    let ada = Visitor::named(&console, "ada").await;
+    let mut events = Events::of(&ada, "/api/v1/events").await;
+    fake.users.lock().unwrap()[2].1 = Role::Metrics;
+    assert_eq!(events.next("over").await["why"], "refused", "she may not look any more");
+}

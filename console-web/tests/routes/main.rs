@@ -168,6 +168,11 @@ async fn somebody_logs_in_and_out_and_is_out_at_once_when_the_user_is_removed() 
 
     let oli = Visitor::named(&console, "oli").await;
     assert_eq!(oli.ask("GET", "/api/v1/cluster", "").await.status, StatusCode::OK);
+    *fake.mark.lock().unwrap() += 1;
+    let out = oli.ask("GET", "/api/v1/cluster", "").await;
+    assert_eq!(out.status, StatusCode::UNAUTHORIZED, "the password is another one");
+    let oli = Visitor::named(&console, "oli").await;
+    assert_eq!(oli.ask("GET", "/api/v1/cluster", "").await.status, StatusCode::OK);
     fake.users.lock().unwrap().retain(|user| user.0 != "oli");
     assert_eq!(oli.ask("GET", "/api/v1/cluster", "").await.status, StatusCode::UNAUTHORIZED);
     let mut met = Visitor::new(&console);

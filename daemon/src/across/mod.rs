@@ -30,7 +30,7 @@ use crate::control::{Answer, Reply};
 use crate::dump;
 use crate::logs;
 use crate::member::Member;
-use crate::web::{Inquiry, Own};
+use crate::web::{Inquiry, Own, be_nice};
 pub(crate) use piece::{PIECE_MAX, Piece, Pieces, Sender, only};
 
 /// Most bytes of lines that are sent.
@@ -220,6 +220,8 @@ impl Across {
 
     /// Answers a question of the other node.
     fn answer(&self, pipe: &mut Pipe) -> io::Result<()> {
+        // The thread is this question's alone; what a commit waits for goes before it.
+        be_nice();
         let mut question = Vec::new();
         pipe.receive(&mut question)?;
         let asked = match serde_json::from_slice(&question) {

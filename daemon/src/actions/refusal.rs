@@ -44,6 +44,8 @@ pub(crate) enum Refusal {
         /// The least that would.
         needs: String,
     },
+    /// The keys of the node that asks were revoked.
+    Revoked,
 }
 
 impl Refusal {
@@ -101,6 +103,9 @@ impl fmt::Display for Refusal {
                 "its settings of the pair do not say that this user is {needs}; have somebody do it \
                  who is, or see duolog users list there"
             ),
+            Self::Revoked => f.write_str(
+                "the key of the node that asks was revoked there; have it leave and join anew",
+            ),
             Self::FixedRole => f.write_str(
                 "it has a fixed role; take `role` out of [node] in its configuration, give it a \
                  pair_key, and restart it",
@@ -134,6 +139,7 @@ mod tests {
             Refusal::Ends,
             Refusal::FixedRole,
             Refusal::FailedOverLately,
+            Refusal::Revoked,
             Refusal::Role { needs: "administrator".into() },
         ]);
         for refusal in all {

@@ -7,6 +7,7 @@ mod sealed;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const SENTENCE_MAX: usize = 360;
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions that are answered at a time.
+const ANSWERED_MAX: usize = 32;
 /// Questions that are remembered, so that none is carried out twice.
 const REMEMBERED: usize = 256;
 
@@ -93,6 +96,8 @@ pub(crate) struct Words {
     waiting: Mutex<HashMap<u64, SyncSender<Answer>>>,
     /// What was asked lately, with the answer once there is one.
     asked: Mutex<VecDeque<(u64, Option<Answer>)>>,
+    /// Questions that are being answered, each on a thread.
+    answering: AtomicUsize,
 }
 
 impl std::fmt::Debug for Words {
@@ -104,7 +109,8 @@ impl std::fmt::Debug for Words {
 impl Words {
     pub(crate) fn new(send: SendWord) -> Self {
         let seal = OnceLock::new();
-        Self { send, seal, waiting: Mutex::default(), asked: Mutex::default() }
+        let (waiting, asked) = (Mutex::default(), Mutex::default());
+        Self { send, seal, waiting, asked, answering: AtomicUsize::new(0) }
     }
 
     /// Takes in a word of the other node. Never blocks: what takes its time is done on a thread.
@@ -129,6 +135,11 @@ impl Words {
     }
 
     fn begin(self: &Arc<Self>, id: u64, what: Ask, answering: &Arc<dyn Answering>) {
+        // What is not begun is said again by who asks.
+        if self.answering.fetch_add(1, Ordering::AcqRel) >= ANSWERED_MAX {
+            self.answering.fetch_sub(1, Ordering::AcqRel);
+            return;
+        }
         let mut asked = lock(&self.asked);
         asked.push_back((id, None));
         if asked.len() > REMEMBERED {
@@ -164,9 +175,11 @@ impl Words {
                 *answer = Some(what.clone());
             }
             drop(asked);
+            words.answering.fetch_sub(1, Ordering::AcqRel);
             words.say(&Word::Answer { id, what });
         });
         if let Err(error) = begun {
+            self.answering.fetch_sub(1, Ordering::AcqRel);
             tracing::error!(%error, "a word of the other node is not answered");
         }
     }
@@ -284,7 +297,6 @@ mod tests {
     use crate::status::{DataSync, State};
     use duolog_beat::Secret;
     use duolog_wal::ClusterId;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     type Place = Arc<OnceLock<Arc<Words>>>;
 

@@ -70,6 +70,13 @@ impl People {
     pub(crate) fn is_revoked(&self, serial: &str) -> bool {
         self.revoked.iter().any(|revoked| revoked.serial.eq_ignore_ascii_case(serial))
     }
+
+    /// Whether nothing that a node could show counts any more: neither what its peer was `configured`
+    /// with nor a key that was pinned since.
+    pub(crate) fn is_revoked_node(&self, node: u8, configured: Fingerprint) -> bool {
+        let pinned = self.pins.iter().filter(|(of, _)| *of == node).map(|(_, key)| key);
+        std::iter::once(&configured).chain(pinned).all(|key| self.revoked_keys.contains(key))
+    }
 }
 
 /// Everybody; nothing after a fault.

@@ -22,6 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use duolog_transport::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use super::changes::{Changes, at_once, changes};
@@ -75,6 +76,8 @@ pub(crate) struct Documents {
     /// The times by which this process runs, for its life.
     pub(super) running: Timers,
     pub(super) other: Other,
+    /// What the other node was configured with.
+    peer: Option<Fingerprint>,
     pub(super) live: OnceLock<Box<dyn Live>>,
     /// Who this node is, and whom it trusts.
     keys: OnceLock<Keys>,
@@ -153,6 +156,7 @@ impl Documents {
             in_file,
             running: Timers::of(&config.pair),
             other,
+            peer: config.peer.as_ref().map(|peer| peer.fingerprint),
             live: OnceLock::new(),
             keys: OnceLock::new(),
             known: Mutex::new(known),
@@ -224,7 +228,8 @@ impl Documents {
             return Err(ChangeError::TooLong { bytes: text.len() });
         }
         let shared = Shared::parse(&text, &self.around).map_err(ChangeError::Faulty)?;
-        let ways = self.reached(here)?;
+        // Who has a revoked key must not be able to prevent that, nor learn what comes after it.
+        let ways = if self.cuts_off(&shared.people) { None } else { self.reached(here)? };
         let mut known = self.known();
         if known.name().as_ref() != base {
             let now = known.current().map(|document| document.stamp.clone());
@@ -261,6 +266,16 @@ impl Documents {
         drop(known);
         self.look.notify_all();
         Ok(Changed { stamp: new.stamp, both, changes })
+    }
+
+    /// Whether every key of the other node was revoked here. What it says between heartbeats is signed
+    /// with the pair's key, which was not: it counts for nothing until that is replaced.
+    pub(crate) fn other_is_revoked(&self) -> bool {
+        self.cuts_off(&self.known().effect.people)
+    }
+
+    fn cuts_off(&self, people: &People) -> bool {
+        self.peer.is_some_and(|peer| people.is_revoked_node(3 - self.me, peer))
     }
 
     /// The other node, if it answers; nothing where it need not.

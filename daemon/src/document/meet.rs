@@ -31,6 +31,9 @@ impl Known {
 impl Documents {
     /// Answers the other node. May ask it back, so it may take its time.
     pub(crate) fn answer(&self, asked: Asked) -> Said {
+        if self.other_is_revoked() {
+            return Said::NotHere;
+        }
         match asked {
             Asked::Stands(theirs) => {
                 let mut known = self.known();
@@ -114,6 +117,11 @@ impl Documents {
 
     /// Asks the other node how it stands, and takes over what is greater there.
     pub(super) fn compare(&self, ways: &dyn Ways) {
+        if self.other_is_revoked() {
+            let mut known = self.known();
+            (known.theirs, known.differ, known.trouble) = (None, None, None);
+            return;
+        }
         let mine = self.stands(&self.known());
         let ours = mine.name.clone();
         let Some(Said::Stands { stands, has_yours }) = ways.ask(Asked::Stands(mine), PATIENCE)

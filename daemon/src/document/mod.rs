@@ -39,6 +39,9 @@ use store::{keep, open, set_aside};
 pub(crate) const DIRECTORY: &str = "document";
 /// The longest text, in bytes: it crosses to the other node in small pieces.
 pub(crate) const TEXT_MAX: usize = 32 * 1024;
+/// The greatest number of a version: names of files sort as versions do up to it, and one more than
+/// it can still be counted.
+pub(crate) const VERSION_MAX: u64 = 99_999_999;
 /// What the first line of a stored version begins with; the rest of it is its stamp.
 const HEAD: &str = "# duolog settings of the pair, made by duolog config, not by hand: ";
 

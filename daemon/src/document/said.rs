@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Name, Stamp, TEXT_MAX, hash};
+use super::{Document, Name, Stamp, TEXT_MAX, VERSION_MAX, hash};
 use crate::config::Timers;
 
 /// Most bytes of a piece: each may double where it is all quotes.
@@ -162,6 +162,9 @@ pub(super) fn piece(document: &Document, from: usize) -> Said {
 
 /// A version that the other node has; nothing when it cannot be had, or is not what it was called.
 pub(super) fn fetch(ways: &dyn Ways, name: &Name) -> Option<Document> {
+    if name.version > VERSION_MAX {
+        return None;
+    }
     let mut whole = String::new();
     loop {
         let ask = Asked::Piece { name: name.clone(), from: whole.len() };

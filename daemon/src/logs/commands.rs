@@ -47,12 +47,12 @@ impl By {
     /// An operator of the other node.
     pub(crate) fn at_node(node: u8, who: &str) -> Self {
         let way = format!("node{node}");
-        Self { user: short(who).to_owned(), uid: None, pid: None, said: None, way }
+        Self { user: one_line(who), uid: None, pid: None, said: None, way }
     }
 
     /// A user of the console, who asks from that address.
     pub(crate) fn console(user: &str, from: IpAddr) -> Self {
-        let (user, way) = (short(user).to_owned(), format!("console {from}"));
+        let (user, way) = (one_line(user), format!("console {from}"));
         Self { user, uid: None, pid: None, said: None, way }
     }
 
@@ -77,6 +77,11 @@ impl By {
         }
         if self.uid == Some(0) && !says.is_empty() { says.to_owned() } else { self.user.clone() }
     }
+}
+
+/// A name from elsewhere: it must not look like a line of its own, nor move a terminal.
+fn one_line(name: &str) -> String {
+    short(name).replace(char::is_control, "\u{fffd}")
 }
 
 /// The name of a user of this computer.

@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Instant;
 
 use super::FILES;
-use super::show::{Last, Lines, Query, Wanted, identity, parts};
+use super::show::{Last, Lines, Query, READ_TIME, Wanted, identity, parts};
 
 /// A place in a log: which file, and how many bytes of it were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub(crate) fn page(
     if !FILES.contains(&query.log.as_str()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such log"));
     }
-    let wanted = Wanted::of(query)?;
+    let wanted = Wanted::of(query)?.until(Instant::now() + READ_TIME);
     let after = after.map(Place::from_str).transpose()?;
     let mut files = match parts(&dir.join(&query.log)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Page::default()),

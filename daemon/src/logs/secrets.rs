@@ -21,7 +21,7 @@ const NAMES: &str = "(?:password|passwd|passphrase|pwd|secret|token|api_?-?key|p
 /// `password = value`, `--password=value`, `PGPASSWORD=value`, `"token": "value"`.
 static ASSIGNED: LazyLock<Regex> = LazyLock::new(|| {
     regex(&format!(
-        r#"(?i)([\w-]*{NAMES}[\w-]*["']?\s*[=:]\s*)("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'\]]+)"#
+        r#"(?is)([\w-]*{NAMES}[\w-]*["']?\s*[=:]\s*)("""(?:.*?""""{{0,2}}|.*\z)|'''(?:.*?''''{{0,2}}|.*\z)|"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'\]]+)"#
     ))
 });
 /// `--password value`, also as two texts of a list.

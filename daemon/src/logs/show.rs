@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use rustix::event::{Timespec, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,11 @@ use crate::control::{self, Answer, Question};
 
 /// How often it is looked for new lines.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Most bytes of an expression once it is compiled: what it costs a character grows with that.
+const GREP_BYTES_MAX: usize = 1 << 20;
+/// How long files are read for somebody who asks over the network.
+pub(super) const READ_TIME: Duration = Duration::from_secs(10);
 
 /// Which lines of which log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +88,7 @@ pub(crate) fn lines(
     if !FILES.contains(&query.log.as_str()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such log"));
     }
-    let wanted = Wanted::of(query)?;
+    let wanted = Wanted::of(query)?.until(Instant::now() + READ_TIME);
     let mut last = Last::new(query.lines, bytes_max);
     let mut parts = parts(&dir.join(&query.log))?;
     let current = parts.pop().ok_or(io::ErrorKind::NotFound)?;
@@ -274,6 +280,12 @@ impl Lines {
             if self.begun.last() != Some(&b'\n') {
                 return Ok(());
             }
+            if wanted.until.is_some_and(|until| Instant::now() > until) {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "that takes too long; ask for a shorter time, or a simpler expression",
+                ));
+            }
             let line = String::from_utf8_lossy(&self.begun);
             if let Some(line) = wanted.take(line.trim_end_matches('\n')) {
                 tell(line)?;
@@ -289,16 +301,23 @@ pub(super) struct Wanted<'a> {
     since: Option<&'a str>,
     grep: Option<Regex>,
     json: bool,
+    until: Option<Instant>,
 }
 
 impl<'a> Wanted<'a> {
     /// # Errors
     /// The regular expression is none.
     pub(super) fn of(query: &'a Query) -> io::Result<Self> {
-        let grep = query.grep.as_deref().map(Regex::new).transpose();
+        let built = |grep| RegexBuilder::new(grep).size_limit(GREP_BYTES_MAX).build();
+        let grep = query.grep.as_deref().map(built).transpose();
         let grep = grep.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let (short, since, json) = (query.short, query.since.as_deref(), query.json);
-        Ok(Self { short, since, grep, json })
+        Ok(Self { short, since, grep, json, until: None })
+    }
+
+    /// Gives up then: whoever asks over the network does not decide how long this node works on it.
+    pub(super) fn until(self, until: Instant) -> Self {
+        Self { until: Some(until), ..self }
     }
 
     /// The line as it is shown; nothing where it is not wanted. Half a line, as a crash leaves it,

@@ -86,6 +86,7 @@ impl Answering for Here {
         };
         let running = self.logs.action(by, wish.name(), &wish.arguments(), wish.reason());
         let begun = match from {
+            _ if self.documents.other_is_revoked() => Err(Refusal::Revoked),
             Some(_) if !self.may(wish, who) => {
                 Err(Refusal::Role { needs: wish.needs().name().into() })
             }
@@ -103,6 +104,9 @@ impl Answering for Here {
     }
 
     fn services_move(&self) -> Result<(), Refusal> {
+        if self.documents.other_is_revoked() {
+            return Err(Refusal::Revoked);
+        }
         let until = self.moves.begin().ok_or(Refusal::FailedOverLately)?;
         self.inputs.send(Input::ServicesMove(until)).map_err(|_| Refusal::Ends)
     }

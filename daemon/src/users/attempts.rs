@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// So many wrong answers within [`WINDOW`] are looked at.
@@ -13,6 +14,15 @@ pub(super) const WRONG_MAX: u32 = 10;
 pub(super) const WINDOW: Duration = Duration::from_mins(1);
 /// Most of whom anything is remembered; while there are more, nobody new is looked at.
 const KEPT_MAX: usize = 1024;
+
+/// Whoever may have that address, as far as it is told apart: of IPv6 a network of 64 bits, since
+/// one computer has all of it.
+pub(crate) fn from(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
 
 /// See the module.
 #[derive(Debug)]

@@ -17,13 +17,14 @@ mod password;
 mod typed;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-pub(crate) use attempts::Attempts;
+pub(crate) use attempts::{Attempts, from};
 pub(crate) use certificate::serial;
 pub(crate) use command::run;
 pub(crate) use edit::{add, made, pin, revoke, without_hashes};
@@ -193,6 +194,14 @@ impl Users {
         self.documents.people().find(name).map(|user| user.role)
     }
 
+    /// What differs once somebody has another password: who logged in with the one before is out.
+    pub(crate) fn password_mark(&self, name: &str) -> u64 {
+        let people = self.documents.people();
+        let mut mark = DefaultHasher::new();
+        people.find(name).and_then(|user| user.password.as_deref()).hash(&mut mark);
+        mark.finish()
+    }
+
     /// Who has that name and password. Within a tokio runtime; takes some tens of milliseconds, as
     /// long for a name that is not there as for a wrong password. Each try is counted before it is
     /// looked at.
@@ -205,6 +214,7 @@ impl Users {
         password: &str,
         from: IpAddr,
     ) -> Result<Who, Refused> {
+        let from = attempts::from(from);
         let of = name.chars().take(NAME_MAX).collect::<String>();
         {
             let now = Instant::now();

@@ -12,7 +12,7 @@ use std::time::Instant;
 use duolog_beat::{KeyError, Secret};
 use duolog_transport::Fingerprint;
 
-use crate::users::{Attempts, By, Refused, Role, Users, Who};
+use crate::users::{Attempts, By, Refused, Role, Users, Who, from};
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -68,14 +68,15 @@ impl Doorman {
         if let (None, Some(certificate)) = (authorization, &caller.certificate) {
             return self.users.by_certificate(certificate).map_err(Denied::Refused);
         }
-        if !self.seen().wrong.begin(&caller.from, now) {
+        let from = from(caller.from);
+        if !self.seen().wrong.begin(&from, now) {
             return Err(Denied::TooMany);
         }
         if let Some(given) = authorization.and_then(bearer)
             && let Some(token) = self.token()
             && Fingerprint::of(given).matches(&Fingerprint::of(token.as_bytes()))
         {
-            self.seen().wrong.forgive(&caller.from);
+            self.seen().wrong.forgive(&from);
             return Ok(Who { name: "token".into(), role: Role::Metrics, by: By::Token });
         }
         Err(Denied::Unknown)

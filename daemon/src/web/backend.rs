@@ -197,6 +197,10 @@ impl Backend for Here {
         Some(self.users.role_of(name)?.of_console())
     }
 
+    fn password_mark(&self, name: &str) -> u64 {
+        self.users.password_mark(name)
+    }
+
     fn has_users(&self) -> bool {
         !self.own.member.documents().people().users.is_empty()
     }

@@ -4,11 +4,12 @@
 //!  accepted ── stranger: few places, a minute at most ── known who asks ──> more places, 12 h at most
 //! ```
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use duolog_console::{Connection, Console};
@@ -19,15 +20,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::alarms;
+use crate::users;
 
 /// Connections at a time of those of whom nobody knows who they are, of one listener; others wait to be
 /// taken.
 const STRANGERS_MAX: usize = 64;
+/// The same of one address; more are closed at once, so that one computer cannot have all of them.
+const STRANGERS_OF_ONE_MAX: usize = 16;
 /// Connections at a time of those who are known; past it one more is treated as a stranger.
 const KNOWN_MAX: usize = 512;
 /// How long a handshake, and the head of a request, may take.
@@ -77,6 +81,7 @@ pub(super) async fn serve(
 async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, console: &Console) {
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     let known = Arc::new(Semaphore::new(KNOWN_MAX));
+    let places = Arc::<Mutex<HashMap<IpAddr, usize>>>::default();
     loop {
         let Ok(place) = strangers.clone().acquire_owned().await else { return };
         let (stream, from) = match listener.accept().await {
@@ -87,6 +92,10 @@ async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, console: &Con
                 sleep(Duration::from_millis(100)).await;
                 continue;
             }
+        };
+        let Some(place) = Place::take(&places, from.ip(), place) else {
+            tracing::debug!(%from, "too many connections of one that nobody knows");
+            continue;
         };
         // Events are small, and are to be there at once.
         if let Err(error) = stream.set_nodelay(true) {
@@ -117,6 +126,43 @@ async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, console: &Con
                 tracing::debug!(%from, %error, "a connection ended");
             }
         });
+    }
+}
+
+/// A stranger's place, counted by address.
+struct Place {
+    places: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    from: IpAddr,
+    _one: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(
+        places: &Arc<Mutex<HashMap<IpAddr, usize>>>,
+        from: IpAddr,
+        one: OwnedSemaphorePermit,
+    ) -> Option<Self> {
+        let from = users::from(from);
+        let mut taken = places.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(from).or_default();
+        if *count >= STRANGERS_OF_ONE_MAX {
+            return None;
+        }
+        *count += 1;
+        drop(taken);
+        Some(Self { places: places.clone(), from, _one: one })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.from);
+            }
+        }
     }
 }
 

@@ -43,7 +43,7 @@ const NICE: i32 = 5;
 const BLOCKING_MAX: usize = 32;
 
 /// Gives this thread, and those that it starts, a lower priority.
-fn be_nice() {
+pub(crate) fn be_nice() {
     // Of this thread alone, on Linux.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "a thread of the console keeps its normal priority");

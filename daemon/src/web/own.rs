@@ -91,6 +91,16 @@ pub(crate) enum Inquiry {
 }
 
 impl Inquiry {
+    /// Most bytes of the answer: it is held in memory, and the other node may be anybody.
+    const fn bytes_max(&self) -> usize {
+        match self {
+            // Texts within texts: each may double.
+            Self::LogFile { .. } => 2 * SAVED_BYTES_MAX + (1 << 20),
+            Self::Log { .. } => 8 * SHOWN_BYTES_MAX,
+            _ => 8 << 20,
+        }
+    }
+
     /// How long the answer may take.
     pub(crate) const fn limit(&self) -> Duration {
         match self {
@@ -381,13 +391,17 @@ pub(super) fn ask<T: DeserializeOwned + Send + 'static>(
     across: &Across,
     inquiry: Inquiry,
 ) -> Result<T, Problem> {
+    let bytes_max = inquiry.bytes_max();
     let told: Result<T, Problem> = across
-        .ask_in_turn(&Asked::Console(inquiry), TURN, |pieces| {
+        .ask_in_turn(&Asked::Console(inquiry), TURN, move |pieces| {
             let mut bytes = Vec::new();
             while let Some(piece) = pieces.next()? {
                 let crate::across::Piece::Data(data) = piece else {
                     return Err(std::io::ErrorKind::InvalidData.into());
                 };
+                if bytes.len() + data.len() > bytes_max {
+                    return Err(std::io::ErrorKind::InvalidData.into());
+                }
                 bytes.extend(data);
             }
             Ok(serde_json::from_slice(&bytes)?)
