@@ -43,6 +43,13 @@ impl Site {
         });
         let mut site = Self { pair, ports, authority };
         site.pair.start();
+        // Each has imported its own; they meet, and one of the two counts.
+        let begun = Instant::now();
+        let version = |node: &Node| node.done(&["config", "show", "--json"]);
+        while version(&site.pair.one) != version(&site.pair.two) {
+            assert!(begun.elapsed() < BOUND, "they have not met");
+            pause();
+        }
         site
     }
 

@@ -112,9 +112,8 @@ impl Node {
 
     /// Makes the whole log durable here. What was appended meanwhile may be missing.
     pub fn sync_log(&self) -> Result<Lsn, NodeError> {
-        match self.time_sync() {
+        match self.sync_once() {
             Ok(durable) => {
-                self.progress.advance_durable(durable);
                 self.wake();
                 Ok(durable)
             }

@@ -350,32 +350,27 @@ impl Node {
         Ok(appended)
     }
 
-    /// Syncs the log, and notes how long it took.
-    fn time_sync(&self) -> Result<Lsn, LogError> {
-        let begun = Instant::now();
+    /// Syncs the log, and notes how far it is durable then and how long it took.
+    fn sync_once(&self) -> Result<Lsn, LogError> {
+        let (begun, cuts) = (Instant::now(), self.progress.cuts());
         let durable = self.log.sync()?;
         self.progress.timing.log_sync.observe(begun.elapsed());
+        self.progress.advance_durable(durable, cuts);
         Ok(durable)
     }
 
     fn sync_loop(&self) {
         crate::priority::raise();
         while self.progress.next_sync().is_some() {
+            let before = self.progress.committed();
             let asking = self.disks.sync.begin();
-            let synced = self.time_sync();
+            let synced = self.sync_once();
             drop(asking);
-            match synced {
-                Ok(durable) => {
-                    let before = self.progress.committed();
-                    self.progress.advance_durable(durable);
-                    if self.progress.committed() > before {
-                        self.wake();
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the log cannot be synced: this node stops");
-                    self.progress.fail(error.into());
-                }
+            if let Err(error) = synced {
+                tracing::error!(%error, "the log cannot be synced: this node stops");
+                self.progress.fail(error.into());
+            } else if self.progress.committed() > before {
+                self.wake();
             }
         }
     }

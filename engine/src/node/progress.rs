@@ -59,6 +59,8 @@ struct State {
     /// Threads that wait for a position, whichever.
     blocked: usize,
     stopped: bool,
+    /// How often what was durable may have become less.
+    cuts: u64,
     /// The thread that makes checkpoints is to look now.
     nudged: bool,
     failure: Option<Arc<NodeError>>,
@@ -170,6 +172,7 @@ impl Progress {
             assert!(at.committed <= end && at.applied.lsn <= end, "a promise was cut");
             at.durable = at.durable.min(end);
             state.wanted = state.wanted.min(end);
+            state.cuts += 1;
         });
     }
 
@@ -194,6 +197,7 @@ impl Progress {
             state.at = Positions::new(at.lsn, at.lsn, at);
             state.at.held = true;
             state.wanted = at.lsn;
+            state.cuts += 1;
         });
     }
 
@@ -230,8 +234,18 @@ impl Progress {
         self.change(|state| state.at.serves = serves);
     }
 
-    pub(crate) fn advance_durable(&self, durable: Lsn) {
-        self.change(|state| state.at.durable = state.at.durable.max(durable));
+    pub(crate) fn advance_durable(&self, durable: Lsn, cuts: u64) {
+        self.change(|state| {
+            // What a sync made durable of a log that was cut since stands there no more.
+            if state.cuts == cuts {
+                state.at.durable = state.at.durable.max(durable);
+            }
+        });
+    }
+
+    /// How often the log was cut or exchanged: asked before a sync whose end is to count.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.lock().cuts
     }
 
     /// The peer, in `view`, has the log on disk up to `durable`, and in its directories up to
@@ -567,11 +581,11 @@ mod tests {
         );
         progress.advance_acknowledged(ViewNum(1), Lsn(30), Lsn(0), None);
         assert!(heard.try_recv().is_err(), "the peer alone does not make a commit");
-        progress.advance_durable(Lsn(19));
+        progress.advance_durable(Lsn(19), progress.cuts());
         assert!(heard.try_recv().is_err(), "one byte is missing here");
-        progress.advance_durable(Lsn(20));
+        progress.advance_durable(Lsn(20), progress.cuts());
         assert_eq!(heard.try_recv(), Ok(true));
-        progress.advance_durable(Lsn(99));
+        progress.advance_durable(Lsn(99), progress.cuts());
         assert_eq!(progress.committed(), Lsn(30), "this node alone does not make a commit");
     }
 
@@ -586,7 +600,7 @@ mod tests {
             // The first one says no time, like a peer of 0.1.0; the second one more than there was.
             let disk = (round == 2).then_some(Duration::from_hours(1));
             progress.advance_acknowledged(ViewNum(1), end, Lsn(0), disk);
-            progress.advance_durable(end);
+            progress.advance_durable(end, progress.cuts());
             let timings = progress.timing.timings();
             for times in [timings.queue, timings.peer, timings.wake_up] {
                 assert_eq!(times.counts.iter().sum::<u64>(), round);
@@ -610,12 +624,24 @@ mod tests {
     fn a_secondary_applies_no_further_than_it_is_told() {
         let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
         progress.follow();
-        progress.advance_durable(Lsn(50));
+        progress.advance_durable(Lsn(50), progress.cuts());
         progress.announce(Lsn(20));
         assert_eq!(progress.next_apply(), Some(Lsn(20)));
         progress.advance_applied(cursor(20));
         progress.announce(Lsn(90));
         assert_eq!(progress.next_apply(), Some(Lsn(50)));
+    }
+
+    /// Else what comes in the place of what was cut would count as synced.
+    #[test]
+    fn a_sync_that_began_before_a_cut_counts_for_nothing() {
+        let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
+        let begun = progress.cuts();
+        progress.cut(Lsn(15));
+        progress.advance_durable(Lsn(30), begun);
+        assert_eq!(progress.durable(), Lsn(10));
+        progress.advance_durable(Lsn(15), progress.cuts());
+        assert_eq!(progress.durable(), Lsn(15));
     }
 
     #[test]
@@ -634,7 +660,7 @@ mod tests {
         assert_eq!((heard.recv(), heard.recv()), (Ok(true), Ok(true)));
         assert!(progress.wait(Stage::Durable, Lsn(11), Duration::from_secs(9)).is_err());
         assert_eq!(progress.next_sync(), None);
-        progress.advance_durable(Lsn(99));
+        progress.advance_durable(Lsn(99), progress.cuts());
         assert!(progress.wait(Stage::Durable, Lsn(11), Duration::ZERO).is_ok());
     }
 }
