@@ -98,7 +98,7 @@ pub(super) fn read_pair(
     let heartbeat_ms = timer("heartbeat_ms", heartbeat);
     let peer_lost_ms = timer("peer_lost_ms", peer_lost);
     let stall_ms = timer("stall_ms", stall);
-    let disk_stall_ms = timer("disk_stall_ms", 30_000);
+    let disk_stall_ms = timer("disk_stall_ms", stall_ms.unwrap_or(stall).max(30_000));
     let fence_ms = timer("fence_ms", fence);
     let failover_ms = timer("failover_ms", failover);
     // Whatever the two are: most of what is between them, and a margin for drifting clocks.
@@ -115,7 +115,7 @@ pub(super) fn read_pair(
         && disk < stall
     {
         let wrong = format!("{disk} is less than stall_ms, which is {stall}");
-        let right = format!("write at least {stall}; the default is 30000");
+        let right = format!("write at least {stall}, or leave it out");
         faults.add(line, section.key("disk_stall_ms"), wrong, right);
     }
     let auto_rejoin = switch(faults, &mut section, "auto_rejoin", false);

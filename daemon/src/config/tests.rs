@@ -221,6 +221,15 @@ fn timers_that_are_left_out_come_from_the_profile_and_the_witness() {
     let fast = "[pair]\nprofile = \"fast\"\n";
     assert_eq!(timers(fast), [100, 300, 1000, 500, 1000, 375]);
     assert_eq!(timers(&format!("{witness}{fast}fence_ms = 600\n"))[3..], [600, 1000, 300]);
+    let disk_stall = |keys: &str| {
+        let text = format!("{}\n{fast}{keys}{}", &SAMPLE[..start], &SAMPLE[end..]);
+        Config::parse(&text, Path::new("/")).map(|config| config.pair.disk_stall_ms)
+    };
+    assert_eq!(disk_stall("").unwrap(), 30_000);
+    assert_eq!(disk_stall("stall_ms = 60000\n").unwrap(), 60_000);
+    let error = disk_stall("stall_ms = 5000\ndisk_stall_ms = 30\n").unwrap_err();
+    let error = format!("{error:?}");
+    assert!(error.contains("30 is less than stall_ms, which is 5000"), "{error}");
 }
 
 /// Several pairs on the same two computers.
