@@ -5,9 +5,9 @@
 //!                                                    backend ──> own (this node) │ neighbour (the other)
 //! ```
 //! One thread, `duolog-web`, of a lower priority than everything that a commit, a heartbeat or a
-//! takeover waits for, with a runtime of its own; what blocks has threads of the same priority, eight
-//! at most. What fails here is an alarm; it never ends the node. Nobody is told anything before it is
-//! known who asks.
+//! takeover waits for, with a runtime of its own; what blocks has threads of the same
+//! priority, a bounded number. What fails here is an alarm; it never ends the node. Before it
+//! is known who asks nobody is told more than what the log-in page needs.
 
 mod auth;
 mod backend;
