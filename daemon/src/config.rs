@@ -58,6 +58,8 @@ pub(crate) struct Config {
     pub role: Option<Role>,
     /// Where it keeps control block, log and branches.
     pub state_dir: PathBuf,
+    /// Tells the nodes of this computer apart, 1 to 99.
+    pub instance: u16,
     /// Where `duolog status` asks.
     pub control_socket: PathBuf,
     /// Where the link listens (UDP).
@@ -135,6 +137,11 @@ impl fmt::Display for Listing<'_> {
 }
 
 impl Config {
+    /// Whether a service of this node is a unit of systemd.
+    pub(crate) fn has_units(&self) -> bool {
+        self.services.iter().any(|service| service.unit.is_some())
+    }
+
     /// Reads and checks the file, and the document of the pair where the node has one. Paths of
     /// certificate and key are relative to the file.
     ///
@@ -307,6 +314,7 @@ fn read(
         node: node.id,
         role: node.role,
         state_dir: node.state_dir,
+        instance: node.instance,
         control_socket: node.control_socket,
         listen: node.listen,
         certificate: node.certificate,

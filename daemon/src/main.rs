@@ -38,6 +38,7 @@ mod run;
 mod services;
 mod setup;
 mod shell;
+mod slice;
 mod standing;
 mod status;
 mod users;

@@ -29,7 +29,7 @@ use crate::guardian::{Lease, Tether};
 use crate::link::{self, Bond};
 use crate::logs::{self, Logs};
 use crate::notify;
-use crate::services::{Beside, KILL_LIMIT, Services};
+use crate::services::{Beside, KILL_LIMIT, Services, Units};
 use crate::standing::{Facts, Phase, standing};
 use crate::status::{self, Directory, Positions, Status, ratio};
 use crate::verify::Verifier;
@@ -96,10 +96,12 @@ impl Shell {
         if !config.addresses.is_empty() {
             tracing::warn!("a node with a fixed role takes no address: [[virtual_ip]] is not used");
         }
+        let units = if list.is_empty() { None } else { Units::prepare(&config)? };
         let service_ended = Arc::new(Mutex::new(None));
         let ended = service_ended.clone();
         let services = Services::new(
             list,
+            units,
             logs,
             Box::new(move |end| {
                 let said = format!("service {} {}", end.service, end.how);

@@ -12,7 +12,7 @@ use rustix::fs::XattrFlags;
 
 use super::facts::{Facts, Fuse, Name, Place, Server, SyncTime, User};
 use super::{network, settings};
-use crate::config::{Config, Preset};
+use crate::config::{Config, Preset, Service};
 use crate::services;
 use crate::setup::nearest;
 
@@ -70,7 +70,7 @@ pub(crate) fn gather(config: &Config, wanted: &Wanted, run: RunProgram<'_>) -> F
         fuse: fuse(),
         selinux_enforces: fs::read("/sys/fs/selinux/enforce").is_ok_and(|text| text == b"1"),
         apparmor: apparmor(),
-        at_boot: at_boot(Path::new("/")),
+        at_boot: at_boot(Path::new("/"), &config.services),
         systemd: Path::new("/run/systemd/system").is_dir(),
         has_services: !config.services.is_empty(),
         host,
@@ -290,8 +290,8 @@ fn apparmor() -> Vec<String> {
     enforced.map(str::to_owned).take(20).collect()
 }
 
-/// Units of duolog and of SQL servers that something wants at boot; below `root`.
-fn at_boot(root: &Path) -> Vec<String> {
+/// Units of duolog, of SQL servers and of services that something wants at boot; below `root`.
+fn at_boot(root: &Path, services: &[Service]) -> Vec<String> {
     let about = ["duolog", "postgresql", "mariadb", "mysql"];
     let mut units = Vec::new();
     for place in ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"] {
@@ -303,7 +303,8 @@ fn at_boot(root: &Path) -> Vec<String> {
             }
             for unit in fs::read_dir(&path).into_iter().flatten().flatten() {
                 let name = unit.file_name().to_string_lossy().into_owned();
-                let ours = about.iter().any(|about| name.starts_with(about));
+                let service = services.iter().any(|it| it.unit.as_ref() == Some(&name));
+                let ours = service || about.iter().any(|about| name.starts_with(about));
                 // A unit that is masked is not started by whom it is wanted.
                 let masked = root.join("etc/systemd/system").join(&name);
                 let masked = fs::read_link(masked).is_ok_and(|to| to == Path::new("/dev/null"));
@@ -329,11 +330,15 @@ mod tests {
         let system = root.path().join("etc/systemd/system");
         let wants = system.join("multi-user.target.wants");
         fs::create_dir_all(&wants).unwrap();
-        for unit in ["postgresql.service", "duolog.service", "cron.service", "mariadb.service"] {
+        let all = ["postgresql", "duolog", "cron", "mariadb", "shop"];
+        for unit in all.map(|name| format!("{name}.service")) {
             symlink("/x", wants.join(unit)).unwrap();
         }
         symlink("/dev/null", system.join("mariadb.service")).unwrap();
-        assert_eq!(at_boot(root.path()), ["duolog.service", "postgresql.service"]);
+        let found = at_boot(root.path(), &[]);
+        assert_eq!(found, ["duolog.service", "postgresql.service"]);
+        let found = at_boot(root.path(), &[Service::of_unit("shop.service")]);
+        assert_eq!(found, ["duolog.service", "postgresql.service", "shop.service"]);
     }
 
     #[test]

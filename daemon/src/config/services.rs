@@ -24,7 +24,10 @@ pub(crate) enum StopSignal {
 pub(crate) struct Service {
     /// Its name: that of its log, and in messages.
     pub name: String,
-    /// What starts it; the first word is the path of a program.
+    /// The unit of systemd that is the service; nothing: `start` is.
+    pub unit: Option<String>,
+    /// What starts it; the first word is the path of a program. Where it is a unit: what its preset
+    /// knows of the server's command, which is not run; empty without a preset.
     pub start: Vec<String>,
     /// What ends it; empty: `stop_signal` to its process group.
     pub stop: Vec<String>,
@@ -51,6 +54,29 @@ pub(crate) struct Service {
     /// Ends with 0 where the service runs, which it must not where the node does not serve;
     /// empty: none.
     pub check: Vec<String>,
+}
+
+#[cfg(test)]
+impl Service {
+    /// A unit of systemd, with what is left out as it is then.
+    pub(crate) fn of_unit(unit: &str) -> Self {
+        Self {
+            name: "unit".into(),
+            unit: Some(unit.into()),
+            start: Vec::new(),
+            stop: Vec::new(),
+            foreground: true,
+            stop_signal: StopSignal::Term,
+            user: None,
+            start_seconds: 300,
+            stop_seconds: 60,
+            process: true,
+            checkers: Vec::new(),
+            restarts: 1,
+            restart_window_seconds: 600,
+            check: Vec::new(),
+        }
+    }
 }
 
 /// The services in the order of their start.
@@ -80,22 +106,13 @@ fn read_service(
     // After a fault in the preset nothing is said of what it would have filled.
     let filled = preset.as_ref().ok().and_then(Option::as_ref);
     let given = preset.is_err() || filled.is_some();
-    let unit = section.string(faults, "unit");
-    if let Some(unit) = &unit {
-        let wrong = format!(
-            "names {}, which systemd starts: that does not run below Duolog, which could not end it \
-             by force when this node is fenced",
-            unit.value
-        );
-        let right = "write what its ExecStart= runs as start = [...] and disable the unit: \
-                     systemctl disable --now";
-        faults.add(unit.line, section.key("unit"), wrong, right);
-    }
+    let unit = read_unit(faults, &mut section, others);
     let given = given || section.was_there("unit");
     let name = read_name(faults, &mut section, others, filled, given);
     let start = command(faults, &mut section, "start");
     let filled_start = filled.is_some() && !section.was_there("start");
     let start = match (start, filled) {
+        (Some(words), None) if words.is_empty() && section.was_there("unit") => Some(words),
         (Some(words), Some(filled)) if words.is_empty() => Some(filled.start.clone()),
         (Some(words), None) if words.is_empty() && !given => {
             let right = "write the command that starts it: [\"/path/of/a/program\", \"argument\"]";
@@ -162,6 +179,7 @@ fn read_service(
     preset.ok()?;
     Some(Service {
         name: name?,
+        unit: unit?,
         start: start?,
         stop: stop?,
         foreground: foreground?,
@@ -175,6 +193,49 @@ fn read_service(
         restart_window_seconds: restart_window_seconds?,
         check: check?,
     })
+}
+
+/// The service's unit; `Some(None)` where it has none.
+#[expect(clippy::option_option, reason = "the outer one says whether there was a fault")]
+fn read_unit(
+    faults: &mut Faults,
+    section: &mut Section<'_>,
+    others: &[Service],
+) -> Option<Option<String>> {
+    let Some(found) = section.string(faults, "unit") else {
+        return (!section.was_there("unit")).then_some(None);
+    };
+    let mut whole = true;
+    for key in ["start", "stop", "stop_signal", "foreground"] {
+        if section.has(key) {
+            let right = "leave it out: the unit's own ExecStart=, ExecStop= and KillSignal= say it";
+            faults.add(found.line, section.key(key), "is written beside unit", right);
+            whole = false;
+        }
+    }
+    let unit = found.read(faults, |unit| {
+        let right =
+            "write the name of a service of systemd, such as \"postgresql@15-main.service\"";
+        let wrong = |wrong: String| Err((wrong, right.to_owned()));
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+        let Some(name) = unit.strip_suffix(".service") else {
+            return wrong(format!("\"{unit}\" does not end in .service"));
+        };
+        if name.is_empty() || unit.len() > 255 || !name.bytes().all(plain) {
+            return wrong(format!("\"{unit}\" cannot be the name of a unit"));
+        }
+        if name.starts_with(['@', '.', '-']) || name.ends_with('@') {
+            return wrong(format!("\"{unit}\" is a template and no unit that runs"));
+        }
+        if name == "duolog" || name.starts_with("duolog@") || name == "duolog-witness" {
+            return wrong(format!("\"{unit}\" is Duolog itself"));
+        }
+        if others.iter().any(|other| other.unit.as_ref() == Some(&unit)) {
+            return wrong(format!("\"{unit}\" is two services"));
+        }
+        Ok(unit)
+    });
+    unit.filter(|_| whole).map(|unit| Some(unit.value))
 }
 
 fn read_name(

@@ -346,6 +346,48 @@ fn a_preset_fills_what_is_not_written() {
 }
 
 #[test]
+fn a_unit_of_systemd_is_a_service_and_a_preset_says_how_it_is_looked_at() {
+    let unit = service("[[service]]\nname = \"shop\"\nunit = \"shop@a-1\\\\x2d.service\"\n");
+    assert_eq!((unit.name.as_str(), unit.start.len()), ("shop", 0));
+    assert_eq!(unit, Service { name: "shop".into(), ..Service::of_unit("shop@a-1\\x2d.service") });
+    let text = "[[service]]\npreset = \"postgresql\"\nunit = \"postgresql@15-main.service\"\n";
+    let filled = service(text);
+    assert_eq!(filled.name, "postgresql");
+    assert_eq!(filled.unit.as_deref(), Some("postgresql@15-main.service"));
+    assert_eq!((filled.user.as_deref(), filled.checkers.len()), (Some("postgres"), 1));
+    assert_eq!(filled.check[0], "/usr/lib/postgresql/15/bin/pg_isready");
+}
+
+#[test]
+fn what_is_no_unit_that_runs_is_refused() {
+    let said = |rest: &str| {
+        let faults = faults(&with_service(&format!("[[service]]\nname = \"a\"\n{rest}")));
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    for (unit, why) in [
+        ("postgresql", "does not end in .service"),
+        ("a.socket", "does not end in .service"),
+        ("a/b.service", "cannot be the name of a unit"),
+        (".service", "cannot be the name of a unit"),
+        ("postgresql@.service", "is a template"),
+        ("-a.service", "is a template"),
+        ("duolog@2.service", "is Duolog itself"),
+        ("duolog.service", "is Duolog itself"),
+    ] {
+        let said = said(&format!("unit = \"{unit}\"\n"));
+        assert!(said.contains("service.unit") && said.contains(why), "{said}");
+    }
+    for other in
+        ["start = [\"/a\"]", "stop = [\"/a\"]", "stop_signal = \"INT\"", "foreground = true"]
+    {
+        let said = said(&format!("unit = \"a.service\"\n{other}\n"));
+        assert!(said.contains("is written beside unit"), "{said}");
+    }
+    let twice = "unit = \"a.service\"\n[[service]]\nname = \"b\"\nunit = \"a.service\"\n";
+    assert!(said(twice).contains("\"a.service\" is two services"));
+}
+
+#[test]
 fn every_fault_of_a_service_and_its_checkers_is_reported_at_once() {
     let text = with_service(
         "[[service]]\npreset = \"oracle\"\nprocess = 1\nrestarts = 2000\ncheck = [\"pg_isready\"]\n\

@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_si
 use crate::config::Config;
 use crate::logs::Logs;
 use crate::processes::{self, Process, StillThere};
+use crate::slice::{Slice, SliceError};
 
 /// What `mount` shows after `fuse.` for mounts of this program.
 const SUBTYPE: &str = "duolog";
@@ -32,6 +33,9 @@ pub(crate) enum FenceError {
         /// How many, and how long was waited.
         still: StillThere,
     },
+    /// A unit of systemd may still run.
+    #[error(transparent)]
+    Units(SliceError),
     /// A clients' address may be here still.
     #[error("{0}; it may be here still: delete it by hand with ip address delete")]
     Address(VipError),
@@ -61,6 +65,8 @@ pub(crate) struct Fence {
     addresses: Vec<VirtualIp>,
     directories: Vec<PathBuf>,
     mounts: Vec<Connection>,
+    /// Where units of systemd run that are services.
+    slice: Option<Slice>,
     logs: Logs,
 }
 
@@ -73,6 +79,7 @@ impl Fence {
             addresses: config.addresses.iter().map(|configured| configured.address).collect(),
             directories: directories.map(|directory| canonical(&directory.path)).collect(),
             mounts: Vec::new(),
+            slice: Slice::of(config),
             logs: logs.clone(),
         }
     }
@@ -104,8 +111,8 @@ impl Fence {
         self.mounts.clear();
     }
 
-    /// Ends everything that is served: addresses, mounts, every process below this one, mount
-    /// points. `Ok`: nothing is served here. Can be repeated. `killed` is killed too, and not
+    /// Ends everything that is served: addresses, mounts, units of systemd, every process below this
+    /// one, mount points. `Ok`: nothing is served here. Can be repeated. `killed` is killed too, and not
     /// waited for: from then on it runs no instruction, though it may wait for a disk.
     ///
     /// # Errors
@@ -129,12 +136,14 @@ impl Fence {
             // Aborted before, or gone: both are right.
             mount.abort();
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let left = || until.saturating_duration_since(Instant::now());
+        // Who is slow to end is waited for below, with all others.
+        self.close_slice(Duration::ZERO).ok();
         let others = |mut below: Vec<Process>| {
             below.retain(|process| Some(*process) != killed);
             below
         };
-        let killed = processes::kill(left, || processes::below(getpid()).map(others));
+        let killed = processes::kill(left(), || processes::below(getpid()).map(others));
         // Also when somebody is left: what they see is dead.
         let mut unmounted = Ok(());
         for mount in &self.mounts {
@@ -143,14 +152,25 @@ impl Fence {
             }
         }
         // Who was killed may just have been taking one.
-        let dropped = self.drop_addresses(until.saturating_duration_since(Instant::now()));
+        let dropped = self.drop_addresses(left());
+        let units = self.close_slice(left());
         match killed.map_err(FenceError::Processes)? {
-            Ok(()) => unmounted.and(dropped),
+            Ok(()) => units.and(unmounted).and(dropped),
             Err(still) => {
                 let names = still.left.iter().map(processes::name).collect();
                 Err(FenceError::StillThere { names, still })
             }
         }
+    }
+
+    /// Ends units of systemd and every start of one that is on its way; this process starts none any
+    /// more.
+    ///
+    /// # Errors
+    /// What may still run after `limit`.
+    pub(super) fn close_slice(&self, limit: Duration) -> Result<(), FenceError> {
+        let close = |slice: &Slice| slice.close_for_good(limit).map_err(FenceError::Units);
+        self.slice.as_ref().map_or(Ok(()), close)
     }
 
     /// Takes the clients' addresses away, for good: this process takes none any more. On a thread

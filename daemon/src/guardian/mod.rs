@@ -9,9 +9,10 @@
 //!         └─ services             orphans of a dead daemon become the guardian's children
 //! ```
 //! Fencing is always the same order, whoever does it ([`fence`]): the clients' addresses are dropped,
-//! the mounts' connections are aborted (a process that waits in one survives SIGKILL otherwise),
-//! everything below is killed until nobody is left, the mounts are taken away, and only then the
-//! others are told that this incarnation serves no more, which lets them take over at once.
+//! the mounts' connections are aborted (a process that waits in one survives SIGKILL otherwise), the
+//! door of units is closed ([`crate::slice`]) and everything below is killed until nobody is left, the
+//! mounts are taken away, and only then the others are told that this incarnation serves no more, which
+//! lets them take over at once.
 //!
 //! | what happens                               | who fences   | then            |
 //! | ------------------------------------------ | ------------ | --------------- |
@@ -34,7 +35,7 @@ mod wire;
 
 use std::io;
 
-pub(crate) use fence::Fence;
+pub(crate) use fence::{Fence, canonical};
 pub(crate) use notice::Change;
 pub(crate) use remains::let_go;
 pub(crate) use tether::{FromGuardian, Tether};

@@ -261,17 +261,16 @@ impl Guard<'_> {
         if let Some(teller) = &self.teller {
             teller.call_off();
         }
-        while let Err(error) = self.fence.enforce(self.fence_limit, Some(self.process)) {
-            alarm(&error);
-            // Ended by a watchdog it would try no more.
-            self.watchdog.alive();
-            if self.signal_count() > 0 {
-                tracing::error!("ended by a signal; nobody is told to take over");
-                return FENCED;
-            }
+        let (limit, killed) = (self.fence_limit, self.process);
+        if !self.try_on(|fence| fence.enforce(limit, Some(killed))) {
+            return FENCED;
         }
         if let Ok(limit) = Timespec::try_from(KILLED_LIMIT) {
             poll(&mut [PollFd::new(&self.end, PollFlags::IN)], Some(&limit)).ok();
+        }
+        // The last call of whom was killed may have let systemd start a unit.
+        if !self.try_on(|fence| fence.close_slice(limit)) {
+            return FENCED;
         }
         let ended = boottime_ms();
         let said = match (self.standing.serves, self.farewell) {
@@ -285,6 +284,20 @@ impl Guard<'_> {
             tracing::warn!(%error, "the others do not know that this node serves no more");
         }
         FENCED
+    }
+
+    /// Does it until it is done; `false` when a signal ends this process before.
+    fn try_on(&mut self, what: impl Fn(&mut Fence) -> Result<(), FenceError>) -> bool {
+        while let Err(error) = what(&mut self.fence) {
+            alarm(&error);
+            // Ended by a watchdog it would try no more.
+            self.watchdog.alive();
+            if self.signal_count() > 0 {
+                tracing::error!("ended by a signal; nobody is told to take over");
+                return false;
+            }
+        }
+        true
     }
 
     fn take_signals(&mut self) {

@@ -387,8 +387,7 @@ impl Watch {
         };
         let name = self.name(service);
         let log = self.served.services().into_iter().nth(service).map(|standing| standing.log);
-        let log =
-            log.map_or_else(String::new, |log| format!("; what it said is in {}", log.display()));
+        let log = log.map_or_else(String::new, |log| format!("; what it said is in {log}"));
         let cause = format!("{name} {cause}{times}{log}");
         tracing::error!(service = name, "{cause}");
         let (checks, ways) = (self.checks.clone(), self.ways.clone());

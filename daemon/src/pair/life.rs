@@ -41,7 +41,7 @@ use crate::document::{Documents, Other};
 use crate::drill::Running;
 use crate::logs::Logs;
 use crate::notify;
-use crate::services::{Beside, Ended, ServiceStanding, Services};
+use crate::services::{Beside, Ended, ServiceStanding, Services, Units};
 use crate::shell::node_config;
 use crate::verify::Verifier;
 
@@ -264,7 +264,8 @@ impl Pair {
         let checks = Arc::new(Checks::new(&config.services, kept.checkers == Some(false), tell));
         let watch = checks.clone();
         let on_end = Box::new(move |_: Ended| watch.tell(Said::Ended));
-        let services = Services::new(&config.services, &self.logs, on_end)?;
+        let units = Units::prepare(config)?;
+        let services = Services::new(&config.services, units, &self.logs, on_end)?;
         let addresses = Addresses::start(&config.addresses).context("cannot start a thread")?;
         let (guard, watch) = (self.guard.clone(), checks.clone());
         let served = Served::new(node.clone(), addresses, services, guard, watch);

@@ -450,7 +450,8 @@ mod tests {
             let config = NodeConfig::new(ClusterId(7), NodeId::Node1, state, vec![directory]);
             node::adopt(&config).unwrap();
             let node = Node::open(config).unwrap();
-            let services = Services::new(&[], &Logs::at(dir.path()), Box::new(|_| {})).unwrap();
+            let services =
+                Services::new(&[], None, &Logs::at(dir.path()), Box::new(|_| {})).unwrap();
             let (addresses, (tell, _told)) = (Addresses::start(&[]).unwrap(), channel());
             let checks = Arc::new(Checks::new(&[], false, tell));
             let served = Served::new(node, addresses, services, Arc::new(Unguarded), checks);

@@ -5,13 +5,18 @@
 //! A service is whatever stands below its start command, in whatever process group or session.
 //! This process is a subreaper, so that nobody leaves: who is orphaned becomes its child. So
 //! everything below this process is a service or a helper of the moment, and [`Services::stop`]
-//! and [`Services::kill_all`] end all of it.
+//! and [`Services::kill_all`] end all of it. Units of systemd run beside this process, in a slice that
+//! is closed where nothing is served ([`units`]).
 
 mod check;
+mod faults;
 pub(crate) mod policy;
 mod restart;
 mod run;
+mod sees;
 mod spawn;
+mod systemctl;
+mod units;
 mod user;
 
 use std::io;
@@ -26,11 +31,14 @@ use crate::config::Service;
 use crate::config::checkers::Checker;
 use crate::logs::Logs;
 use crate::processes::{self, StillThere};
+use crate::slice::SliceError;
+pub(crate) use faults::UnitFault;
 use restart::Seen;
 pub(crate) use restart::{Beside, RestartError, Stray};
 use run::Run;
 use spawn::Prepared;
 pub(crate) use spawn::ordinary;
+pub(crate) use units::Units;
 use user::User;
 pub(crate) use user::ids_of;
 
@@ -62,6 +70,31 @@ pub(crate) enum SetUpError {
         /// Its user.
         user: String,
     },
+    /// Units of systemd cannot be run here.
+    #[error(transparent)]
+    Slice(SliceError),
+    /// A unit is no service.
+    #[error("service {service}: {fault}")]
+    Unit {
+        /// The service.
+        service: String,
+        /// Why.
+        fault: UnitFault,
+    },
+    /// systemd cannot be told where units run.
+    #[error("cannot write {}, which tells systemd where the units of this node run", path.display())]
+    UnitFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It does not answer.
+    #[error("systemd does not do what the units of this node need")]
+    Systemd {
+        /// What it said.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("service {service}: cannot prepare {}", what.display())]
     Io {
@@ -88,25 +121,44 @@ pub(crate) enum StartError {
         source: io::Error,
     },
     /// Its command failed.
-    #[error("service {service} did not start: its start command {how}; see {}", log.display())]
+    #[error("service {service} did not start: {how}; see {log}")]
     Failed {
         /// The service.
         service: String,
-        /// How the command ended.
+        /// How its command ended.
         how: String,
-        /// What it said.
-        log: PathBuf,
+        /// Where what it said is.
+        log: String,
     },
     /// Its command took too long; it was killed.
-    #[error("service {service} did not start within {seconds} s and was killed; see {}, or raise [[service]] start_seconds", log.display())]
+    #[error(
+        "service {service} did not start within {seconds} s and was killed; see {log}, or raise [[service]] start_seconds"
+    )]
     TimedOut {
         /// The service.
         service: String,
         /// How long it had.
         seconds: u64,
-        /// What it said.
-        log: PathBuf,
+        /// Where what it said is.
+        log: String,
     },
+    /// Its unit is no service.
+    #[error("service {service}: {fault}")]
+    Unit {
+        /// The service.
+        service: String,
+        /// Why.
+        fault: UnitFault,
+    },
+    /// Units of an earlier life are not ended.
+    #[error("units of systemd cannot be started: {source}")]
+    Systemd {
+        /// What systemd said.
+        source: io::Error,
+    },
+    /// No unit may run, or somebody is left of an earlier life.
+    #[error(transparent)]
+    Slice(SliceError),
     /// They are to be ended while they were being started.
     #[error("the start of the services was called off")]
     Cancelled,
@@ -131,6 +183,9 @@ pub(crate) enum StopError {
         /// How many, and how long was waited.
         still: StillThere,
     },
+    /// Units of systemd may still run.
+    #[error(transparent)]
+    Units(#[from] SliceError),
     /// `/proc` cannot be read.
     #[error("cannot see which processes run; is /proc mounted?")]
     Io(#[from] io::Error),
@@ -154,8 +209,8 @@ pub(crate) struct Ended {
     pub service: String,
     /// How, such as "ended with exit code 1".
     pub how: String,
-    /// What it said.
-    pub log: PathBuf,
+    /// Where what it said is.
+    pub log: String,
 }
 
 /// How a service stands.
@@ -169,8 +224,8 @@ pub(crate) struct ServiceStanding {
     pub ended: Option<String>,
     /// The process that is the service, while it runs.
     pub pid: Option<i32>,
-    /// What it says.
-    pub log: PathBuf,
+    /// Where what it says is.
+    pub log: String,
 }
 
 /// Told when a service ends by itself; from a thread of its own.
@@ -179,6 +234,8 @@ pub(crate) type OnEnd = Box<dyn Fn(Ended) + Send + Sync>;
 /// The services of this node.
 pub(crate) struct Services {
     prepared: Vec<Arc<Prepared>>,
+    /// Where those of them run that are units of systemd.
+    units: Option<Units>,
     /// How each of them is looked at, in the same order.
     checkers: Mutex<Vec<Vec<Checker>>>,
     root: Pid,
@@ -192,7 +249,7 @@ pub(crate) struct Services {
     life: AtomicU64,
     /// Shared by commands that check, and taken by whoever starts services: what is new then is the
     /// service.
-    checks: RwLock<()>,
+    checks: Arc<RwLock<()>>,
     /// How many want no command to check: those that do give up.
     quiet: AtomicU32,
     seen: Mutex<Seen>,
@@ -206,12 +263,13 @@ impl std::fmt::Debug for Services {
 
 impl Services {
     /// Looks up users; starts nothing. What services say goes to `logs`. Orphans below this process
-    /// become its children from now on. `on_end` hears of services that end by themselves.
+    /// become its children from now on. `units` is there where a service is one. `on_end` hears of services that end by themselves.
     ///
     /// # Errors
     /// What is missing on this computer.
     pub(crate) fn new(
         services: &[Service],
+        units: Option<Units>,
         logs: &Logs,
         on_end: OnEnd,
     ) -> Result<Self, SetUpError> {
@@ -258,7 +316,8 @@ impl Services {
             operation: Mutex::default(),
             ending: AtomicU32::new(0),
             life: AtomicU64::new(0),
-            checks: RwLock::default(),
+            checks: units.as_ref().map(|units| units.beside.clone()).unwrap_or_default(),
+            units,
             quiet: AtomicU32::new(0),
             seen: Mutex::default(),
         })
@@ -277,6 +336,12 @@ impl Services {
         let _alone = lock(&self.operation);
         let _quiet = self.quiet();
         self.life.fetch_add(1, Ordering::SeqCst);
+        if let Some(units) = &self.units {
+            if self.ending.load(Ordering::SeqCst) > 0 {
+                return Err(StartError::Cancelled);
+            }
+            units.ready(&self.prepared)?;
+        }
         let timings = self.start_from(0).map_err(|(_, error)| error)?;
         self.look();
         Ok(timings)
@@ -290,9 +355,11 @@ impl Services {
                 continue;
             }
             let begun = Instant::now();
-            let run = run::start(prepared, self.root, &self.known(), &self.on_end, &|| {
-                self.ending.load(Ordering::SeqCst) > 0
-            });
+            let called_off = || self.ending.load(Ordering::SeqCst) > 0;
+            let run = match self.units.as_ref().filter(|_| prepared.service.unit.is_some()) {
+                Some(units) => units.start(prepared, &self.on_end, &called_off),
+                None => run::start(prepared, self.root, &self.known(), &self.on_end, &called_off),
+            };
             let run = run.map_err(|error| (number, error))?;
             let mut runs = lock(&self.runs);
             runs.retain(|run| !run.is(prepared));
@@ -383,8 +450,16 @@ impl Services {
         self.prepared.iter().map(standing).collect()
     }
 
+    /// Everybody below this process, and every unit; no unit is started before all are again.
     fn end_everyone(&self, limit: Duration) -> Result<(), StopError> {
-        end(limit, || processes::below(self.root))
+        let units = self.units.as_ref();
+        // Who is slow to end is waited for below, with all others.
+        if let Some(units) = units {
+            units.close(Duration::ZERO).ok();
+        }
+        let ended = end(limit, || processes::below(self.root));
+        let closed = units.map_or(Ok(()), |units| units.close(limit));
+        ended.and(closed.map_err(StopError::Units))
     }
 
     fn known(&self) -> Vec<processes::Process> {

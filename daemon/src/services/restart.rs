@@ -229,6 +229,12 @@ impl Services {
     /// What runs here, as a look from outside has it; for when nothing should. Blocks.
     pub(crate) fn strays(&self) -> Vec<Stray> {
         let mut strays = Vec::new();
+        if let Some(units) = &self.units {
+            // As a check's command does, it runs beside no start.
+            let _beside = self.checks.read().unwrap_or_else(PoisonError::into_inner);
+            let off = || self.quiet.load(Ordering::SeqCst) > 0;
+            units.strays(&self.prepared, &mut strays, &off);
+        }
         for (number, prepared) in self.prepared.iter().enumerate() {
             let service = &prepared.service;
             let checkers = lock(&self.checkers).get(number).cloned().unwrap_or_default();

@@ -1,8 +1,9 @@
 //! One service between its start and its end, and the thread that watches for an end that nobody
-//! asked for.
+//! asked for. What is special about a unit of systemd is in [`super::units`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use rustix::process::{
 };
 
 use super::spawn::Prepared;
-use super::{Ended, KILL_LIMIT, LOOK_EVERY, OnEnd, StartError, StopError, end, lock};
+use super::{Ended, KILL_LIMIT, LOOK_EVERY, OnEnd, StartError, StopError, end, lock, units};
 use crate::config::services::StopSignal;
 use crate::logs::Running;
 use crate::processes::{self, Process};
@@ -32,6 +33,8 @@ pub(super) struct Run {
     members: Vec<Process>,
     /// Those whose end is the service's end.
     mains: Vec<Process>,
+    /// The control group of a unit of systemd, which nobody of it leaves.
+    group: Option<PathBuf>,
     /// Its end is no news.
     expected: AtomicBool,
     how_ended: Mutex<Option<String>>,
@@ -116,13 +119,8 @@ fn watch(
     on_end: &Arc<OnEnd>,
     record: Option<Running>,
 ) -> io::Result<Arc<Run>> {
-    let run = Arc::new(Run {
-        prepared: Arc::clone(prepared),
-        members,
-        mains: mains.iter().map(|main| main.process).collect(),
-        expected: AtomicBool::new(false),
-        how_ended: Mutex::default(),
-    });
+    let processes = mains.iter().map(|main| main.process).collect();
+    let run = Run::of(prepared, members, processes, None);
     if mains.is_empty() {
         tracing::warn!(
             service = run.name(),
@@ -136,10 +134,10 @@ fn watch(
         if let Some(record) = record {
             record.end(&how);
         }
-        *lock(&watched.how_ended) = Some(how.clone());
-        if !watched.expected.load(Ordering::SeqCst) {
-            let (service, log) = (watched.name().to_owned(), watched.prepared.log());
-            tracing::error!(service, "the service {how}; see {}", log.display());
+        watched.has_ended(&how);
+        if !watched.end_is_expected() {
+            let (service, log) = (watched.name().to_owned(), watched.log());
+            tracing::error!(service, "the service {how}; see {log}");
             on_end(Ended { service, how, log });
         }
     })?;
@@ -191,12 +189,42 @@ pub(super) fn reap(wanted: impl Fn() -> bool + Send + 'static) -> io::Result<()>
 }
 
 impl Run {
+    fn of(
+        prepared: &Arc<Prepared>,
+        members: Vec<Process>,
+        mains: Vec<Process>,
+        group: Option<PathBuf>,
+    ) -> Arc<Self> {
+        let prepared = Arc::clone(prepared);
+        let (expected, how_ended) = (AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { prepared, members, mains, group, expected, how_ended })
+    }
+
+    /// A unit of systemd that was started, with the process that it is, if systemd knows one.
+    pub(super) fn of_unit(
+        prepared: &Arc<Prepared>,
+        group: PathBuf,
+        main: Option<Process>,
+    ) -> Arc<Self> {
+        Self::of(prepared, Vec::new(), main.into_iter().collect(), Some(group))
+    }
+
     pub(super) fn is(&self, prepared: &Arc<Prepared>) -> bool {
         Arc::ptr_eq(&self.prepared, prepared)
     }
 
     pub(super) fn name(&self) -> &str {
         &self.prepared.service.name
+    }
+
+    /// Where what it says is.
+    pub(super) fn log(&self) -> String {
+        self.prepared.log()
+    }
+
+    /// The unit of systemd that it is, or nothing.
+    pub(super) fn unit(&self) -> &str {
+        self.prepared.service.unit.as_deref().unwrap_or_default()
     }
 
     pub(super) fn stop_seconds(&self) -> u64 {
@@ -214,7 +242,12 @@ impl Run {
 
     /// Whether what is the service lives at this moment, also where its end was not heard of yet.
     pub(super) fn lives(&self) -> bool {
-        self.mains.iter().all(|main| processes::of(main.pid) == Some(*main))
+        let lives = |main: &Process| processes::of(main.pid) == Some(*main);
+        self.mains.iter().all(lives) && self.group.as_deref().is_none_or(units::lives)
+    }
+
+    pub(super) fn has_ended(&self, how: &str) {
+        *lock(&self.how_ended) = Some(how.to_owned());
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -230,10 +263,17 @@ impl Run {
         self.expected.store(true, Ordering::SeqCst);
     }
 
+    pub(super) fn end_is_expected(&self) -> bool {
+        self.expected.load(Ordering::SeqCst)
+    }
+
     /// Ends it, by its command or signal until then, and by SIGKILL afterwards; returns whether
     /// that was needed. Nobody of it is left.
     pub(super) fn stop(&self, root: Pid, until: Instant) -> Result<bool, StopError> {
         self.expect_end();
+        if let Some(group) = &self.group {
+            return units::stop(&self.prepared, group, until);
+        }
         let left = || processes::families(root, &self.members);
         // Where nothing is known to run, only its command knows.
         if left()?.is_empty() && (self.prepared.service.stop.is_empty() || self.ended()) {

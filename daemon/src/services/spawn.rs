@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::Mode;
@@ -35,9 +35,12 @@ impl Prepared {
         self.spawn_to(words, to.into(), None)
     }
 
-    /// The file that what it says is in.
-    pub(super) fn log(&self) -> PathBuf {
-        self.logs.application_path()
+    /// Where what it says is: a file, or what shows it.
+    pub(super) fn log(&self) -> String {
+        match &self.service.unit {
+            Some(unit) => format!("journalctl -u {unit}"),
+            None => self.logs.application_path().display().to_string(),
+        }
     }
 
     /// Runs a command whose words go there; files that it writes may have so many bytes.

@@ -17,18 +17,12 @@ fn service(name: &str, start: &str, stop: Option<&str>) -> Service {
     let script = |text: &str| ["/bin/sh", "-c", text].map(String::from).to_vec();
     Service {
         name: name.into(),
+        unit: None,
         start: script(start),
         stop: stop.map(script).unwrap_or_default(),
         foreground: stop.is_none(),
-        stop_signal: StopSignal::Term,
-        user: None,
         start_seconds: 60,
-        stop_seconds: 60,
-        process: true,
-        checkers: Vec::new(),
-        restarts: 1,
-        restart_window_seconds: 600,
-        check: Vec::new(),
+        ..Service::of_unit("")
     }
 }
 
@@ -44,7 +38,7 @@ impl Site {
         let services = services(directory.path().to_str().unwrap());
         let (say, ended) = channel();
         let on_end = Box::new(move |end| say.send(end).unwrap());
-        let services = Services::new(&services, &Logs::at(directory.path()), on_end).unwrap();
+        let services = Services::new(&services, None, &Logs::at(directory.path()), on_end).unwrap();
         Self { directory, services, ended }
     }
 

@@ -209,10 +209,16 @@ pub(crate) const ROWS: &[Row] = &[
         "add stop = [...]"
     ),
     further!(
-        "a unit of systemd as a service",
-        "[[service]]\nname = \"sql\"\nunit = \"postgresql@15-main.service\"\n",
-        "service.unit: names postgresql@15-main.service, which systemd starts",
-        "systemctl disable --now"
+        "a unit of systemd that is a template",
+        "[[service]]\nname = \"sql\"\nunit = \"postgresql@.service\"\n",
+        "service.unit: \"postgresql@.service\" is a template and no unit that runs",
+        "such as \"postgresql@15-main.service\""
+    ),
+    further!(
+        "a unit of systemd with a command",
+        "[[service]]\nname = \"sql\"\nunit = \"postgresql@15-main.service\"\nstart = [\"/bin/true\"]\n",
+        "service.start: is written beside unit",
+        "leave it out"
     ),
     further!(
         "a checker of SQL without a client",
