@@ -46,6 +46,16 @@ pub(crate) enum UnitFault {
         /// When it would.
         restart: String,
     },
+    /// systemd would wait for a group that a fence took away.
+    #[error(
+        "systemd ends {unit} by KillMode={mode}, past Duolog; a drop-in of its own sets that: take it out"
+    )]
+    KillMode {
+        /// The unit.
+        unit: String,
+        /// How it would.
+        mode: String,
+    },
     /// It does not run on.
     #[error(
         "{unit} is of Type=oneshot, which does not run on; name the unit that is the server, such as \
@@ -150,6 +160,9 @@ pub(super) fn judge(unit: &str, found: &Properties, slice: &str) -> Result<(), U
     if found.get("Restart") != "no" {
         return Err(UnitFault::Restart { unit, restart: get("Restart") });
     }
+    if found.get("KillMode") != "process" {
+        return Err(UnitFault::KillMode { unit, mode: get("KillMode") });
+    }
     if !found.get("PAMName").is_empty() {
         return Err(UnitFault::Session { unit, name: get("PAMName") });
     }
@@ -166,7 +179,8 @@ pub(super) fn judge(unit: &str, found: &Properties, slice: &str) -> Result<(), U
 mod tests {
     use super::*;
 
-    const GOOD: &str = "LoadState=loaded\nType=notify\nSlice=duolog1.slice\nRestart=no\nPAMName=\n";
+    const GOOD: &str = "LoadState=loaded\nType=notify\nSlice=duolog1.slice\nRestart=no\n\
+                        KillMode=process\nPAMName=\n";
 
     #[test]
     fn what_keeps_a_unit_from_being_a_service_is_named() {
@@ -178,6 +192,7 @@ mod tests {
             ("=notify", "=oneshot", "Type=oneshot"),
             ("=duolog1.slice", "=system.slice", "runs in system.slice and not in duolog1.slice"),
             ("Restart=no", "Restart=always", "Restart=always"),
+            ("=process", "=mixed", "ends a.service by KillMode=mixed"),
             ("PAMName=", "PAMName=login", "PAMName=login"),
             ("PAMName=", "JoinsNamespaceOf=b.service", "b.service (JoinsNamespaceOf=)"),
             ("PAMName=", "UpheldBy=multi-user.target", "multi-user.target starts a.service too"),

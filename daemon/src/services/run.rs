@@ -20,7 +20,7 @@ use crate::logs::Running;
 use crate::processes::{self, Process};
 
 /// How long those whose service has ended may take to end as well.
-const STRAGGLERS: Duration = Duration::from_secs(2);
+pub(super) const STRAGGLERS: Duration = Duration::from_secs(2);
 /// How often orphans that ended are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(10);
 
@@ -272,7 +272,7 @@ impl Run {
     pub(super) fn stop(&self, root: Pid, until: Instant) -> Result<bool, StopError> {
         self.expect_end();
         if let Some(group) = &self.group {
-            return units::stop(&self.prepared, group, until);
+            return units::stop(&self.prepared, group, !self.mains.is_empty(), until);
         }
         let left = || processes::families(root, &self.members);
         // Where nothing is known to run, only its command knows.

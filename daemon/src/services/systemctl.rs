@@ -18,13 +18,14 @@ pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const SAID_MAX: usize = 1 << 20;
 
 /// What is asked of a unit.
-const WANTED: [&str; 13] = [
+const WANTED: [&str; 14] = [
     "LoadState",
     "ActiveState",
     "Type",
     "Slice",
     "ControlGroup",
     "Restart",
+    "KillMode",
     "MainPID",
     "ExecMainCode",
     "ExecMainStatus",

@@ -6,21 +6,22 @@
 //! to say how long it may take. It is gone after a reboot, as everything else that this module does.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::faults::{UnitFault, judge};
 use super::restart::Stray;
-use super::run::Run;
+use super::run::{Run, STRAGGLERS};
 use super::spawn::Prepared;
 use super::systemctl::{ANSWER_LIMIT, Outcome, Properties, ask, run, words};
-use super::{Ended, KILL_LIMIT, OnEnd, SetUpError, StartError, StopError, sees};
+use super::{Ended, KILL_LIMIT, LOOK_EVERY, OnEnd, SetUpError, StartError, StopError, sees};
 use crate::config::Config;
 use crate::guardian::canonical;
 use crate::processes::{self, Process};
@@ -109,8 +110,35 @@ impl Units {
             all.push(unit);
         }
         // Calls off what systemd was asked for before, while nothing of it can run.
-        ask("stop", &all).map_err(|source| StartError::Systemd { source })?;
-        self.slice.close(KILL_LIMIT).and_then(|()| self.slice.open()).map_err(StartError::Slice)
+        let systemd = |source| StartError::Systemd { source };
+        ask("stop", &all).map_err(systemd)?;
+        self.slice.close(KILL_LIMIT).map_err(StartError::Slice)?;
+        all.iter().try_for_each(|unit| self.forget(unit)).map_err(systemd)?;
+        self.slice.open().map_err(StartError::Slice)
+    }
+
+    /// Has systemd forget the group of a unit that was removed from under it: it looks whether anybody
+    /// is left in it only when the unit ends, and else would not make it anew. So the unit ends once
+    /// more, by a start that cannot succeed while the slice is closed.
+    fn forget(&self, unit: &str) -> io::Result<()> {
+        let until = Instant::now() + ANSWER_LIMIT;
+        let mut tried = false;
+        loop {
+            let found = Properties::of(unit)?;
+            let ended = matches!(found.get("ActiveState"), "inactive" | "failed");
+            if ended && found.get("ControlGroup").is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                let group = found.get("ControlGroup");
+                let wrong = format!("it does not let go of {group}; do systemctl daemon-reexec");
+                return Err(io::Error::other(wrong));
+            }
+            if ended && !tried {
+                run(&words("start", &[unit]), ANSWER_LIMIT, &|| false)?;
+                tried = true;
+            }
+        }
     }
 
     /// Starts a unit; returns once it counts as started, and all of it sees what is replicated.
@@ -231,25 +259,34 @@ impl Units {
 }
 
 /// Ends a unit in order until then, and by force afterwards; whether that was needed. Nobody of it is
-/// left.
-pub(super) fn stop(prepared: &Prepared, group: &Path, until: Instant) -> Result<bool, StopError> {
+/// left. systemd ends its process, where it `has_main`; whoever is left then is told to end here.
+pub(super) fn stop(
+    prepared: &Prepared,
+    group: &Path,
+    has_main: bool,
+    until: Instant,
+) -> Result<bool, StopError> {
     let unit = unit_of(prepared);
     let limit = until.saturating_duration_since(Instant::now());
-    let killed = match recorded(prepared, "stop", unit, limit, &|| false) {
-        Ok(Outcome::Done(_)) => false,
-        Ok(outcome) => {
-            tracing::warn!(unit, ?outcome, "it does not end in order");
-            true
+    match recorded(prepared, "stop", unit, limit, &|| false) {
+        Ok(Outcome::Done(_)) => {
+            let stragglers = if has_main { STRAGGLERS } else { limit };
+            let until = until.min(Instant::now() + stragglers);
+            for handle in everybody(group).iter().filter_map(processes::handle) {
+                // Ended in between: that is what it was told.
+                pidfd_send_signal(handle, Signal::TERM).ok();
+            }
+            while !everybody(group).is_empty() && Instant::now() < until {
+                let again = Timespec::try_from(LOOK_EVERY).map_err(io::Error::other)?;
+                poll(&mut [], Some(&again)).ok();
+            }
         }
-        Err(error) => {
-            tracing::error!(%error, unit, "systemctl cannot be run");
-            true
-        }
-    };
-    // Also what a unit leaves behind by KillMode=.
+        Ok(outcome) => tracing::warn!(unit, ?outcome, "it does not end in order"),
+        Err(error) => tracing::error!(%error, unit, "systemctl cannot be run"),
+    }
     let left = !everybody(group).is_empty();
-    kill_group(group, KILL_LIMIT).map_err(StopError::Units)?;
-    Ok(killed || left)
+    kill_group(group, KILL_LIMIT)?;
+    Ok(left)
 }
 
 /// Whether anybody of a unit lives.
@@ -375,12 +412,24 @@ fn write_files(place: &Path, slice: &str, units: &[String]) -> Result<bool, (Pat
     Ok(changed)
 }
 
+/// Writes a file that only its owner may change, whatever the mask of this process: systemd runs what
+/// stands there as root.
 fn write(path: &Path, text: &str) -> Result<bool, (PathBuf, io::Error)> {
     if fs::read_to_string(path).is_ok_and(|there| there == text) {
         return Ok(false);
     }
-    let written = path.parent().map_or(Ok(()), fs::create_dir_all);
-    written.and_then(|()| fs::write(path, text)).map_err(|error| (path.to_owned(), error))?;
+    let written = || {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+        file.write_all(text.as_bytes())
+    };
+    written().map_err(|error| (path.to_owned(), error))?;
     Ok(true)
 }
 
@@ -396,7 +445,9 @@ IgnoreOnIsolate=yes
 RefuseManualStop=yes
 ";
 
-/// The times are those of `[[service]]`, and whether it is started again is Duolog's to decide.
+/// The times are those of `[[service]]`, and whether it is started again is Duolog's to decide. A group
+/// may be taken from under systemd: so that it waits for none to be empty, it ends the unit's process
+/// alone, and Duolog whoever is left.
 const DROP_IN: &str = "\
 # Written by Duolog, and gone after a reboot: it starts and ends this unit, which is a service of a
 # pair. Where the node does not serve the unit cannot be started: 219/CGROUP.
@@ -408,6 +459,7 @@ StartLimitIntervalSec=0
 [Service]
 Slice=SLICE
 Restart=no
+KillMode=process
 RemainAfterExit=no
 TimeoutStartSec=infinity
 TimeoutStopSec=infinity
@@ -417,6 +469,7 @@ FileDescriptorStoreMax=0
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn how_a_unit_ended_is_what_systemd_says_of_its_process() {
@@ -437,7 +490,11 @@ mod tests {
         };
         fs::create_dir(at("a.service.d")).unwrap();
         fs::write(at("a.service.d/own.conf"), "").unwrap();
+        rustix::process::umask(rustix::fs::Mode::empty());
         assert!(write(&["a.service", "b@1.service"]));
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("b@1.service.d"), mode("duolog1.slice")), (0o755, 0o644));
+        assert_eq!(mode("b@1.service.d/zzz-duolog1.conf"), 0o644);
         let text = fs::read_to_string(at("b@1.service.d/zzz-duolog1.conf")).unwrap();
         assert!(text.contains("\nSlice=duolog1.slice\n"), "{text}");
         assert!(!write(&["a.service", "b@1.service"]), "nothing changed");
