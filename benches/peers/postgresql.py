@@ -51,10 +51,11 @@ class Server:
         self.process = None
 
     def start(self):
-        options = [it for key, value in self.settings.items() for it in ("-c", f"{key}={value}")]
+        # In the file, and not as options, which nothing could change later; the last of a name counts.
+        with open(f"{self.data}/postgresql.conf", "a") as file:
+            file.writelines(f"{key} = '{value}'\n" for key, value in self.settings.items())
         self.process = self.hosts.start(
-            self.group, self.node, [f"{PROGRAMS}/postgres", "-D", self.data, "-k", self.sockets, *options],
-            "postgres")
+            self.group, self.node, [f"{PROGRAMS}/postgres", "-D", self.data, "-k", self.sockets], "postgres")
 
         def ready():
             self.hosts.assert_runs(self.process, f"{self.group}: PostgreSQL")
@@ -130,6 +131,10 @@ class Peer:
         timeout = f"{INTERVAL_S}s" if regime == "checkpoint" else "1h"
         self.server.set({"checkpoint_timeout": timeout, "full_page_writes": self.full_page_writes()})
         self.server.sql("checkpoint")
+
+    def touch_all(self):
+        """After this nothing is written for the first time."""
+        self.server.touch_all()
 
     def full_page_writes(self):
         return "on"
