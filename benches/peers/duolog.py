@@ -115,8 +115,23 @@ peer = "{ADDRESS[other]}:7533"
             return {"log": None, "node_wire": None}
         return {"log": status["log"]["end"], "node_wire": (status["peer"] or {}).get("wire_bytes", 0)}
 
-    def stop(self):
+    def serving(self):
+        """The node that serves now, if one does and its directories are there."""
         for node in "ab":
+            status = self.status(node) if node in self.processes else None
+            if status and status["state"] in ("PRIM", "ALONE") and all(it["mounted"] for it in status["directories"]):
+                return node
+        return None
+
+    def is_whole(self):
+        """Whether one node serves, whichever, and the other has everything."""
+        states = sorted((self.status(node) or {}).get("state") or "" for node in "ab")
+        return states == ["PRIM", "SECOND"] and self.serving()
+
+    def stop(self):
+        # The one that serves ends last: else the other one would take over.
+        serving = self.serving()
+        for node in "ab" if serving == "b" else "ba":
             process = self.processes.pop(node, None)
             if process and process.poll() is None:
                 process.terminate()

@@ -3,6 +3,7 @@
 Each node has its own glusterd, in mount and network namespaces of its own, since their paths are built in.
 """
 
+import re
 import subprocess
 
 from hosts import ADDRESS, Failed, run, wait_until
@@ -63,7 +64,8 @@ class OnGlusterfs(Peer):
     def check(self):
         super().check()
         state = self._gluster("a", "volume", "status", "peers")
-        online = sum(1 for line in state.splitlines() if line.startswith("Brick") and line.split()[-2] == "Y")
+        # A long name is wrapped.
+        online = re.findall(r"^Brick .*?\s([YN])\s+(?:\d+|N/A)\s*$", state, re.M | re.S).count("Y")
         if online != 2:
             raise Failed(f"{self.name}: {online} of 2 bricks are online:\n{state}")
         if "Number of Bricks: 1 x 2 = 2" not in self._gluster("a", "volume", "info", "peers"):

@@ -6,6 +6,7 @@ and those on Duolog have no binary log, which they need for nothing; the replica
 
 import os
 import re
+import signal
 import subprocess
 import time
 
@@ -166,14 +167,16 @@ class SemiSynchronous(Peer):
         traced = self.hosts.path("relay.strace")
         # The server is the process that `nsenter` and `setpriv` became.
         strace = subprocess.Popen(
-            ["timeout", "20", "strace", "-f", "-qq", "-y", "-e", "trace=fdatasync,fsync", "-o", traced, "-p", str(self.replica.process.pid)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        time.sleep(1)
-        before = int(self.server.status("Rpl_semi_sync_master_yes_tx"))
-        self.hosts.run("clients", "a", self.server.sysbench("run", 1, 2))
-        transactions = int(self.server.status("Rpl_semi_sync_master_yes_tx")) - before
-        subprocess.run(["pkill", "-INT", "-P", str(strace.pid)])
-        strace.wait(20)
+            ["strace", "-f", "-qq", "-y", "-e", "trace=fdatasync,fsync", "-o", traced, "-p", str(self.replica.process.pid)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(1)
+            before = int(self.server.status("Rpl_semi_sync_master_yes_tx"))
+            self.hosts.run("clients", "a", self.server.sysbench("run", 1, 2))
+            transactions = int(self.server.status("Rpl_semi_sync_master_yes_tx")) - before
+        finally:
+            strace.send_signal(signal.SIGINT)
+            strace.wait(20)
         syncs = len(re.findall(r"sync\(\d+<[^>]*/relay\.\d+>", read(traced)))
         if transactions == 0 or syncs < transactions * 0.9:
             raise Failed(f"{self.name}: {syncs} syncs of the relay log for {transactions} transactions, which must be one each")
