@@ -9,7 +9,7 @@ import statistics
 import time
 
 from duolog import Pair
-from hosts import wait_until
+from hosts import read, wait_until
 
 READ_BYTES = 128 << 20
 
@@ -42,6 +42,8 @@ def measure(this):
         keep("fuse", fuse.write_and_sync())
         keep("fsync_plain", synced(hosts, plain["a"], []))
         keep("fsync_mount", synced(hosts, mounted, []))
+        keep("reopen_plain", synced(hosts, plain["a"], ["--reopen"]))
+        keep("reopen_mount", synced(hosts, mounted, ["--reopen"]))
         keep("read_plain", read_mb_s(hosts, f"{plain['a']}/read"))
         keep("read_mount", read_mb_s(hosts, f"{mounted}/read"))
     pair.check()
@@ -89,19 +91,17 @@ class Fuse:
 
     def __init__(self, hosts):
         self.at = hosts.make_dir("fuse")
-        image = hosts.path("fuse.image")
-        memory = f"/dev/shm/{os.path.basename(hosts.dir)}"
-        with open(memory, "wb") as file:
+        image = f"/dev/shm/{os.path.basename(hosts.dir)}"
+        with open(image, "wb") as file:
             file.truncate(16 << 20)
-        os.symlink(memory, image)
         server = hosts.start("machine", None, [hosts.tools["slow-disk"], "--flush-us", 0, image, self.at])
 
         def ready():
             hosts.assert_runs(server, "slow-disk")
-            return os.path.exists(f"{self.at}/disk")
+            return "ready" in read(server.said)
         wait_until("slow-disk", ready, 20)
         hosts.mounts.append(self.at)
-        os.unlink(memory)
+        os.unlink(image)
 
     def write_and_sync(self):
         """p50 in us."""

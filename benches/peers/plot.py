@@ -1,5 +1,6 @@
 """Plots in SVG, drawn by hand: bars in groups, and lines. No library, and legible in black and white."""
 
+import math
 from xml.sax.saxutils import escape
 
 # Told apart by those who do not see all colours, and by their lightness.
@@ -12,7 +13,7 @@ class Drawing:
 
     def __init__(self, title, width=900, height=420, left=70, top=48, bottom=96):
         self.width, self.height, self.left, self.top = width, height, left, top
-        self.right, self.bottom = width - 20, height - bottom
+        self.right, self.bottom = width - 40, height - bottom
         self.parts = [f'<rect width="{width}" height="{height}" fill="#ffffff"/>']
         self.text(16, 26, title, size=16, anchor="start", weight="bold")
 
@@ -96,7 +97,6 @@ def bars(title, label, groups, names, values, mark=None, form="{:.2f}".format):
 
 def lines(title, label, x_label, series, logarithmic=False, bands=()):
     """`series[name]`: pairs of x and y. `bands`: pairs of x between which the ground is darker."""
-    import math
     drawing = Drawing(title)
     xs = [x for points in series.values() for x, _ in points]
     scale = math.log10 if logarithmic else float

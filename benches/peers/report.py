@@ -115,6 +115,7 @@ def table(found):
                      f"| FUSE, a write and a sync | {it['fuse_us']} |", f"| **floor** | **{it['floor_us']}** |",
                      f"| fsync through the mount / plain | {it['fsync_mount_us']} / {it['fsync_plain_us']} |",
                      f"| the mount / the floor | {it['ratio']} |",
+                     f"| open, write, fsync, close: mount / plain | {it['reopen_mount_us']} / {it['reopen_plain_us']} |",
                      f"| cached reads of 8 KiB, MB/s, mount / plain | {it['read_mount_mb_s']} / {it['read_plain_mb_s']} = {it['read_ratio']} |", ""]
     failed = [it for it in found if it["kind"] == "failed"]
     said += [f"- left out: {it['peer']}: {it['why'].splitlines()[0]}" for it in failed] + ([""] if failed else [])
