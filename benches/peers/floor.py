@@ -9,7 +9,7 @@ import statistics
 import time
 
 from duolog import Pair
-from hosts import read, wait_until
+from hosts import AT_ONCE, read, wait_until
 
 READ_BYTES = 128 << 20
 
@@ -94,7 +94,7 @@ class Fuse:
         image = f"/dev/shm/{os.path.basename(hosts.dir)}"
         with open(image, "wb") as file:
             file.truncate(16 << 20)
-        server = hosts.start("machine", None, [hosts.tools["slow-disk"], "--flush-us", 0, image, self.at])
+        server = hosts.start("machine", None, [*AT_ONCE, hosts.tools["slow-disk"], "--flush-us", 0, image, self.at])
 
         def ready():
             hosts.assert_runs(server, "slow-disk")

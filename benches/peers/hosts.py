@@ -22,6 +22,8 @@ ADDRESS = {"a": "10.92.0.1", "b": "10.92.0.2"}
 DEVICE = "peers0"
 # How long anything that is started may need until it is there.
 LIMIT_S = 120
+# Cables and disks wait for no processor.
+AT_ONCE = ["chrt", "-r", "10"]
 
 
 class Failed(Exception):
@@ -120,6 +122,10 @@ class Hosts:
     def __init__(self, place, tools, flush_ms=None, rtt_ms=0, mtu=9000, disk_gib=8):
         self.tools, self.flush_ms, self.rtt_ms, self.mtu, self.disk_gib = tools, flush_ms, rtt_ms, mtu, disk_gib
         remove_left_over()
+        for name in os.listdir(place):
+            found = re.match(r"duolog-peers-(\d+)\.", name)
+            if found and not os.path.exists(f"/proc/{found.group(1)}"):
+                shutil.rmtree(os.path.join(place, name), ignore_errors=True)
         self.dir = tempfile.mkdtemp(prefix=f"duolog-peers-{os.getpid()}.", dir=place)
         os.chmod(self.dir, 0o755)
         self.spaces = {node: f"duolog-peers-{os.getpid()}-{node}" for node in "ab"}
@@ -236,7 +242,7 @@ class Hosts:
         self.holder = self.start("machine", "a", ["sleep", "infinity"])
         if self.rtt_ms:
             link = self.start("machine", None, [
-                self.tools["distant-link"], "--device", DEVICE, "--rtt-us", round(self.rtt_ms * 1000),
+                *AT_ONCE, self.tools["distant-link"], "--device", DEVICE, "--rtt-us", round(self.rtt_ms * 1000),
                 *[f"/run/netns/{self.spaces[node]}" for node in "ab"]])
 
             def ready():
@@ -264,7 +270,7 @@ class Hosts:
         with open(image, "wb") as file:
             file.truncate(self.disk_gib << 30)
         disk = self.start("machine", None, [
-            self.tools["slow-disk"], "--flush-us", round(self.flush_ms * 1000), image, below])
+            *AT_ONCE, self.tools["slow-disk"], "--flush-us", round(self.flush_ms * 1000), image, below])
 
         def ready():
             self.assert_runs(disk, "slow-disk")
@@ -281,11 +287,34 @@ class Hosts:
 
 
 def remove_left_over():
-    """Takes away namespaces of runs whose process is gone: those that were killed."""
-    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
-        found = re.fullmatch(r"duolog-peers-(\d+)-[ab]", name)
-        if found and not os.path.exists(f"/proc/{found.group(1)}"):
-            subprocess.run(["ip", "netns", "delete", name], stderr=subprocess.DEVNULL)
+    """Ends what runs left whose own process is gone: those that were killed."""
+    def gone(name):
+        found = re.match(r"duolog-peers-(\d+)", name)
+        return found and not os.path.exists(f"/proc/{found.group(1)}")
+    root = cgroup2()
+    for name in filter(gone, os.listdir(root)):
+        with open(f"{root}/{name}/cgroup.kill", "w") as kill:
+            kill.write("1")
+        for at in [it.path for it in os.scandir(f"{root}/{name}") if it.is_dir()] + [f"{root}/{name}"]:
+            wait_until(f"the end of what {name} left", lambda: removed(at), 20)
+    # First: without its mount a device has a name no more. It goes when its file system does.
+    for line in run(["losetup", "--noheadings", "-O", "NAME,BACK-FILE"]).splitlines():
+        if any(map(gone, line.split("/"))):
+            subprocess.run(["losetup", "-d", line.split()[0]], stderr=subprocess.DEVNULL)
+    with open("/proc/self/mounts") as mounts:
+        found = [line.split()[1] for line in mounts]
+    for at in sorted((it for it in found if any(map(gone, it.split("/")))), key=len, reverse=True):
+        subprocess.run(["umount", "-l", at], stderr=subprocess.DEVNULL)
+    for name in filter(gone, os.listdir("/run/netns") if os.path.isdir("/run/netns") else []):
+        subprocess.run(["ip", "netns", "delete", name], stderr=subprocess.DEVNULL)
+
+
+def removed(at):
+    try:
+        os.rmdir(at)
+    except OSError:
+        return False
+    return True
 
 
 def mounts_below(at):
