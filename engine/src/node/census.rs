@@ -22,7 +22,6 @@
 //! what it has: the files are named, and a resynchronisation that it gives compares by hash; where
 //! the other node only lacks log, a verification of everything does (see `verify`).
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -56,59 +55,53 @@ impl Changed {
     }
 }
 
-fn encode(control: &Control, files: &[Looks]) -> Vec<u8> {
+fn encode(control: &Control, store: &Store) -> io::Result<Vec<u8>> {
     let mut out = vec![0; 16];
-    let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
-    put(&control.incarnation.to_le_bytes());
-    put(&control.checkpoint.lsn.0.to_le_bytes());
-    for file in files {
-        put(&file.id.0.to_le_bytes());
-        put(&file.inode.to_le_bytes());
-        for number in [file.mode, file.uid, file.gid] {
-            put(&number.to_le_bytes());
-        }
-        put(&file.size.to_le_bytes());
-        for time in [file.mtime, file.ctime] {
-            put(&time.seconds.to_le_bytes());
-            put(&time.nanos.to_le_bytes());
-        }
-        let path = &file.path[..file.path.len().min(usize::from(u16::MAX))];
-        put(&u16::try_from(path.len()).unwrap_or(u16::MAX).to_le_bytes());
-        put(path);
-    }
+    out.extend_from_slice(&control.incarnation.to_le_bytes());
+    out.extend_from_slice(&control.checkpoint.lsn.0.to_le_bytes());
+    store.census(|file| put(&mut out, &file))?;
     let crc = crc32c::crc32c(&out[16..]);
     out[..8].copy_from_slice(MAGIC);
     out[8..12].copy_from_slice(&VERSION.to_le_bytes());
     out[12..16].copy_from_slice(&crc.to_le_bytes());
-    out
+    Ok(out)
 }
 
-/// The files of a census that was written at the stop that `control` tells of.
-fn decode(bytes: &[u8], control: &Control) -> Option<Vec<Looks>> {
-    let (header, mut rest) = bytes.split_at_checked(HEADER_LEN)?;
-    let crc = crc32c::crc32c(&bytes[16..]).to_le_bytes();
-    let stop = [control.incarnation.to_le_bytes(), control.checkpoint.lsn.0.to_le_bytes()];
-    if header[..8] != MAGIC[..]
-        || header[8..12] != VERSION.to_le_bytes()
-        || header[12..16] != crc
-        || header[16..] != stop.concat()
-    {
-        return None;
+fn put(out: &mut Vec<u8>, file: &Looks) {
+    let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
+    put(&file.id.0.to_le_bytes());
+    put(&file.inode.to_le_bytes());
+    for number in [file.mode, file.uid, file.gid] {
+        put(&number.to_le_bytes());
     }
-    let mut files = Vec::new();
-    while !rest.is_empty() {
-        let (id, inode) = (take(&mut rest)?, take(&mut rest)?);
-        let [mode, uid, gid] = [take(&mut rest)?, take(&mut rest)?, take(&mut rest)?];
-        let size = take(&mut rest)?;
+    put(&file.size.to_le_bytes());
+    for time in [file.mtime, file.ctime] {
+        put(&time.seconds.to_le_bytes());
+        put(&time.nanos.to_le_bytes());
+    }
+    let path = &file.path[..file.path.len().min(usize::from(u16::MAX))];
+    put(&u16::try_from(path.len()).unwrap_or(u16::MAX).to_le_bytes());
+    put(path);
+}
+
+/// The files of a census, in the order of their ids, one at a time: there may be millions.
+struct Files<'a>(&'a [u8]);
+
+impl Files<'_> {
+    fn file(&mut self) -> Option<Looks> {
+        let rest = &mut self.0;
+        let (id, inode) = (take(rest)?, take(rest)?);
+        let [mode, uid, gid] = [take(rest)?, take(rest)?, take(rest)?];
+        let size = take(rest)?;
         let mut time = || {
-            let seconds = i64::from_le_bytes(take(&mut rest)?);
-            Some(FileTime { seconds, nanos: u32::from_le_bytes(take(&mut rest)?) })
+            let seconds = i64::from_le_bytes(take(rest)?);
+            Some(FileTime { seconds, nanos: u32::from_le_bytes(take(rest)?) })
         };
         let (mtime, ctime) = (time()?, time()?);
-        let len = usize::from(u16::from_le_bytes(take(&mut rest)?));
+        let len = usize::from(u16::from_le_bytes(take(rest)?));
         let (path, after) = rest.split_at_checked(len)?;
-        rest = after;
-        files.push(Looks {
+        *rest = after;
+        Some(Looks {
             id: FileId(u64::from_le_bytes(id)),
             inode: u64::from_le_bytes(inode),
             mode: u32::from_le_bytes(mode),
@@ -118,9 +111,36 @@ fn decode(bytes: &[u8], control: &Control) -> Option<Vec<Looks>> {
             mtime,
             ctime,
             path: path.to_vec(),
-        });
+        })
     }
-    Some(files)
+}
+
+impl Iterator for Files<'_> {
+    type Item = Looks;
+
+    fn next(&mut self) -> Option<Looks> {
+        if self.0.is_empty() { None } else { self.file() }
+    }
+}
+
+/// The files of a census that was written at the stop that `control` tells of.
+fn decode<'a>(bytes: &'a [u8], control: &Control) -> Option<Files<'a>> {
+    let (header, rest) = bytes.split_at_checked(HEADER_LEN)?;
+    let crc = crc32c::crc32c(&bytes[16..]).to_le_bytes();
+    let stop = [control.incarnation.to_le_bytes(), control.checkpoint.lsn.0.to_le_bytes()];
+    if header[..8] != MAGIC[..]
+        || header[8..12] != VERSION.to_le_bytes()
+        || header[12..16] != crc
+        || header[16..] != stop.concat()
+    {
+        return None;
+    }
+    // To its end: one that ends in the middle of a file says nothing.
+    let mut all = Files(rest);
+    while !all.0.is_empty() {
+        all.file()?;
+    }
+    Some(Files(rest))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -131,14 +151,15 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 
 /// Writes what the files look like; durable when it returns.
 pub(super) fn write<D: Disk>(disk: &D, store: &Store, control: &Control) -> io::Result<()> {
-    replace(disk, NAME, &encode(control, &store.census()?)).map(drop)
+    replace(disk, NAME, &encode(control, store)?).map(drop)
 }
 
 /// What others changed since the clean stop before, and what is noted of earlier starts. Notes it.
 pub(super) fn compare<D: Disk>(disk: &D, store: &Store, control: &Control) -> io::Result<Changed> {
     let mut changed = noted(disk)?;
     if control.stopped_cleanly {
-        let found = match read(disk, NAME)?.map(|bytes| decode(&bytes, control)) {
+        let bytes = read(disk, NAME)?;
+        let found = match bytes.as_deref().map(|bytes| decode(bytes, control)) {
             Some(Some(before)) => differences(before, store)?,
             Some(None) => {
                 tracing::warn!("what the files looked like at the last stop cannot be read");
@@ -167,17 +188,22 @@ pub(super) fn compare<D: Disk>(disk: &D, store: &Store, control: &Control) -> io
     Ok(changed)
 }
 
-fn differences(before: Vec<Looks>, store: &Store) -> io::Result<Vec<String>> {
-    let mut before: BTreeMap<_, _> = before.into_iter().map(|file| (file.id, file)).collect();
+/// Both come in the order of their ids.
+fn differences(before: Files<'_>, store: &Store) -> io::Result<Vec<String>> {
+    let mut before = before.peekable();
     let mut paths = Vec::new();
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-    for now in store.census()? {
-        if before.remove(&now.id).is_none_or(|before| now.was_changed(&before)) {
+    store.census(|now| {
+        // Those that are gone, or stand there as another file.
+        while let Some(gone) = before.next_if(|before| before.id < now.id) {
+            paths.push(text(&gone.path));
+        }
+        let before = before.next_if(|before| before.id == now.id);
+        if before.is_none_or(|before| now.was_changed(&before)) {
             paths.push(text(&now.path));
         }
-    }
-    // Those that are gone, or stand there as another file.
-    paths.extend(before.into_values().map(|file| text(&file.path)));
+    })?;
+    paths.extend(before.map(|gone| text(&gone.path)));
     Ok(paths)
 }
 

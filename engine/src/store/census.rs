@@ -37,21 +37,24 @@ impl Looks {
 }
 
 impl Store {
-    /// All replicated files, in the order of their ids. A look at each inode, none at contents.
+    /// Shows all replicated files, in the order of their ids. A look at each inode, none at contents;
+    /// what is kept meanwhile is a number a file, because there may be millions.
     ///
     /// # Errors
     /// A file cannot be looked at.
-    pub(crate) fn census(&self) -> io::Result<Vec<Looks>> {
+    pub(crate) fn census(&self, mut show: impl FnMut(Looks)) -> io::Result<()> {
         let index = self.index();
         let files = index.ids().filter(|(id, node)| !id.is_local() && node.place == Place::Named);
-        let mut all = Vec::new();
-        for (id, node) in files {
+        let mut ids: Vec<_> = files.map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(node) = index.node(id) else { continue };
             let found = self.location(&index, id)?.stat()?;
             let stat = lookup::Stat::new(id, &found);
             let below = index.path(id).unwrap_or_default();
             let root = self.roots[node.root].place.mount_point.as_os_str().as_encoded_bytes();
             let path = if below.is_empty() { root.to_vec() } else { [root, &below].join(&b'/') };
-            all.push(Looks {
+            show(Looks {
                 id,
                 inode: found.stx_ino,
                 mode: stat.mode,
@@ -63,7 +66,6 @@ impl Store {
                 path,
             });
         }
-        all.sort_by_key(|looks| looks.id);
-        Ok(all)
+        Ok(())
     }
 }

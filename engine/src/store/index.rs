@@ -140,6 +140,10 @@ impl Index {
         assert!(old.is_none(), "the name was taken");
         children.by_number.insert(number, name.clone());
         let node = self.nodes.get_mut(&id).expect("the id is known");
+        if node.links.is_empty() {
+            // Nearly every file has one name, and there may be millions: room for more comes later.
+            node.links.reserve_exact(1);
+        }
         node.links.push(Link { parent, name });
         node.place = Place::Named;
     }
