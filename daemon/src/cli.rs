@@ -422,6 +422,9 @@ pub(crate) struct BenchAnatomy {
     /// and removed.
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
+    /// Also what measuring costs: with and without it in turns, so many times for a second each.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub cost: u16,
     /// How much.
     #[command(flatten)]
     pub load: BenchLoad,

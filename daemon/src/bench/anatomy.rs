@@ -63,6 +63,10 @@ pub(super) struct Table {
     floor_us: f64,
     /// The clients' median, as a multiple of that.
     of_floor: f64,
+    /// The clients' median with stages measured, as a multiple of that without: the median of all
+    /// turns, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<f64>,
 }
 
 /// Measures.
@@ -73,6 +77,7 @@ pub(super) fn run(options: &BenchAnatomy) -> anyhow::Result<Table> {
     let local = disk_alone(pair.beside(), &alone)?;
     let remote = remote_alone(pair.beside(), &alone)?;
     let (client, anatomies) = commits(&pair, options)?;
+    let cost = cost(&pair, options)?;
     let fuse = fuse_alone(&pair.directory(), &alone)?;
     pair.stop()?;
     let stages = stages(&anatomies).context("not one commit was followed")?;
@@ -93,20 +98,45 @@ pub(super) fn run(options: &BenchAnatomy) -> anyhow::Result<Table> {
         fuse_alone_us: fuse.p50_us,
         floor_us: rounded(floor),
         of_floor: rounded(client.p50_us / floor),
+        cost,
         client,
     })
+}
+
+/// What measuring costs, with and without it in turns.
+fn cost(pair: &Pair, options: &BenchAnatomy) -> anyhow::Result<Option<f64>> {
+    let node = pair.node()?;
+    let load = BenchLoad { seconds: 1, ..options.load };
+    let mut ratios = Vec::new();
+    for turn in 0..options.cost {
+        let measured = |on| {
+            node.measure_stages(on);
+            mount::run(&clients(pair, load))
+        };
+        // Neither is always the first.
+        let (on, off) = if turn % 2 == 0 {
+            let on = measured(true)?;
+            (on, measured(false)?)
+        } else {
+            let off = measured(false)?;
+            (measured(true)?, off)
+        };
+        ratios.push(on.p50_us / off.p50_us);
+    }
+    node.measure_stages(true);
+    ratios.sort_unstable_by(f64::total_cmp);
+    Ok(ratios.get(ratios.len() / 2).map(|ratio| (ratio * 1000.0).round() / 1000.0))
+}
+
+fn clients(pair: &Pair, load: BenchLoad) -> BenchMount {
+    let (dir, fsync) = (pair.directory(), FsyncEach::Writes(1));
+    BenchMount { dir, fsync, data_only: true, reopen: false, load }
 }
 
 /// Clients write and fsync; what was followed meanwhile is fetched beside them.
 fn commits(pair: &Pair, options: &BenchAnatomy) -> anyhow::Result<(Report, Vec<Anatomy>)> {
     let node = pair.node()?;
-    let client = BenchMount {
-        dir: pair.directory(),
-        fsync: FsyncEach::Writes(1),
-        data_only: true,
-        reopen: false,
-        load: options.load,
-    };
+    let client = clients(pair, options.load);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let fetcher = scope.spawn(|| fetch(node, &over));
@@ -254,6 +284,9 @@ impl Table {
             println!("  {name:<25} {us:>8.1}");
         }
         println!("  write and fsync is {:.2} times the floor", self.of_floor);
+        if let Some(cost) = self.cost {
+            println!("  and {cost:.3} times what it is where stages are not measured");
+        }
         Ok(())
     }
 }
@@ -271,7 +304,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let load = BenchLoad { threads: 3, block_bytes: 8192, seconds: 1, json: true };
-        let options = BenchAnatomy { dir: dir.path().to_owned(), load };
+        let options = BenchAnatomy { dir: dir.path().to_owned(), cost: 0, load };
         let pair = Pair::start(dir.path()).unwrap();
         let (client, anatomies) = commits(&pair, &options).unwrap();
         pair.stop().unwrap();

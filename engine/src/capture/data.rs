@@ -66,12 +66,15 @@ impl Capture {
             Some(size) => size,
             None => size().map_err(errno)?,
         };
-        let begun = Instant::now();
+        let timing = &self.node.progress.timing;
+        let begun = timing.now();
         let appended = self
             .node
             .append(&Operation::Write { id, offset, data })
             .map_err(|error| node_errno(&error))?;
-        self.node.progress.timing.local_write.observe(begun.elapsed());
+        if let Some(begun) = begun {
+            timing.local_write.observe(begun.elapsed());
+        }
         let pending = Pending::Write { offset, len, data: Lsn(appended.end.0 - len) };
         content.push(appended.end, pending, appended.time, || Ok(before)).map_err(errno)
     }

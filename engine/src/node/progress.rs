@@ -325,7 +325,8 @@ impl Progress {
     pub(crate) fn want_commit(&self, lsn: Lsn, asked: Instant) -> bool {
         let mut state = self.lock();
         let leads = matches!(state.at.standing, Standing::Leads(_));
-        let follow = leads && state.followed.is_none() && lsn > state.at.committed;
+        let follow =
+            leads && state.followed.is_none() && lsn > state.at.committed && self.timing.is_on();
         if follow {
             state.followed = Some(Followed::new(lsn, asked));
             state.follow(&self.timing, asked);

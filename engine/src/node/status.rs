@@ -66,6 +66,11 @@ impl Node {
         self.progress.timing.anatomies(seen)
     }
 
+    /// Whether stages of commits are measured, which they are: switched off, what that costs shows.
+    pub fn measure_stages(&self, on: bool) {
+        self.progress.timing.switch(on);
+    }
+
     /// The link read the log up to `upto` from `taken` on, and has packed it now: for
     /// [`Node::timings`] alone.
     pub fn packed(&self, upto: Lsn, taken: Instant) {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use duolog_wal::Lsn;
@@ -72,6 +72,8 @@ pub(crate) struct Timing {
     pub(super) pieces: Mutex<Pieces>,
     /// The last commits that were followed.
     recent: Mutex<Recent>,
+    /// Nothing is followed and no stage is measured: to see what that costs.
+    off: AtomicBool,
 }
 
 /// The last commits that were followed, and how many there have been.
@@ -104,8 +106,25 @@ impl Timing {
         }
     }
 
+    /// Whether stages are measured; they are, unless somebody wants to know what that costs.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.off.load(Relaxed)
+    }
+
+    pub(crate) fn switch(&self, on: bool) {
+        self.off.store(!on, Relaxed);
+    }
+
+    /// The moment, where stages are measured.
+    pub(crate) fn now(&self) -> Option<Instant> {
+        self.is_on().then(Instant::now)
+    }
+
     /// The link read the log up to `upto` from `taken` on, and has packed it now.
     pub(crate) fn packed(&self, upto: Lsn, taken: Instant) {
+        if !self.is_on() {
+            return;
+        }
         self.pieces.lock().expect(POISON).push(upto, taken, Instant::now());
     }
 
