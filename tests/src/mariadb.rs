@@ -56,16 +56,19 @@ pub fn install(data: &Path) {
 
 /// Reads every page of every tablespace of a server that is not running, and checks its checksum.
 pub fn check_pages(data: &Path) {
-    let mut files = vec![data.join("ibdata1")];
+    // Between these pages is the doublewrite buffer itself, which may hold anything.
+    let system = data.join("ibdata1");
+    let mut checks = vec![(system.clone(), "--end-page=63"), (system, "--start-page=192")];
     for entry in std::fs::read_dir(data).unwrap() {
         let folder = entry.unwrap().path();
         let tables = std::fs::read_dir(folder).into_iter().flatten();
         let tables = tables.map(|entry| entry.unwrap().path());
-        files.extend(tables.filter(|path| path.extension().is_some_and(|end| end == "ibd")));
+        let tables = tables.filter(|path| path.extension().is_some_and(|end| end == "ibd"));
+        checks.extend(tables.map(|path| (path, "--start-page=0")));
     }
-    for file in files {
+    for (file, pages) in checks {
         let mut command = command("innochecksum");
-        command.arg(&file);
+        command.arg(pages).arg(&file);
         run(command, COMMAND_LIMIT);
     }
 }

@@ -27,7 +27,7 @@ fn set_up(bed: &mut Bed, options: &[&str]) {
     let server = start(bed, options);
     server.create_promise();
     server.execute(
-        "CREATE TABLE duolog.filler (id INT PRIMARY KEY, n INT, body CHAR(250), KEY (n)) \
+        "USE duolog; CREATE TABLE duolog.filler (id INT PRIMARY KEY, n INT, body CHAR(250), KEY (n)) \
          ENGINE=InnoDB; INSERT INTO duolog.filler \
          SELECT seq, seq, REPEAT('x', 250) FROM seq_1_to_40000",
     );
