@@ -351,6 +351,8 @@ pub(crate) enum Bench {
     Log(BenchLog),
     /// Ship blocks over loopback and wait until they are acknowledged, without a disk.
     Link(BenchLink),
+    /// Where the time of a commit goes: both nodes of a pair on this computer, and a table of stages.
+    Anatomy(BenchAnatomy),
 }
 
 /// How much a benchmark does.
@@ -408,6 +410,21 @@ pub(crate) struct BenchLog {
     /// Sync after each append, never (but for what piles up), or after N appends.
     #[arg(long, value_name = "each|never|N", default_value = "each", value_parser = fsync_each)]
     pub fsync: FsyncEach,
+    /// How much.
+    #[command(flatten)]
+    pub load: BenchLoad,
+}
+
+/// `duolog bench anatomy`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchAnatomy {
+    /// A directory with room for 1 GiB, on the disk that is to be measured; both nodes are made in it,
+    /// and removed.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Also what measuring costs: with and without it in turns, so many times for a second each.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub cost: u16,
     /// How much.
     #[command(flatten)]
     pub load: BenchLoad,

@@ -7,10 +7,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use anyhow::Context;
 use duolog_engine::log::LogError;
-use duolog_engine::node::{Digest, Node, NodeError, Room};
+use duolog_engine::node::{Digest, DiskTimes, Node, NodeError, Room};
 use duolog_transport::resync::{Give, Take};
 use duolog_transport::{
     Ack, Credentials, DialConfig, Hashed, Hello, Link, LinkError, ListenConfig, Sink, SinkError,
@@ -138,6 +139,11 @@ pub(crate) fn hello(node: &Node) -> Hello {
 const FORMAT_VERSION_ON_WIRE: u16 = FORMAT_VERSION as u16;
 const _: () = assert!(FORMAT_VERSION_ON_WIRE as u32 == FORMAT_VERSION, "the version fits Hello");
 
+/// How long the peer's disk took, as far as its acknowledgement says so.
+pub(crate) fn disk_times(ack: &Ack) -> Option<DiskTimes> {
+    Some(DiskTimes { all: ack.disk_time()?, write: ack.write_time() })
+}
+
 pub(crate) fn cursor_at(node: &Node, lsn: Lsn) -> Option<Cursor> {
     node.cursor_at(lsn).unwrap_or_else(|error| {
         tracing::error!(%error, %lsn, "the log cannot be looked into");
@@ -188,6 +194,10 @@ impl Source for Shipper {
         self.node.read_raw(from, max, buf).map_err(io::Error::other)
     }
 
+    fn packed(&mut self, upto: Lsn, begun: Instant) {
+        self.node.packed(upto, begun);
+    }
+
     fn committed(&self) -> Lsn {
         self.node.committed()
     }
@@ -206,7 +216,7 @@ impl Source for Shipper {
             store_files: ack.store_free_files,
         };
         if let Err(error) =
-            self.node.peer_durable(view, ack.durable, ack.applied, room, ack.disk_time())
+            self.node.peer_durable(view, ack.durable, ack.applied, room, disk_times(&ack))
         {
             tracing::error!(%error, "an acknowledgement does not count");
             return;
@@ -271,6 +281,7 @@ impl Receiver {
             store_free_bytes: room.store_bytes,
             store_free_files: room.store_files,
             disk_us: 0,
+            write_part: None,
         }
     }
 

@@ -75,9 +75,13 @@ pub(crate) fn leave(options: &Leave) -> anyhow::Result<()> {
         || node.directories.iter().any(|directory| directory.hidden().exists());
     // Repeated for the cluster's files alone, there may be no directory left to leave.
     if left || !options.remove_cluster {
+        let unshielded = crate::check::unshielded(&config);
         node::leave(node)?;
         for directory in &config.directories {
             println!("{} is a plain directory again", directory.path.display());
+        }
+        for warning in unshielded {
+            println!("WARNING: {warning}");
         }
     }
     if options.remove_cluster {

@@ -77,7 +77,7 @@ fn main() {
     seeds.push(("frame", "commit".to_owned(), Packer::commit(Lsn(7), Lsn(9))));
     let ack = Ack { view: ViewNum(1), durable: Lsn(2), applied: Lsn(3), ..Ack::default() };
     seeds.push(("frame", "ack".to_owned(), ack.encode(Protocol::OLDEST).to_vec()));
-    let timed = Ack { disk_us: 1234, ..ack }.encode(Protocol::NEWEST);
+    let timed = Ack { disk_us: 1234, write_part: Some(9), ..ack }.encode(Protocol::NEWEST);
     seeds.push(("frame", "ack-timed".to_owned(), timed.to_vec()));
     for (name, bytes) in control_blocks() {
         seeds.push(("control_block", name.to_owned(), bytes));

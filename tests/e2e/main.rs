@@ -21,3 +21,4 @@ mod power;
 mod scene;
 mod setup;
 mod swap;
+mod torn;

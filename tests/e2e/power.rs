@@ -29,6 +29,7 @@ fn a_node_without_a_peer_keeps_over_power_cuts_what_it_acknowledged() {
         service: false,
         virtual_ip: None,
         before: "",
+        server: &[],
         pair: String::new(),
         // Small, so that the cuts come between checkpoints and in the middle of them.
         log: "segment_bytes = 4194304\ncheckpoint_bytes = 2097152\n".into(),

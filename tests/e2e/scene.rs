@@ -124,6 +124,21 @@ impl Scene {
     /// The end: everything promised is there, and nodes took turns only as often as there were
     /// reasons to.
     pub(crate) fn end(self) {
+        drop(self.ended());
+    }
+
+    /// The same; then both nodes are stopped, one after the other has taken over from it: so the
+    /// server has ended in order on both.
+    pub(crate) fn end_and_stop(self) -> Cluster {
+        let mut cluster = self.ended();
+        let serving = cluster.wait_pair();
+        cluster.node(serving).stop();
+        assert_eq!(cluster.wait_serving(), 3 - serving);
+        cluster.node(3 - serving).stop();
+        cluster
+    }
+
+    fn ended(self) -> Cluster {
         let served = self.clients.stop();
         self.cluster.wait_pair();
         let survived = self.cluster.check();
@@ -131,5 +146,6 @@ impl Scene {
         assert!(survived.acknowledged > 0);
         let changes = changes(&served);
         assert!(changes <= self.changes_max, "{changes} times another node acknowledged");
+        self.cluster
     }
 }

@@ -7,6 +7,7 @@ mod contents;
 mod faults;
 mod names;
 mod servers;
+mod torn;
 
 use std::path::{Path, PathBuf};
 

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use crate::Mounted;
 
-const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 fn survives(name: &str, mode: Mode) {
     let mut mounted = Mounted::new(name);

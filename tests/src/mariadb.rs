@@ -54,6 +54,25 @@ pub fn install(data: &Path) {
     run(command, COMMAND_LIMIT);
 }
 
+/// Reads every page of every tablespace of a server that is not running, and checks its checksum.
+pub fn check_pages(data: &Path) {
+    // Between these pages is the doublewrite buffer itself, which may hold anything.
+    let system = data.join("ibdata1");
+    let mut checks = vec![(system.clone(), "--end-page=63"), (system, "--start-page=192")];
+    for entry in std::fs::read_dir(data).unwrap() {
+        let folder = entry.unwrap().path();
+        let tables = std::fs::read_dir(folder).into_iter().flatten();
+        let tables = tables.map(|entry| entry.unwrap().path());
+        let tables = tables.filter(|path| path.extension().is_some_and(|end| end == "ibd"));
+        checks.extend(tables.map(|path| (path, "--start-page=0")));
+    }
+    for (file, pages) in checks {
+        let mut command = command("innochecksum");
+        command.arg(pages).arg(&file);
+        run(command, COMMAND_LIMIT);
+    }
+}
+
 /// A server that runs.
 #[derive(Debug)]
 pub struct Server {
@@ -64,11 +83,16 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits until it takes commands. Socket and log go to `outside`.
     pub fn start(data: &Path, outside: &Path) -> Self {
+        Self::start_with(data, outside, &[])
+    }
+
+    /// The same with further options, which go before those of all.
+    pub fn start_with(data: &Path, outside: &Path, options: &[&str]) -> Self {
         let own = outside.join("mariadb");
         user().make_dir(&own);
         let socket = own.join("socket");
         let mut command = user().command("/usr/sbin/mariadbd");
-        command.arg("--no-defaults").arg(argument("--datadir", data)).args(SETTINGS);
+        command.arg("--no-defaults").arg(argument("--datadir", data)).args(SETTINGS).args(options);
         command.arg(argument("--socket", &socket)).arg(argument("--tmpdir", &own));
         command.arg(argument("--pid-file", &own.join("pid")));
         let process = Process::start("the MariaDB server", command, &outside.join("mariadb.said"));

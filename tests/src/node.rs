@@ -159,6 +159,8 @@ pub enum Role {
 pub struct Node {
     number: u8,
     home: PathBuf,
+    /// Where its log and its directories are, as a rule its home.
+    place: PathBuf,
     /// Held as long as the node may be started again.
     port: LoopbackPort,
     fingerprint: String,
@@ -176,7 +178,13 @@ impl Node {
         let fingerprint = said.split_whitespace().find(|word| word.starts_with("sha256:"));
         let fingerprint = fingerprint.expect("keygen prints the fingerprint").to_owned();
         let port = LoopbackPort::choose().unwrap();
-        Self { number, home, port, fingerprint, process: None }
+        Self { number, place: home.clone(), home, port, fingerprint, process: None }
+    }
+
+    /// Puts its log and its directories elsewhere, such as on a disk whose power can be cut; before it
+    /// is configured.
+    pub fn put_on(&mut self, place: &Path) {
+        place.clone_into(&mut self.place);
     }
 
     /// All that is its own lies in here: configuration, log and directories.
@@ -186,7 +194,7 @@ impl Node {
 
     /// One of its replicated directories.
     pub fn directory(&self, name: &str) -> PathBuf {
-        self.home.join(name)
+        self.place.join(name)
     }
 
     /// Its configuration file.
@@ -196,7 +204,7 @@ impl Node {
 
     /// Where its control block and its log are.
     pub fn state_dir(&self) -> PathBuf {
-        self.home.join("state")
+        self.place.join("state")
     }
 
     /// Writes its configuration; `directories` are names and presets.
@@ -207,12 +215,13 @@ impl Node {
         peer: &Self,
         directories: &[(&str, &str)],
     ) {
-        let Self { number, home, port, .. } = self;
-        let (home, log, listen) = (home.display(), &common.log, port.address());
+        let Self { number, home, place, port, .. } = self;
+        let (home, place, log, listen) =
+            (home.display(), place.display(), &common.log, port.address());
         let role_name = if *role == Role::Second { "second" } else { "prim" };
         let mut text = format!(
             "[cluster]\nid = \"{}\"\n\n\
-             [node]\nnumber = {number}\nrole = \"{role_name}\"\nstate_dir = \"{home}/state\"\n\
+             [node]\nnumber = {number}\nrole = \"{role_name}\"\nstate_dir = \"{place}/state\"\n\
              control_socket = \"{home}/control.sock\"\nlisten = \"{listen}\"\n\
              certificate = \"node{number}.crt\"\nkey = \"node{number}.key\"\n\n",
             common.cluster
@@ -223,7 +232,7 @@ impl Node {
                 .unwrap();
         }
         for (name, preset) in directories {
-            write!(text, "[[directory]]\npath = \"{home}/{name}\"\npreset = \"{preset}\"\n\n")
+            write!(text, "[[directory]]\npath = \"{place}/{name}\"\npreset = \"{preset}\"\n\n")
                 .unwrap();
         }
         write!(text, "[log]\n{log}").unwrap();
@@ -311,8 +320,9 @@ impl Node {
         if let Some(process) = self.process.take() {
             process.kill();
         }
-        for mount in mounts::below(&self.home) {
-            mount.take_away();
+        for place in [&self.home, &self.place] {
+            let own = mounts::below(place).into_iter().filter(|mount| mount.path != *place);
+            own.for_each(|mount| mount.take_away());
         }
     }
 }

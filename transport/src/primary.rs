@@ -333,11 +333,13 @@ impl<S: Source> Dialer<S> {
             let max = usize::try_from(max).unwrap_or(RAW_MAX);
             let compress = flow.compress(acked);
             let (source, sent) = (&mut self.source, flow.sent);
+            let begun = Instant::now().into_std();
             let (bytes, raw_len) = flow
                 .packer
                 .data(sent, committed, max, compress, |max, buf| source.read(sent, max, buf))
                 .map_err(LinkError::Source)?;
             flow.sent = sent.plus(raw_len as u64);
+            self.source.packed(flow.sent, begun);
             self.shared.stats.frames(1, u64::from(compress), raw_len as u64, bytes.len() as u64);
             flow.announced(committed);
             return Ok(Some(bytes.into()));
@@ -478,7 +480,7 @@ impl Acks {
             self.durable = ack.durable;
             if let (0, Some(before)) = (ack.disk_us, newest) {
                 // It only says more of how things stand.
-                ack.disk_us = before.disk_us;
+                (ack.disk_us, ack.write_part) = (before.disk_us, before.write_part);
             }
             newest = Some(ack);
         }

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | 1 | 0.1.0 | |
 //! | 2 | 0.2.0 | each end says its release after its `Hello`; questions on streams of their own; acknowledgements say how long the disk took |
+//! | 3 | 0.2.0 | acknowledgements also say how much of that was writing |
 //!
 //! The dialing end offers all that it speaks as application protocols of TLS, the listening end takes
 //! the newest that it speaks too: the lower of the two newest counts, before any byte of ours is said,
@@ -20,8 +21,11 @@ pub struct Protocol(u8);
 impl Protocol {
     /// The oldest version that this release speaks.
     pub const OLDEST: Self = Self(1);
+    /// The one that the first pre-releases of 0.2.0 spoke, for tests.
+    #[cfg(test)]
+    pub(crate) const SECOND: Self = Self(2);
     /// The newest one.
-    pub const NEWEST: Self = Self(2);
+    pub const NEWEST: Self = Self(3);
 
     /// Its number.
     pub const fn number(self) -> u8 {
@@ -41,6 +45,11 @@ impl Protocol {
     /// Whether acknowledgements say how long the disk took.
     pub(crate) fn has_disk_times(self) -> bool {
         self.0 >= 2
+    }
+
+    /// Whether they say how much of that was writing.
+    pub(crate) fn has_write_times(self) -> bool {
+        self.0 >= 3
     }
 
     /// Its name in TLS.
@@ -80,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_newest_is_offered_first_and_the_oldest_always() {
-        assert_eq!(Protocol::NEWEST.names_up_to(), [b"duolog/2", b"duolog/1"]);
+        assert_eq!(Protocol::NEWEST.names_up_to(), [b"duolog/3", b"duolog/2", b"duolog/1"]);
         assert_eq!(Protocol::OLDEST.names_up_to(), [b"duolog/1"]);
     }
 

@@ -320,7 +320,7 @@ impl<S: Sink> Session<S> {
                 _ = clock.tick() => {
                     let standing = self.sink.standing();
                     if acks.is_news(&standing) {
-                        acks.send(Ack { disk_us: 0, ..standing }).await?;
+                        acks.send(standing.untimed()).await?;
                     }
                     continue;
                 }
@@ -332,10 +332,11 @@ impl<S: Sink> Session<S> {
                 let raw_bytes = intake.batch.len() as u64;
                 let begun = Instant::now();
                 self.sink.receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
+                let write = begun.elapsed();
                 intake.batch.clear();
                 let ack = self.sink.sync()?;
                 if acks.is_news(&ack) {
-                    acks.send(ack.after(begun.elapsed())).await?;
+                    acks.send(ack.after(begun.elapsed(), write)).await?;
                     self.stats.acks(1, connection.rtt());
                 }
                 self.stats.frames(0, 0, raw_bytes, 0);
@@ -447,7 +448,7 @@ struct Acks {
 impl Acks {
     /// Whether that says anything that was not said, times aside.
     fn is_news(&self, ack: &Ack) -> bool {
-        self.last.is_none_or(|last| last != Ack { disk_us: last.disk_us, ..*ack })
+        self.last.is_none_or(|last| last.untimed() != ack.untimed())
     }
 
     async fn send(&mut self, ack: Ack) -> Result<(), LinkError> {

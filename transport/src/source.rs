@@ -1,6 +1,7 @@
 //! What the primary ships from. The daemon implements it over the engine's log.
 
 use std::io;
+use std::time::Instant;
 
 use duolog_wal::{Cursor, Lsn};
 
@@ -49,6 +50,10 @@ pub trait Source: Send + 'static {
     /// # Errors
     /// End the connection; it is tried again after `refused_retry_ms`.
     fn read(&mut self, from: Lsn, max: usize, buf: &mut Vec<u8>) -> io::Result<()>;
+
+    /// The log up to `upto`, which was read from `begun` on, is packed and goes to the network now:
+    /// for who measures.
+    fn packed(&mut self, _upto: Lsn, _begun: Instant) {}
 
     /// First byte that is not committed. Never moves back.
     fn committed(&self) -> Lsn;

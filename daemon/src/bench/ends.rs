@@ -1,9 +1,12 @@
 //! The two ends of a link without a log: a source that repeats the same bytes for ever and a sink
-//! that forgets them, so that what is measured is the link. Also used by the benches of
+//! that forgets them, so that what is measured is the link, or writes them over one file, so that it
+//! is the link and a disk. Also used by the benches of
 //! `benches/`.
 
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,6 +60,12 @@ pub(crate) enum EndsError {
 impl Ends {
     /// Connects two ends.
     pub(crate) fn connect(tuning: &Tuning) -> Result<Self, EndsError> {
+        Self::connect_to(tuning, None)
+    }
+
+    /// Connects two ends, the second of which writes what comes over the first
+    /// [`DISK_BYTES`] of `disk`, and syncs it.
+    pub(crate) fn connect_to(tuning: &Tuning, disk: Option<File>) -> Result<Self, EndsError> {
         let identity =
             |name| Identity::generate(name).map_err(|error| EndsError::Identity(error.to_string()));
         let (node1, node2) = (identity("node1")?, identity("node2")?);
@@ -69,7 +78,7 @@ impl Ends {
                 credentials: Credentials::new(node2, vec![fingerprints[0]]),
                 tuning: tuning.clone(),
             },
-            Nowhere::default(),
+            Nowhere { end: 0, disk },
         )?;
         let positions = Arc::new(Positions::default());
         let dialer = dial(
@@ -171,9 +180,14 @@ impl Source for Endless {
     fn disconnected(&mut self, _why: &LinkError) {}
 }
 
-/// A log that forgets at once.
-#[derive(Default)]
-struct Nowhere(u64);
+/// What of a file is written over again and again.
+pub(crate) const DISK_BYTES: u64 = 16 << 20;
+
+/// A log that forgets at once, or is synced.
+struct Nowhere {
+    end: u64,
+    disk: Option<File>,
+}
 
 impl Sink for Nowhere {
     fn hello(&self) -> Hello {
@@ -189,16 +203,24 @@ impl Sink for Nowhere {
     }
 
     fn receive(&mut self, at: Lsn, bytes: &[u8]) -> Result<(), SinkError> {
-        self.0 = at.0 + bytes.len() as u64;
+        self.end = at.0 + bytes.len() as u64;
+        if let Some(disk) = &self.disk {
+            let written = disk.write_all_at(bytes, at.0 % DISK_BYTES);
+            written.map_err(|source| SinkError::Io { at, source })?;
+        }
         Ok(())
     }
 
     fn sync(&mut self) -> Result<Ack, SinkError> {
+        if let Some(disk) = &self.disk {
+            let synced = rustix::fs::fdatasync(disk).map_err(io::Error::from);
+            synced.map_err(|source| SinkError::Io { at: Lsn(self.end), source })?;
+        }
         Ok(self.standing())
     }
 
     fn standing(&self) -> Ack {
-        Ack { durable: Lsn(self.0), ..Ack::default() }
+        Ack { durable: Lsn(self.end), ..Ack::default() }
     }
 
     fn committed(&mut self, _lsn: Lsn) {}

@@ -16,7 +16,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// What came out of a benchmark. Latencies in microseconds, MB of 1,000,000 bytes.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
-    /// What was measured: `mount`, `log` or `link`.
+    /// What was measured: `mount`, `log`, `link`, or a part of `anatomy`.
     pub what: &'static str,
     /// Threads that worked at the same time.
     pub threads: u16,
@@ -182,16 +182,16 @@ fn repeat(
 }
 
 /// The least sample that `per_mille` of a thousand do not exceed; `samples` sorted, not empty.
-fn percentile(samples: &[Duration], per_mille: usize) -> Duration {
+pub(super) fn percentile(samples: &[Duration], per_mille: usize) -> Duration {
     let rank = (samples.len() * per_mille).div_ceil(1000);
     samples[rank.max(1) - 1]
 }
 
-fn micros(duration: Duration) -> f64 {
+pub(super) fn micros(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64() * 1e6)
 }
 
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 

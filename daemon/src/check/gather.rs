@@ -248,7 +248,7 @@ fn sync_time(state_dir: &Path) -> io::Result<SyncTime> {
     SyncTime::of(&times).ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
-fn engine_settings(config: &Config) -> Vec<super::facts::Settings> {
+pub(super) fn engine_settings(config: &Config) -> Vec<super::facts::Settings> {
     let read = |directory: &crate::config::Directory| {
         let (_, data) = parts(&directory.path)?;
         // The service that starts a server on this directory.

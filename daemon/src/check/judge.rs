@@ -8,7 +8,7 @@ mod storage;
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Facts, Gathered};
+use super::facts::{Facts, Gathered, Settings};
 
 /// What a line comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,6 +97,11 @@ impl At {
     fn failed(self, text: impl Into<String>, mend: impl Into<String>) -> Line {
         self.line(Verdict::Failed, text, Some(mend.into()))
     }
+}
+
+/// What is to be switched on again before that server is started outside of a replicated directory.
+pub(super) fn unshielded(settings: &Settings) -> Option<String> {
+    engine::unshielded(settings)
 }
 
 /// All that is checked.

@@ -137,6 +137,12 @@ fn between(rounds: &[(i64, i64, i64)]) -> Between {
     Between { skew: skew.map(|(least_us, most_us)| Skew { least_us, most_us }), round_trip_us }
 }
 
+/// For each directory whose SQL server has nothing of its own against torn pages: what is to be done
+/// before it is started where Duolog is not. Asked before the directory is left.
+pub(crate) fn unshielded(config: &Config) -> Vec<String> {
+    gather::engine_settings(config).iter().filter_map(judge::unshielded).collect()
+}
+
 /// Says what time it is here, as often as it is asked.
 pub(crate) fn tell_clock(to: &mut Sender<'_>) -> io::Result<()> {
     for _ in 0..CLOCK_ROUNDS {

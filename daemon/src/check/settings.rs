@@ -17,8 +17,13 @@ const FILES_MAX: usize = 200;
 const POSTGRESQL: [&str; 4] =
     ["fsync", "synchronous_commit", "full_page_writes", "recovery_init_sync_method"];
 /// The same of `MariaDB`.
-const MARIADB: [&str; 4] =
-    ["innodb_flush_log_at_trx_commit", "innodb_flush_method", "sync_binlog", "log_bin"];
+const MARIADB: [&str; 5] = [
+    "innodb_flush_log_at_trx_commit",
+    "innodb_flush_method",
+    "innodb_doublewrite",
+    "sync_binlog",
+    "log_bin",
+];
 
 /// Reads one configuration with all that it includes.
 struct Reader {

@@ -24,7 +24,7 @@ families! {
     LAG_BYTES = "duolog_lag_bytes" Gauge "Log bytes that the second copy lacks; on a SECOND: that are not applied.";
     LAG_SECONDS = "duolog_lag_seconds" Gauge "For how long it has lacked something, to a second.";
     COMMIT = "duolog_commit_duration_seconds" Histogram "Every fsync of a server, from the request to the answer.";
-    STAGE = "duolog_commit_stage_duration_seconds" Histogram "Stages of commits: queue, local_disk, peer, of which wire and remote_disk, and wake_up.";
+    STAGE = "duolog_commit_stage_duration_seconds" Histogram "Stages of commits: local_write, queue, local_disk, peer and its parts, wake_up, fuse.";
     LOG_SYNC = "duolog_log_sync_duration_seconds" Histogram "Each sync of the log on this node's disk.";
     CONNECTED = "duolog_peer_connected" Gauge "Whether the nodes are connected.";
     RECONNECTS = "duolog_peer_reconnects_total" Counter "Connections after the first.";

@@ -98,12 +98,19 @@ fn log(page: &mut Page, facts: &Facts) {
     let times = &facts.timings;
     page.histogram(&of::COMMIT, &[], &times.commit);
     let stages = [
+        ("local_write", &times.local_write),
         ("queue", &times.queue),
         ("local_disk", &times.log_sync),
         ("peer", &times.peer),
+        ("hand_over", &times.hand_over),
+        ("compress", &times.compress),
         ("wire", &times.wire),
         ("remote_disk", &times.remote_disk),
+        ("remote_write", &times.remote_write),
+        ("remote_sync", &times.remote_sync),
+        ("acknowledgement", &times.acknowledgement),
         ("wake_up", &times.wake_up),
+        ("fuse", &times.fuse),
     ];
     for (stage, times) in stages {
         page.histogram(&of::STAGE, &[("stage", stage)], times);

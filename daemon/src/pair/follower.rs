@@ -74,6 +74,7 @@ impl Follower {
             store_free_bytes: room.store_bytes,
             store_free_files: room.store_files,
             disk_us: 0,
+            write_part: None,
         }
     }
 

@@ -17,7 +17,7 @@ use duolog_wal::{Cursor, Lsn, ViewNum};
 use super::Input;
 use super::gate::Gate;
 use super::peer::Bond;
-use crate::link::{cursor_at, hello};
+use crate::link::{cursor_at, disk_times, hello};
 use crate::resync;
 
 /// A follower that lacks no more than this has nearly everything.
@@ -111,6 +111,10 @@ impl Source for Shipper {
         self.node.read_raw(from, max, buf).map_err(io::Error::other)
     }
 
+    fn packed(&mut self, upto: Lsn, begun: Instant) {
+        self.node.packed(upto, begun);
+    }
+
     fn committed(&self) -> Lsn {
         self.node.committed()
     }
@@ -127,7 +131,7 @@ impl Source for Shipper {
                 store_bytes: ack.store_free_bytes,
                 store_files: ack.store_free_files,
             };
-            let disk = ack.disk_time();
+            let disk = disk_times(&ack);
             let counted = self.node.peer_durable(ack.view, ack.durable, ack.applied, room, disk);
             if let Err(error) = counted {
                 tracing::error!(%error, "an acknowledgement does not count");

@@ -66,10 +66,15 @@ impl Capture {
             Some(size) => size,
             None => size().map_err(errno)?,
         };
+        let timing = &self.node.progress.timing;
+        let begun = timing.now();
         let appended = self
             .node
             .append(&Operation::Write { id, offset, data })
             .map_err(|error| node_errno(&error))?;
+        if let Some(begun) = begun {
+            timing.local_write.observe(begun.elapsed());
+        }
         let pending = Pending::Write { offset, len, data: Lsn(appended.end.0 - len) };
         content.push(appended.end, pending, appended.time, || Ok(before)).map_err(errno)
     }
@@ -145,14 +150,20 @@ impl Capture {
     pub(super) fn fsync(&self, id: FileId, reply: Reply) {
         let asked = Instant::now();
         let last = self.last(id);
-        self.node.progress.want_commit(last, asked);
+        let followed = self.node.progress.want_commit(last, asked);
         let node = Arc::clone(&self.node);
         let answer = ok(reply);
         let done = move |result: Result<(), Errno>| {
             let committed = result.is_ok();
+            let answers = Instant::now();
             answer(result);
+            let answered = Instant::now();
             if committed {
-                node.progress.timing.commit.observe(asked.elapsed());
+                node.progress.timing.commit.observe(answered - asked);
+                node.progress.timing.fuse.observe(answered - answers);
+            }
+            if followed {
+                node.progress.answered(asked, answers, answered);
             }
         };
         self.when(Stage::Committed, last, Box::new(done));

@@ -11,11 +11,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use duolog_wal::{Lsn, Operation, View, ViewNum};
 
-use super::{CommitRule, Node, NodeError, POISON, Register, Room, Stage};
+use super::{CommitRule, DiskTimes, Node, NodeError, POISON, Register, Room, Stage};
 use crate::capture::Capture;
 use crate::fuse::{InitFlags, MountOptions, Session};
 
@@ -226,15 +226,16 @@ impl Node {
         durable: Lsn,
         applied: Lsn,
         room: Room,
-        disk: Option<Duration>,
+        disk: Option<DiskTimes>,
     ) -> Result<(), NodeError> {
+        let came = Instant::now();
         let end = self.log.end_lsn();
         if durable > end {
             return Err(NodeError::Acknowledged { acknowledged: durable, end });
         }
         self.peer_says_room(durable, room);
         let before = self.progress.committed();
-        self.progress.advance_acknowledged(view, durable, applied, disk);
+        self.progress.advance_acknowledged(view, durable, applied, disk, came);
         // Also of a peer that is not, or not yet, a member: it has what it has.
         self.folding.peer_has(durable);
         if self.progress.acknowledged().is_none() {

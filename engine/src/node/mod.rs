@@ -12,6 +12,7 @@
 //! and recycles segments. They live from `open` to `stop`, or until the node fails.
 
 mod adopt;
+mod anatomy;
 mod apply;
 mod base;
 mod brake;
@@ -48,6 +49,7 @@ use duolog_wal::{
 };
 
 pub use self::adopt::{Adopted, adopt, adopt_base, leave};
+pub use self::anatomy::{Anatomy, DiskTimes, PeerAnatomy};
 pub use self::base::{BaseReport, Pin};
 pub use self::branches::{DropError, drop_branch_of};
 pub use self::error::NodeError;

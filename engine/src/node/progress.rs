@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use super::NodeError;
+use super::anatomy::{DiskTimes, Followed, Heard};
 use super::positions::{CommitRule, Positions, Standing};
 use super::timing::Timing;
 
@@ -38,17 +39,6 @@ const GATHER_BYTES: u64 = 256 << 10;
 
 const STAGES: [Stage; 4] = [Stage::Durable, Stage::Committed, Stage::Applied, Stage::PeerApplied];
 
-/// The one commit that is followed through its stages.
-#[derive(Clone, Copy)]
-struct Followed {
-    lsn: Lsn,
-    asked: Instant,
-    /// The sync of the log that covers it has begun.
-    begun: bool,
-    /// The peer has acknowledged it.
-    peer: bool,
-}
-
 #[derive(Default)]
 struct State {
     at: Positions,
@@ -66,7 +56,10 @@ struct State {
     failure: Option<Arc<NodeError>>,
     waiters: [BTreeMap<(Lsn, u64), Waiter>; 4],
     next_waiter: u64,
+    /// The one commit that is followed through its stages, until it is answered.
     followed: Option<Followed>,
+    /// What the peer said last.
+    heard: Option<Heard>,
 }
 
 /// The positions of one node and those who wait for them.
@@ -223,6 +216,7 @@ impl Progress {
         self.change(|state| {
             if matches!(state.at.standing, Standing::Leads(_)) {
                 state.at.forget_peer();
+                state.followed = None;
                 state.at.standing = Standing::Follows { announced: state.at.committed };
             }
         });
@@ -249,18 +243,20 @@ impl Progress {
     }
 
     /// The peer, in `view`, has the log on disk up to `durable`, and in its directories up to
-    /// `applied`; `disk` is how long its disk took for the last of it, if it said so.
+    /// `applied`, which this node has known since `came`; `disk` is how long its disk took for the
+    /// last of it, if it said so.
     pub(crate) fn advance_acknowledged(
         &self,
         view: ViewNum,
         durable: Lsn,
         applied: Lsn,
-        disk: Option<Duration>,
+        disk: Option<DiskTimes>,
+        came: Instant,
     ) {
         self.change(|state| {
             if matches!(state.at.standing, Standing::Leads(_)) {
                 state.at.acknowledge(view, durable, applied);
-                state.peer_acknowledged(disk, &self.timing);
+                state.heard = Some(Heard { came, disk });
             }
         });
     }
@@ -324,14 +320,35 @@ impl Progress {
         self.want_in(self.lock(), lsn);
     }
 
-    /// The same for a commit that a server asked for at that moment.
-    pub(crate) fn want_commit(&self, lsn: Lsn, asked: Instant) {
+    /// The same for a commit that a server asked for at that moment. Says whether it is followed:
+    /// then [`Self::answered`] is to be called.
+    pub(crate) fn want_commit(&self, lsn: Lsn, asked: Instant) -> bool {
         let mut state = self.lock();
         let leads = matches!(state.at.standing, Standing::Leads(_));
-        if leads && state.followed.is_none() && lsn > state.at.durable {
-            state.followed = Some(Followed { lsn, asked, begun: false, peer: false });
+        let follow =
+            leads && state.followed.is_none() && lsn > state.at.committed && self.timing.is_on();
+        if follow {
+            state.followed = Some(Followed::new(lsn, asked));
+            state.follow(&self.timing, asked);
         }
         self.want_in(state, lsn);
+        follow
+    }
+
+    /// The commit that is followed and was asked for at `asked` is answered, well or not; that was
+    /// begun at `answers`, and ended now.
+    pub(crate) fn answered(&self, asked: Instant, answers: Instant, now: Instant) {
+        let followed = {
+            let mut state = self.lock();
+            // Another one, where this node followed meanwhile.
+            if state.followed.is_none_or(|followed| followed.asked != asked) {
+                return;
+            }
+            state.followed.take()
+        };
+        if let Some(anatomy) = followed.and_then(|followed| followed.answered(answers, now)) {
+            self.timing.followed(&anatomy);
+        }
     }
 
     fn want_in(&self, mut state: MutexGuard<'_, State>, lsn: Lsn) {
@@ -403,9 +420,8 @@ impl Progress {
                 return None;
             }
             if state.wanted > state.at.durable {
-                if let Some(followed) = state.followed.as_mut().filter(|commit| !commit.begun) {
-                    followed.begun = true;
-                    self.timing.queue.observe(followed.asked.elapsed());
+                if let Some(followed) = &mut state.followed {
+                    followed.sync_begins(Instant::now());
                 }
                 return Some(state.wanted);
             }
@@ -492,7 +508,9 @@ impl Progress {
             let was_idle = state.at.appliable() <= state.at.applied.lsn;
             change(&mut state);
             state.at.commit();
-            state.follow_commit();
+            if state.followed.is_some() {
+                state.follow(&self.timing, Instant::now());
+            }
             // A failed node keeps its positions for those who look, and releases nobody.
             if state.failure.is_none() {
                 for stage in STAGES {
@@ -527,29 +545,20 @@ impl Progress {
 const POISON: &str = "no thread panics while it moves a position";
 
 impl State {
-    /// Notes that the peer has the commit that is followed, if it does now.
-    fn peer_acknowledged(&mut self, disk: Option<Duration>, timing: &Timing) {
+    /// Notes how far the commit that is followed has come.
+    fn follow(&mut self, timing: &Timing, now: Instant) {
         let Some(followed) = &mut self.followed else { return };
-        let acknowledged = self.at.acknowledged().is_some_and(|lsn| lsn >= followed.lsn);
-        if !acknowledged || std::mem::replace(&mut followed.peer, true) {
-            return;
+        if self.at.durable >= followed.lsn {
+            followed.is_durable(now);
         }
-        let all = followed.asked.elapsed();
-        timing.peer.observe(all);
-        if let Some(disk) = disk {
-            // The peer measures it, and is not trusted to: no part is longer than the whole.
-            let disk = disk.min(all);
-            timing.remote_disk.observe(disk);
-            timing.wire.observe(all.saturating_sub(disk));
+        if let Some(heard) = self.heard
+            && followed.waits_for_peer()
+            && self.at.acknowledged().is_some_and(|lsn| lsn >= followed.lsn)
+        {
+            followed.is_acknowledged(heard, &timing.pieces.lock().expect(POISON), now);
         }
-    }
-
-    /// Lets go of the commit that is followed once it is one.
-    fn follow_commit(&mut self) {
-        let Some(followed) = &self.followed else { return };
-        let leads = matches!(self.at.standing, Standing::Leads(_));
-        if !leads || self.at.committed >= followed.lsn {
-            self.followed = None;
+        if self.at.committed >= followed.lsn {
+            followed.is_committed(now);
         }
     }
 
@@ -579,7 +588,7 @@ mod tests {
             Lsn(20),
             Box::new(move |result| told.send(result.is_ok()).unwrap()),
         );
-        progress.advance_acknowledged(ViewNum(1), Lsn(30), Lsn(0), None);
+        progress.advance_acknowledged(ViewNum(1), Lsn(30), Lsn(0), None, Instant::now());
         assert!(heard.try_recv().is_err(), "the peer alone does not make a commit");
         progress.advance_durable(Lsn(19), progress.cuts());
         assert!(heard.try_recv().is_err(), "one byte is missing here");
@@ -594,29 +603,74 @@ mod tests {
         let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
         progress.lead(CommitRule::Pair(ViewNum(1)));
         for (round, end) in [(1, Lsn(20)), (2, Lsn(30))] {
-            progress.want_commit(end, Instant::now());
+            let asked = Instant::now();
+            assert!(progress.want_commit(end, asked));
+            assert!(!progress.want_commit(end, Instant::now()), "one at a time");
             progress.when(Stage::Committed, end, Box::new(|_| {}));
             assert_eq!(progress.next_sync(), Some(end));
             // The first one says no time, like a peer of 0.1.0; the second one more than there was.
-            let disk = (round == 2).then_some(Duration::from_hours(1));
-            progress.advance_acknowledged(ViewNum(1), end, Lsn(0), disk);
+            let disk = (round == 2)
+                .then_some(DiskTimes { all: Duration::from_hours(1), write: Some(Duration::ZERO) });
+            progress.timing.packed(end, asked);
+            progress.advance_acknowledged(ViewNum(1), end, Lsn(0), disk, Instant::now());
             progress.advance_durable(end, progress.cuts());
+            progress.answered(asked, Instant::now(), Instant::now());
             let timings = progress.timing.timings();
-            for times in [timings.queue, timings.peer, timings.wake_up] {
+            let all = [timings.queue, timings.peer, timings.hand_over, timings.acknowledgement];
+            for times in all.into_iter().chain([timings.wake_up]) {
                 assert_eq!(times.counts.iter().sum::<u64>(), round);
             }
-            for times in [timings.remote_disk, timings.wire] {
+            for times in [timings.remote_disk, timings.wire, timings.remote_sync] {
                 assert_eq!(times.counts.iter().sum::<u64>(), round - 1);
                 assert!(times.sum <= timings.peer.sum, "{times:?}");
             }
         }
+        let (anatomies, seen) = progress.timing.anatomies(0);
+        assert_eq!((anatomies.len(), seen), (2, 2));
+        for anatomy in &anatomies {
+            assert_eq!(anatomy.sum(), anatomy.total, "{anatomy:?}");
+        }
+        assert_eq!(progress.timing.anatomies(1), (anatomies[1..].to_vec(), 2));
+    }
+
+    /// A commit that is on this disk and not there is one that the peer makes wait.
+    #[test]
+    fn a_commit_that_waits_for_the_peer_alone_is_followed_too() {
+        let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
+        progress.lead(CommitRule::Pair(ViewNum(1)));
+        progress.advance_durable(Lsn(20), progress.cuts());
+        let asked = Instant::now();
+        assert!(progress.want_commit(Lsn(20), asked));
+        progress.advance_acknowledged(ViewNum(1), Lsn(20), Lsn(0), None, Instant::now());
+        progress.answered(asked, Instant::now(), Instant::now());
+        let (anatomies, _) = progress.timing.anatomies(0);
+        assert_eq!((anatomies.len(), anatomies[0].local()), (1, Duration::ZERO));
+        assert_eq!(anatomies[0].sum(), anatomies[0].total);
+    }
+
+    #[test]
+    fn a_commit_that_never_came_leaves_room_for_the_next_one() {
+        let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
+        progress.lead(CommitRule::Local);
+        let first = Instant::now();
+        assert!(progress.want_commit(Lsn(20), first));
+        progress.answered(first, first, first);
+        let second = Instant::now() + Duration::from_millis(1);
+        assert!(progress.want_commit(Lsn(20), second));
+        progress.follow();
+        progress.lead(CommitRule::Local);
+        let third = Instant::now() + Duration::from_millis(2);
+        assert!(progress.want_commit(Lsn(20), third));
+        progress.answered(second, second, second);
+        assert!(!progress.want_commit(Lsn(20), second), "the third is followed still");
+        assert_eq!(progress.timing.anatomies(0), (Vec::new(), 0));
     }
 
     #[test]
     fn an_acknowledgement_of_the_past_moves_nothing_back() {
         let progress = Progress::new(Lsn(10), Lsn(10), cursor(10));
         progress.lead(CommitRule::Pair(ViewNum(1)));
-        progress.advance_acknowledged(ViewNum(1), Lsn(5), Lsn(0), None);
+        progress.advance_acknowledged(ViewNum(1), Lsn(5), Lsn(0), None, Instant::now());
         assert_eq!(progress.committed(), Lsn(10));
     }
 

@@ -1,10 +1,12 @@
 //! What a node tells of itself.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
+use duolog_wal::Lsn;
 use serde::{Deserialize, Serialize};
 
-use super::{Node, POISON, Timings};
+use super::{Anatomy, Node, POISON, Timings};
 
 /// What a node tells of itself; positions in bytes of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,23 @@ impl Node {
     /// How long commits and their stages took.
     pub fn timings(&self) -> Timings {
         self.progress.timing.timings()
+    }
+
+    /// The commits that were followed through their stages after the first `seen`, oldest first, as
+    /// far as they are kept (1024), and how many there have been.
+    pub fn anatomies(&self, seen: u64) -> (Vec<Anatomy>, u64) {
+        self.progress.timing.anatomies(seen)
+    }
+
+    /// Whether stages of commits are measured, which they are: switched off, what that costs shows.
+    pub fn measure_stages(&self, on: bool) {
+        self.progress.timing.switch(on);
+    }
+
+    /// The link read the log up to `upto` from `taken` on, and has packed it now: for
+    /// [`Node::timings`] alone.
+    pub fn packed(&self, upto: Lsn, taken: Instant) {
+        self.progress.timing.packed(upto, taken);
     }
 
     /// What the node tells of itself now.

@@ -7,6 +7,7 @@
 mod backing;
 mod checks;
 mod passthrough;
+mod torn;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};

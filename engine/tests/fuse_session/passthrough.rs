@@ -43,6 +43,8 @@ pub(crate) struct Passthrough {
     /// What came in.
     pub(crate) resent: AtomicU32,
     pub(crate) writes: AtomicU32,
+    /// Where each write began, and how long it was.
+    pub(crate) pieces: Mutex<Vec<(u64, usize)>>,
     pub(crate) largest_write: AtomicU32,
     pub(crate) cache_writes: AtomicU32,
     pub(crate) unaligned_writes: AtomicU32,
@@ -72,6 +74,7 @@ impl Passthrough {
             hang_fsync: AtomicBool::new(false),
             resent: AtomicU32::new(0),
             writes: AtomicU32::new(0),
+            pieces: Mutex::new(Vec::new()),
             largest_write: AtomicU32::new(0),
             cache_writes: AtomicU32::new(0),
             unaligned_writes: AtomicU32::new(0),
@@ -243,6 +246,7 @@ impl Passthrough {
         };
         let len = u32::try_from(data.len()).unwrap();
         self.writes.fetch_add(1, Ordering::Relaxed);
+        self.pieces.lock().unwrap().push((offset, data.len()));
         self.largest_write.fetch_max(len, Ordering::Relaxed);
         self.cache_writes.fetch_add(u32::from(cache), Ordering::Relaxed);
         self.unaligned_writes

@@ -45,6 +45,8 @@ pub struct Settings {
     /// What a service of its own runs before the server is started: lines of a script that ends.
     /// `$home` and `$data` are the node's.
     pub before: &'static str,
+    /// Settings of the server, which go before those of all.
+    pub server: &'static [&'static str],
     /// Lines of the table `[pair]`.
     pub pair: String,
     /// Lines of the table `[log]`.
@@ -59,6 +61,7 @@ impl Default for Settings {
             service: true,
             virtual_ip: None,
             before: "",
+            server: &[],
             pair: "profile = \"fast\"\nauto_rejoin = true\n".into(),
             log: "segment_bytes = 4194304\ncheckpoint_bytes = 16777216\n".into(),
         }
@@ -236,7 +239,7 @@ impl Cluster {
                 .unwrap();
             }
             if settings.service {
-                let script = self.make_script(node, settings.virtual_ip.is_some());
+                let script = self.make_script(node, settings);
                 write!(
                     text,
                     "[[service]]\nname = \"postgresql\"\nstart = [\"{}\"]\nuser = \"postgres\"\n\
@@ -258,7 +261,7 @@ impl Cluster {
     }
 
     /// What the service runs.
-    fn make_script(&self, node: &Machine, everywhere: bool) -> PathBuf {
+    fn make_script(&self, node: &Machine, settings: &Settings) -> PathBuf {
         let script = node.home().join("postgresql");
         let (data, template) = (node.directory(), self.scratch.path().join("template"));
         let (data, template) = (data.display(), template.display());
@@ -268,9 +271,10 @@ impl Cluster {
              exec {PROGRAMS}/postgres -D '{data}' -c unix_socket_directories= \\\n",
         );
         let own = address(Who::node(node.number()), Segment::A);
+        let everywhere = settings.virtual_ip.is_some();
         let listen = format!("listen_addresses={}", if everywhere { "*" } else { &own });
         let others = SETTINGS.iter().filter(|setting| !setting.starts_with("listen"));
-        for setting in others.copied().chain([&*listen]) {
+        for setting in others.chain(settings.server).copied().chain([&*listen]) {
             writeln!(text, " -c '{setting}' \\").unwrap();
         }
         text.push('\n');

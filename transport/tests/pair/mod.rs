@@ -444,6 +444,7 @@ impl Sink for Secondary {
             store_free_bytes: 1 << 41,
             store_free_files: 1 << 20,
             disk_us: 0,
+            write_part: None,
         }
     }
 

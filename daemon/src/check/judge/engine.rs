@@ -1,5 +1,7 @@
 //! SQL servers: their versions, and settings that would void the promises.
 
+use std::path::Path;
+
 use super::{At, Group::SqlServer, Line, both};
 use crate::check::facts::{Gathered, Setting, Settings};
 
@@ -55,7 +57,7 @@ fn on(value: &str) -> bool {
     value == "1" || value == "on" || begins("true") || begins("yes")
 }
 
-const POSTGRESQL: [Rule; 4] = [
+const POSTGRESQL: [Rule; 3] = [
     Rule {
         name: "fsync",
         default: "on",
@@ -69,12 +71,6 @@ const POSTGRESQL: [Rule; 4] = [
             !matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0")
         },
         mend: "write synchronous_commit = on: without it a commit is answered before it is on any disk",
-    },
-    Rule {
-        name: "full_page_writes",
-        default: "on",
-        is_well: on,
-        mend: "write full_page_writes = on: a base copy, and the directory after duolog leave, need it",
     },
     Rule {
         name: "recovery_init_sync_method",
@@ -113,6 +109,59 @@ const BINLOG: Rule = Rule {
            crash",
 };
 
+/// What a server does against torn pages, which a replicated directory has none of.
+struct Shield {
+    name: &'static str,
+    /// Whether a value switches it off; it is on by default.
+    is_off: fn(&str) -> bool,
+    /// How to switch it on again.
+    on_again: &'static str,
+}
+
+const FULL_PAGE_WRITES: Shield = Shield {
+    name: "full_page_writes",
+    is_off: |value| !on(value),
+    on_again: "full_page_writes = on",
+};
+
+const DOUBLEWRITE: Shield =
+    Shield { name: "innodb_doublewrite", is_off, on_again: "innodb_doublewrite = ON" };
+
+/// What is to be switched on again before the server is started outside of a replicated directory.
+pub(super) fn unshielded(settings: &Settings) -> Option<String> {
+    let shield = match settings.engine.as_str() {
+        "postgresql" => &FULL_PAGE_WRITES,
+        "mariadb" => &DOUBLEWRITE,
+        _ => return None,
+    };
+    let Setting { value, from, .. } = settings.found.iter().rfind(|it| it.name == shield.name)?;
+    (shield.is_off)(value).then(|| {
+        format!(
+            "{} = {value} ({from}) is not safe in {} from now on: a power cut may tear pages there. \
+             Before the server is started, write {}",
+            shield.name,
+            settings.directory.display(),
+            shield.on_again
+        )
+    })
+}
+
+/// Both are well; who has it off is told where that is not so.
+fn shielded(at: At, shield: &Shield, found: Option<&Setting>, directory: &Path) -> Line {
+    let (name, directory) = (shield.name, directory.display());
+    match found.filter(|it| (shield.is_off)(&it.value)) {
+        Some(Setting { value, from, .. }) => at.ok(format!(
+            "{directory}: {name} = {value} ({from}), which is safe in a replicated directory and not \
+             outside of it: for duolog leave, a copy or a replica write {}",
+            shield.on_again
+        )),
+        None => at.ok(format!(
+            "{directory}: {name} is on; in a replicated directory it may be off, where no page is \
+             torn (docs/operate/torn-pages.md)"
+        )),
+    }
+}
+
 /// What a switch of `MariaDB` is when it is off.
 fn is_off(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "0" | "off" | "false")
@@ -128,9 +177,11 @@ fn of_server(node: u8, settings: &Settings) -> Vec<Line> {
     let at = At(SqlServer, "settings", Some(node));
     let directory = settings.directory.display();
     let last = |name: &str| settings.found.iter().rfind(|it| it.name == name);
+    let shielded = |shield: &Shield| shielded(at, shield, last(shield.name), &settings.directory);
     let mut lines: Vec<Line> = match settings.engine.as_str() {
         "postgresql" => {
-            POSTGRESQL.iter().map(|rule| judged(at, rule, last(rule.name), settings)).collect()
+            let rules = POSTGRESQL.iter().map(|rule| judged(at, rule, last(rule.name), settings));
+            rules.chain([shielded(&FULL_PAGE_WRITES)]).collect()
         }
         "mariadb" => {
             let mut lines: Vec<_> =
@@ -138,6 +189,7 @@ fn of_server(node: u8, settings: &Settings) -> Vec<Line> {
             if last("log_bin").is_some_and(|it| !is_off(&it.value)) {
                 lines.push(judged(at, &BINLOG, last(BINLOG.name), settings));
             }
+            lines.push(shielded(&DOUBLEWRITE));
             lines
         }
         _ => vec![at.ok(format!(

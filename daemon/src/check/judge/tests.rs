@@ -302,7 +302,6 @@ fn spoilt() -> Vec<(&'static str, &'static str, Verdict, Spoil)> {
             Failed,
             Box::new(setting("postgresql", "synchronous_commit", "OFF")),
         ),
-        ("pages", "settings", Failed, Box::new(setting("postgresql", "full_page_writes", "no"))),
         (
             "syncfs",
             "settings",
@@ -354,6 +353,9 @@ fn good_values_are_well_however_they_are_written() {
         ("postgresql", "synchronous_commit", "remote_apply"),
         ("postgresql", "synchronous_commit", "local"),
         ("mariadb", "innodb_flush_log_at_trx_commit", "3"),
+        ("postgresql", "full_page_writes", "off"),
+        ("postgresql", "full_page_writes", "on"),
+        ("mariadb", "innodb_doublewrite", "0"),
         ("mariadb", "log_bin", "OFF"),
         ("sqlite", "fsync", "off"),
     ] {
@@ -370,4 +372,26 @@ fn good_values_are_well_however_they_are_written() {
     setting("postgresql", "fsync", "off")(&mut gathered);
     setting("postgresql", "fsync", "on")(&mut gathered);
     assert!(judge(&gathered).iter().all(|line| line.verdict == Verdict::Ok));
+}
+
+/// Safe here, and who takes the directory elsewhere is told.
+#[test]
+fn a_server_without_a_shield_against_torn_pages_is_told_where_it_needs_one() {
+    for (engine, name, value, off) in [
+        ("postgresql", "full_page_writes", "no", true),
+        ("postgresql", "full_page_writes", "on", false),
+        ("postgresql", "fsync", "on", false),
+        ("mariadb", "innodb_doublewrite", "OFF", true),
+        ("mariadb", "innodb_doublewrite", "1", false),
+        ("sqlite", "full_page_writes", "off", false),
+    ] {
+        let mut gathered = good();
+        setting(engine, name, value)(&mut gathered);
+        let lines = judge(&gathered);
+        let told = |text: &str| lines.iter().any(|line| line.text.contains(text));
+        assert_eq!(told("not outside of it"), off, "{name} = {value}: {lines:#?}");
+        let said = gathered.here.settings.iter().filter_map(unshielded).next();
+        assert_eq!(said.is_some(), off, "{name} = {value}: {said:?}");
+        assert!(said.is_none_or(|said| said.contains("is not safe in") && said.contains(name)));
+    }
 }
