@@ -47,7 +47,10 @@ impl Capture {
                 None => self.when_room(Box::new(retry)),
             };
         }
-        match self.log_write(id, offset, data) {
+        let logged = self.log_write(id, offset, data);
+        // Before the reply: the second node is what a commit waits for longest.
+        self.node.wake();
+        match logged {
             Ok(()) => reply.written(u32::try_from(data.len()).expect("at most WRITE_MAX")),
             Err(error) => reply.error(error),
         }
@@ -68,7 +71,7 @@ impl Capture {
         };
         let appended = self
             .node
-            .append(&Operation::Write { id, offset, data })
+            .append_quietly(&Operation::Write { id, offset, data })
             .map_err(|error| node_errno(&error))?;
         let pending = Pending::Write { offset, len, data: Lsn(appended.end.0 - len) };
         content.push(appended.end, pending, appended.time, || Ok(before)).map_err(errno)
