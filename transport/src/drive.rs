@@ -9,8 +9,8 @@
 //!                  whatever is left over ── kick ──> link's thread
 //! ```
 //! A thread that appends sends by itself: the link's thread need not wake, which costs 10 to 30 us and
-//! the processor that the secondary could use. Nor does it wake for a timer that a hand set, if it
-//! wakes in time for it anyway: for that it sleeps no longer than [`TICK`] after a hand was lent.
+//! the processor that the secondary could use. For a timer that a hand set it is woken only if it would
+//! sleep past it; so that this is seldom, it sleeps no longer than [`TICK`] after a hand was lent.
 //!
 //! No wake is lost: whoever adds work adds it, *then* reads whether the link's thread sleeps; that one
 //! says that it sleeps, *then* looks for work. Both in one order, so that one of the two sees the other.

@@ -138,31 +138,31 @@ const PAGE: usize = 4096;
 
 impl<F: DiskFile> Tail<F> {
     /// Writes at the end, which stays where it is.
-    fn write<const N: usize>(&mut self, parts: [&[u8]; N]) -> Result<(), LogError> {
+    fn write(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), LogError> {
         let at = self.end.lsn;
         self.unsynced.open = true;
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        let rest = self.rest_of_last_page(bytes);
-        let mut parts: Vec<_> = parts.into_iter().chain([rest]).map(IoSlice::new).collect();
-        let written = self.open.file.write_all_at(&mut parts, self.open.offset(at));
-        self.debris = written.is_err();
+        let written = self.clear_last_page(bytes).and_then(|()| {
+            let written = self.open.file.write_all_at(parts, self.open.offset(at));
+            self.debris = written.is_err();
+            written
+        });
         written.map_err(|error| LogError::writing(at, error))
     }
 
-    /// Zeros that fill the page in which `bytes` at the end will end, if nothing was written to
+    /// Fills the page in which `bytes` at the end will end with zeros, if nothing was written to
     /// it in this lap. A segment that is used again has left the page cache, and a write that
     /// covers a part of a page waits until the disk has read the rest.
-    fn rest_of_last_page(&self, bytes: u64) -> &'static [u8] {
+    fn clear_last_page(&self, bytes: u64) -> io::Result<()> {
         let page = PAGE as u64;
         let from = self.open.offset(self.end.lsn);
         let upto = from + bytes;
         let last = upto - upto % page;
         let file_end = self.open.offset(self.open.first.lsn) + self.open.capacity;
         if last == upto || last < from || last + page > file_end {
-            return &[];
+            return Ok(());
         }
-        let used = usize::try_from(upto - last).unwrap_or(PAGE);
-        &ZEROS[used..]
+        self.open.file.write_all_at(&mut [IoSlice::new(&ZEROS)], last)
     }
 }
 
@@ -251,7 +251,7 @@ impl<D: Disk> Shared<D> {
         let (header, end) =
             record::encode(start, view, committed, operation.kind(), &[fields, data]);
         let mark_header = mark_header.as_ref().map_or(&[][..], |header| header);
-        tail.write([mark_header, &mark_body, &header, fields, data])?;
+        tail.write(&mut [mark_header, &mark_body, &header, fields, data].map(IoSlice::new))?;
 
         if let Operation::View(view) = operation {
             let entry = HistoryEntry { num: view.num, origin: view.origin, start: start.lsn };
@@ -287,7 +287,7 @@ impl<D: Disk> Shared<D> {
             taken += size;
         }
         let (now, rest) = bytes.split_at(taken);
-        tail.write([now])?;
+        tail.write(&mut [IoSlice::new(now)])?;
         for entry in views {
             tail.begin_view(entry);
         }
