@@ -73,10 +73,10 @@ pub(crate) fn ship(
     };
     let link = dial(settings, shipper).context("cannot start the link to the peer")?;
     let waker = link.waker();
-    node.on_progress(Box::new({
+    node.on_progress({
         let waker = waker.clone();
         move || waker.wake()
-    }));
+    });
     // For what happened before anybody listened.
     waker.wake();
     Ok(link)

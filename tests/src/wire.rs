@@ -29,7 +29,7 @@ impl Wire {
         let (ring, rung) = mpsc::channel();
         let ring = Mutex::new(ring);
         // A node tells one link; of one that was joined again the sleep alone takes the place.
-        from.on_progress(Box::new(move || ring.lock().unwrap().send(()).unwrap_or(())));
+        from.on_progress(move || ring.lock().unwrap().send(()).unwrap_or(()));
         let thread = std::thread::spawn({
             let (from, to) = (Arc::clone(from), Arc::clone(to));
             let (over, withheld) = (Arc::clone(&over), Arc::clone(&withheld));

@@ -9,12 +9,13 @@ use quinn::congestion::CubicConfig;
 use quinn::crypto::{self, HmacKey};
 use quinn::{
     AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, MtuDiscoveryConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    TransportConfig, VarInt,
 };
 use rustix::net::sockopt;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::crypto::tls13::OkmBlock;
 
+use crate::drive::Drive;
 use crate::identity::{Identity, sha256};
 use crate::settings::{MTU_MIN, MTU_PROBED, Tuning};
 
@@ -53,9 +54,9 @@ pub(crate) fn socket(bind: SocketAddr, tuning: &Tuning) -> io::Result<UdpSocket>
     Ok(socket.into())
 }
 
-/// An endpoint on that socket, in the runtime of the calling thread.
+/// An endpoint on the socket of that drive, which runs it.
 pub(crate) fn endpoint(
-    socket: UdpSocket,
+    drive: &Drive,
     identity: &Identity,
     tuning: &Tuning,
     server: Option<quinn::ServerConfig>,
@@ -63,7 +64,8 @@ pub(crate) fn endpoint(
     let mut config = EndpointConfig::new(Arc::new(ResetKey::of(identity)));
     config.cid_generator(|| Box::new(RandomIds));
     config.max_udp_payload_size(tuning.mtu_bytes.max(MTU_PROBED + 20)).map_err(io::Error::other)?;
-    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+    let runtime = Arc::new(drive.clone());
+    quinn::Endpoint::new_with_abstract_socket(config, server, drive.socket(), runtime)
 }
 
 /// QUIC's parameters of a connection.

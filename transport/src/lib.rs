@@ -2,9 +2,10 @@
 //! log, never the engine.
 //!
 //! The primary dials ([`dial`]) and ships from a [`Source`]; the secondary listens ([`listen`])
-//! and receives into a [`Sink`]. The daemon joins both to the log. Each link is a thread of its
-//! own with a runtime of its own, because every hand-over between threads costs 10 to 30 us and
-//! a commit waits for each of them.
+//! and receives into a [`Sink`]. The daemon joins both to the log. Each link is a thread of its own
+//! that runs QUIC by itself, and while it sleeps whoever appended sends: every hand-over between threads
+//! costs 10 to 30 us and a commit waits for each of them. What no commit waits for (handshakes,
+//! questions, long timers) has a second thread.
 //!
 //! ```text
 //!          primary (dials)                                  secondary (listens)
@@ -24,6 +25,7 @@ mod authority;
 pub mod bulk;
 pub mod control;
 mod credentials;
+mod drive;
 mod endpoint;
 pub mod enrol;
 mod error;
@@ -40,11 +42,13 @@ mod protocol;
 pub mod resync;
 mod secondary;
 mod settings;
+mod shipping;
 mod sink;
 mod source;
 mod stats;
 mod streams;
 pub mod tls;
+mod udp;
 mod waker;
 
 pub use ack::Ack;

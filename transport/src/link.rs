@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::bulk::Bulk;
+use crate::drive::Drive;
 use crate::endpoint;
 use crate::primary::Dialer;
 use crate::secondary::Listener;
@@ -39,8 +40,8 @@ pub fn dial(config: DialConfig, source: impl Source) -> Result<Link, StartError>
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     });
-    start(&config.name.clone(), bind, &config.tuning.clone(), |socket, shared| async move {
-        Dialer::new(config, socket, source, shared)?.run().await;
+    start(&config.name.clone(), bind, &config.tuning.clone(), |shared| async move {
+        Dialer::new(config, source, shared)?.run().await;
         Ok(())
     })
 }
@@ -52,14 +53,15 @@ pub fn dial(config: DialConfig, source: impl Source) -> Result<Link, StartError>
 /// What is wrong with the settings, the address or the thread.
 pub fn listen(config: ListenConfig, sink: impl Sink) -> Result<Link, StartError> {
     config.tuning.check()?;
-    start(&config.name.clone(), config.bind, &config.tuning.clone(), |socket, shared| async move {
-        Listener::new(config, socket, sink, shared)?.run().await;
+    start(&config.name.clone(), config.bind, &config.tuning.clone(), |shared| async move {
+        Listener::new(config, sink, shared)?.run().await;
         Ok(())
     })
 }
 
 /// What the thread shares with the link's owner.
 pub(crate) struct Shared {
+    pub(crate) drive: Drive,
     pub(crate) stats: Arc<Stats>,
     pub(crate) waker: Waker,
     pub(crate) bulk: Bulk,
@@ -84,23 +86,26 @@ fn start<F, W>(
     work: W,
 ) -> Result<Link, StartError>
 where
-    W: FnOnce(std::net::UdpSocket, Shared) -> F + Send + 'static,
+    W: FnOnce(Shared) -> F + Send + 'static,
     F: Future<Output = io::Result<()>>,
 {
     let socket =
         endpoint::socket(bind, tuning).map_err(|source| StartError::Bind { bind, source })?;
     let local_addr = socket.local_addr().map_err(|source| StartError::Bind { bind, source })?;
+    let drive = Drive::new(socket).map_err(|source| StartError::Bind { bind, source })?;
     let (stop, stopping) = watch::channel(false);
     let stats = Arc::new(Stats::default());
     let waker = Waker::default();
     let bulk = Bulk::default();
-    let shared =
-        Shared { stats: stats.clone(), waker: waker.clone(), bulk: bulk.clone(), stop: stopping };
+    let shared = Shared {
+        drive: drive.clone(),
+        stats: stats.clone(),
+        waker: waker.clone(),
+        bulk: bulk.clone(),
+        stop: stopping,
+    };
     let (ended, end) = channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Thread)?;
+    let aside = Aside::begin().map_err(StartError::Thread)?;
     let thread = std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
@@ -110,13 +115,48 @@ where
                 tracing::debug!(%error, "the link's thread keeps its normal priority");
             }
             let stats = shared.stats.clone();
-            if let Err(error) = runtime.block_on(work(socket, shared)) {
+            let aside: Aside = aside;
+            let within = aside.handle.enter();
+            if let Err(error) = drive.block_on(async { work(shared).await }) {
                 tracing::error!(%error, "the link could not start");
                 stats.failed(format!("the link could not start: {error}"));
             }
+            drop(within);
         })
         .map_err(StartError::Thread)?;
     Ok(Link { stats, waker, bulk, local_addr, stop, end: Mutex::new(end), thread: Some(thread) })
+}
+
+/// A thread for what no commit waits for: timers of hundreds of milliseconds, handshakes of others,
+/// answers to questions. Dropping it ends and drops them.
+struct Aside {
+    handle: tokio::runtime::Handle,
+    goes_on: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Aside {
+    fn begin() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let handle = runtime.handle().clone();
+        let (goes_on, end) = oneshot::channel();
+        let thread =
+            std::thread::Builder::new().name("duolog-aside".to_owned()).spawn(move || {
+                // It ends by its other end being dropped.
+                runtime.block_on(end).ok();
+            })?;
+        Ok(Self { handle, goes_on: Some(goes_on), thread: Some(thread) })
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        drop(self.goes_on.take());
+        // What it ran holds the socket, whose port the next link may want.
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a thread of the link panicked");
+        }
+    }
 }
 
 /// A running link. Dropping it tells it to stop and does not wait.

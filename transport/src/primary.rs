@@ -5,37 +5,34 @@
 //!  pause <───┴─ connect ── Hello, Start ── ship: read, frame, write │ acks │ sleep
 //!    └──────────────^                          any error ──> disconnected, pause
 //! ```
-//! Invariants: `acked <= sent`, and `sent - acked <= window_bytes`; every byte from the start's
-//! position on is sent once on a connection, in order; nothing waits for a timer except a commit
-//! position that has no bytes to travel with, and what a secondary lacked before its source asked for
-//! a pace.
+//! Nothing waits for a timer except a commit position that has no bytes to travel with, and what a
+//! secondary lacked before its source asked for a pace. While this thread sleeps, whoever appends ships
+//! by itself: [`Shipping`](crate::shipping::Shipping) is what both work on.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::UdpSocket;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use duolog_wal::{Cursor, Lsn};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::ack::{ACK_LEN, Ack, AckError};
 use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
-use crate::frame::RAW_MAX;
 use crate::handshake::{Hello, Meeting, Refusal, meet, of_this_pair};
 use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
-use crate::pace::Pace;
-use crate::pack::Packer;
 use crate::protocol::Protocol;
 use crate::resync;
 use crate::settings::{Compression, DialConfig};
+use crate::shipping::Shipping;
 use crate::source::Source;
 use crate::streams::{self, ANSWER_TIMEOUT, Control, now, unexpected};
 use crate::tls;
@@ -46,15 +43,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a resynchronisation may take in all.
 const RESYNC_TIMEOUT: Duration = Duration::from_hours(24 * 365);
-/// Sent and not acknowledged, from which on the link counts as behind.
-const BEHIND_BYTES: u64 = 2 * RAW_MAX as u64;
 
 /// Keeps a source connected.
 pub(crate) struct Dialer<S> {
     config: DialConfig,
     endpoint: Endpoint,
     transport: Arc<TransportConfig>,
-    source: S,
+    shipping: Arc<Shipping<S>>,
     shared: Shared,
     /// The connection of the present attempt, so that a stop can close it with its code.
     live: Option<Connection>,
@@ -63,16 +58,15 @@ pub(crate) struct Dialer<S> {
 }
 
 impl<S: Source> Dialer<S> {
-    pub(crate) fn new(
-        config: DialConfig,
-        socket: UdpSocket,
-        source: S,
-        shared: Shared,
-    ) -> io::Result<Self> {
-        let endpoint =
-            endpoint::endpoint(socket, &config.credentials.identity(), &config.tuning, None)?;
+    pub(crate) fn new(config: DialConfig, source: S, shared: Shared) -> io::Result<Self> {
+        let identity = config.credentials.identity();
+        let endpoint = endpoint::endpoint(&shared.drive, &identity, &config.tuning, None)?;
         let transport = endpoint::transport(&config.tuning);
-        Ok(Self { config, endpoint, transport, source, shared, live: None, connected: false })
+        let shipping = Shipping::new(source, shared.drive.clone(), shared.stats.clone());
+        let shipping = Arc::new(shipping);
+        let hand = Arc::downgrade(&shipping);
+        shared.waker.lends(hand);
+        Ok(Self { config, endpoint, transport, shipping, shared, live: None, connected: false })
     }
 
     pub(crate) async fn run(mut self) {
@@ -94,7 +88,7 @@ impl<S: Source> Dialer<S> {
             if std::mem::take(&mut self.connected) {
                 redial.reset();
                 self.shared.stats.disconnected();
-                self.source.disconnected(&error);
+                self.shipping.source(|source| source.disconnected(&error));
             }
             if matches!(error, LinkError::Stopped) {
                 break;
@@ -159,7 +153,7 @@ impl<S: Source> Dialer<S> {
     }
 
     async fn session(&mut self, connection: &Connection) -> Result<Infallible, LinkError> {
-        let ours = self.source.hello();
+        let ours = self.shipping.source(|source| source.hello());
         let (send, recv) = connection.open_bi().await?;
         let mut control = Control { send, recv, role: Role::Primary };
         let protocol = Protocol::of(connection);
@@ -199,7 +193,7 @@ impl<S: Source> Dialer<S> {
         tracing::info!(peer = %self.config.peer, from = %at.lsn, "shipping the log to the secondary");
         self.connected = true;
         self.shared.stats.connected();
-        self.source.connected(&theirs, at);
+        self.shipping.source(|source| source.connected(&theirs, at));
         let _stands = self.shared.bulk.stands(connection);
         let (bytes, hashed) = ([0; ACKS_READ], Vec::new());
         let acks = Acks { stream: acks, protocol, bytes, len: 0, durable: at.lsn, hashed };
@@ -215,7 +209,7 @@ impl<S: Source> Dialer<S> {
         theirs: &Hello,
         refusal: Refusal,
     ) -> Result<Cursor, LinkError> {
-        let give = match self.source.resync(theirs) {
+        let give = match self.shipping.source(|source| source.resync(theirs)) {
             Ok(Some(give)) => give,
             Ok(None) => return Err(control.refuse(connection, refusal).await),
             Err(why) => {
@@ -244,196 +238,101 @@ impl<S: Source> Dialer<S> {
             }
         };
         match ready? {
-            Message::Ready { at } if self.source.cursor_at(at.lsn) == Some(at) => Ok(at),
+            Message::Ready { at } if self.cursor_at(at.lsn) == Some(at) => Ok(at),
             _ => Err(unexpected("Ready at a position of our log")),
         }
     }
 
     fn agree(&self, ours: &Hello, theirs: &Hello) -> Result<Meeting, Refusal> {
         of_this_pair(ours, theirs)?;
-        self.source.admits(theirs)?;
+        self.shipping.source(|source| source.admits(theirs))?;
         if !theirs.whole {
             return Err(Refusal::CannotResync { why: "its copy is not whole".into() });
         }
-        meet(ours, theirs, |lsn| self.source.cursor_at(lsn))
+        meet(ours, theirs, |lsn| self.cursor_at(lsn))
+    }
+
+    fn cursor_at(&self, lsn: Lsn) -> Option<Cursor> {
+        self.shipping.source(|source| source.cursor_at(lsn))
     }
 
     async fn ship(
         &mut self,
         connection: &Connection,
-        mut log: SendStream,
+        log: SendStream,
         mut acks: Acks,
         from: Lsn,
     ) -> Result<Infallible, LinkError> {
-        let mut flow = Flow::new(from, &self.config);
-        let mut frame = [Bytes::new()];
+        let (shipping, shared) = (self.shipping.clone(), &self.shared);
+        let link = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let _stands = shipping.begin(log, from, &self.config.tuning, link);
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut rest = pin!(sleep(Duration::ZERO));
+        let mut armed = None;
         loop {
-            if frame[0].is_empty()
-                && let Some(next) = self.next_frame(&mut flow, acks.durable)?
-            {
-                frame = [next];
+            let pushed = poll_fn(|context| Poll::Ready(shipping.push(context))).await?;
+            // One that is early enough stays: each commit would set another.
+            armed = pushed.announce_at.map(|at| armed.map_or(at, |armed: Instant| armed.min(at)));
+            if let Some(at) = armed.filter(|at| *at != timer.deadline()) {
+                timer.as_mut().reset(at);
             }
-            if !frame[0].is_empty() {
-                match now(log.write_chunks(&mut frame)).await {
-                    Some(written) => {
-                        written.on(streams::name(StreamKind::Log))?;
-                        flow.blocked = !frame[0].is_empty();
-                    }
-                    None => flow.blocked = true,
-                }
-            }
-            let written = frame[0].is_empty();
-            let room = flow.room(acks.durable) > 0;
-            if written && room {
-                self.shared.waker.falls_asleep();
-                if self.source.end() > flow.sent && flow.held_until.is_none() {
+            let goes_on = pushed.written && pushed.room;
+            if goes_on {
+                shared.waker.falls_asleep();
+                if shipping.has_more(armed.is_some()) {
                     // More to send: give the packets on their way first, and take in what came.
-                    self.shared.waker.is_awake();
+                    shared.waker.is_awake();
                     tokio::task::yield_now().await;
                     if let Some(read) = now(acks.read()).await {
-                        self.take_in(connection, read?, &mut acks, flow.sent)?;
+                        take_in(&shipping, shared, connection, read?, &mut acks)?;
                     }
                     continue;
                 }
             }
-            let waits = flow.arm(self.source.committed(), timer.as_mut()) && written;
-            let rests = written && room && flow.held_until.is_some();
-            if let Some(until) = flow.held_until.filter(|until| *until != rest.deadline()) {
+            let rests = goes_on && pushed.held_until.is_some();
+            if let Some(until) = pushed.held_until.filter(|until| *until != rest.deadline()) {
                 rest.as_mut().reset(until);
             }
             tokio::select! {
                 biased;
                 read = acks.read() => {
-                    self.shared.waker.is_awake();
-                    self.take_in(connection, read?, &mut acks, flow.sent)?;
+                    shared.waker.is_awake();
+                    take_in(&shipping, shared, connection, read?, &mut acks)?;
                 }
-                result = log.write_chunks(&mut frame), if !written => {
-                    result.on(streams::name(StreamKind::Log))?;
-                }
-                () = self.shared.waker.woken(), if written && room => {}
-                () = timer.as_mut(), if waits => {}
+                // Woken by the stream, which takes more.
+                () = once_woken(), if !pushed.written => {}
+                () = shared.waker.woken(), if goes_on => {}
+                () = timer.as_mut(), if armed.is_some() && pushed.written => armed = None,
                 () = rest.as_mut(), if rests => {}
             }
-            self.shared.waker.is_awake();
+            shared.waker.is_awake();
         }
-    }
-
-    /// What to send now, if there is anything and the peer has room for it.
-    fn next_frame(&mut self, flow: &mut Flow, acked: Lsn) -> Result<Option<Bytes>, LinkError> {
-        let (end, committed) = (self.source.end(), self.source.committed());
-        let waiting = end.since(flow.sent);
-        let bytes_per_s =
-            if waiting > RAW_MAX as u64 { self.source.catch_up_bytes_per_s() } else { None };
-        let allowed = flow.pace.allows(waiting, bytes_per_s, Instant::now());
-        flow.held_until = flow.pace.until().filter(|_| allowed == 0);
-        let max = allowed.min(flow.room(acked)).min(RAW_MAX as u64);
-        if max > 0 {
-            let max = usize::try_from(max).unwrap_or(RAW_MAX);
-            let compress = flow.compress(acked);
-            let (source, sent) = (&mut self.source, flow.sent);
-            let begun = Instant::now().into_std();
-            let (bytes, raw_len) = flow
-                .packer
-                .data(sent, committed, max, compress, |max, buf| source.read(sent, max, buf))
-                .map_err(LinkError::Source)?;
-            flow.sent = sent.plus(raw_len as u64);
-            self.source.packed(flow.sent, begun);
-            self.shared.stats.frames(1, u64::from(compress), raw_len as u64, bytes.len() as u64);
-            flow.announced(committed);
-            return Ok(Some(bytes.into()));
-        }
-        if committed > flow.committed && Instant::now() >= flow.quiet_until {
-            let bytes = Packer::commit(flow.sent, committed);
-            self.shared.stats.frames(1, 0, 0, bytes.len() as u64);
-            flow.announced(committed);
-            return Ok(Some(bytes.into()));
-        }
-        Ok(None)
-    }
-
-    fn take_in(
-        &mut self,
-        connection: &Connection,
-        read: usize,
-        acks: &mut Acks,
-        sent: Lsn,
-    ) -> Result<(), LinkError> {
-        let (count, newest) = acks.take(read, sent)?;
-        for hashed in acks.hashed.drain(..) {
-            self.source.hashed(hashed);
-        }
-        if let Some(ack) = newest {
-            self.source.acknowledged(ack);
-            self.shared.stats.acks(count, connection.rtt());
-        }
-        Ok(())
     }
 }
 
-/// How far a connection has come, and what that allows.
-struct Flow {
-    packer: Packer,
-    compression: Compression,
-    window_bytes: u64,
-    commit_interval: Duration,
-    /// First byte that was not sent.
-    sent: Lsn,
-    /// The commit position that was sent.
-    committed: Lsn,
-    /// Whether the stream did not take a frame at once.
-    blocked: bool,
-    /// Until when a commit position alone is not worth a packet.
-    quiet_until: Instant,
-    /// How fast a secondary that lacks much catches up.
-    pace: Pace,
-    /// Until when nothing of what waits may be sent.
-    held_until: Option<Instant>,
+/// Resolves when the task is polled again, whoever woke it.
+async fn once_woken() {
+    let mut polled = false;
+    poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }
 
-impl Flow {
-    fn new(from: Lsn, config: &DialConfig) -> Self {
-        Self {
-            packer: Packer::new(),
-            compression: config.tuning.compression,
-            window_bytes: config.tuning.window_bytes,
-            commit_interval: Duration::from_millis(config.tuning.commit_interval_ms),
-            sent: from,
-            committed: Lsn::ZERO,
-            blocked: false,
-            quiet_until: Instant::now(),
-            pace: Pace::default(),
-            held_until: None,
-        }
+fn take_in<S: Source>(
+    shipping: &Shipping<S>,
+    shared: &Shared,
+    connection: &Connection,
+    read: usize,
+    acks: &mut Acks,
+) -> Result<(), LinkError> {
+    let (count, newest) = acks.take(read, shipping.sent())?;
+    for hashed in acks.hashed.drain(..) {
+        shipping.source(|source| source.hashed(hashed));
     }
-
-    /// Bytes that may be sent before more is acknowledged.
-    fn room(&self, acked: Lsn) -> u64 {
-        self.window_bytes.saturating_sub(self.sent.since(acked))
+    if let Some(ack) = newest {
+        shipping.acknowledged(ack);
+        shared.stats.acks(count, connection.rtt());
     }
-
-    fn compress(&self, acked: Lsn) -> bool {
-        match self.compression {
-            Compression::Off => false,
-            Compression::Always => true,
-            Compression::Adaptive => self.blocked || self.sent.since(acked) >= BEHIND_BYTES,
-        }
-    }
-
-    fn announced(&mut self, committed: Lsn) {
-        self.committed = committed;
-        self.quiet_until = Instant::now() + self.commit_interval;
-    }
-
-    /// Whether a commit position waits to be announced, and `timer` tells when to.
-    fn arm(&self, committed: Lsn, mut timer: Pin<&mut Sleep>) -> bool {
-        let waits = committed > self.committed;
-        if waits && timer.deadline() != self.quiet_until {
-            timer.as_mut().reset(self.quiet_until);
-        }
-        waits
-    }
+    Ok(())
 }
 
 const ACKS_READ: usize = 64 * ACK_LEN;

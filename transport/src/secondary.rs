@@ -12,7 +12,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,18 +60,13 @@ pub(crate) struct Listener<S> {
 }
 
 impl<S: Sink> Listener<S> {
-    pub(crate) fn new(
-        config: ListenConfig,
-        socket: UdpSocket,
-        sink: S,
-        shared: Shared,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(config: ListenConfig, sink: S, shared: Shared) -> io::Result<Self> {
         // Any server configuration opens the endpoint; each connection gets one of its own.
         let (crypto, _) = tls::server(&config.credentials, config.tuning.newest_protocol)
             .map_err(io::Error::other)?;
         let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let endpoint = endpoint::endpoint(
-            socket,
+            &shared.drive,
             &config.credentials.identity(),
             &config.tuning,
             Some(server),

@@ -15,7 +15,8 @@ use crate::resync::Give;
 ///
 /// All methods are called from the link's thread, and the link waits while they run: they are
 /// part of a commit's latency. Whoever moves `end` or `committed` calls
-/// [`Waker::wake`](crate::Waker::wake) afterwards.
+/// [`Waker::wake`](crate::Waker::wake) afterwards, and [`end`](Self::end), [`committed`](Self::committed)
+/// and [`read`](Self::read) may be called within that, from its thread. Never two at a time.
 pub trait Source: Send + 'static {
     /// Who this node is and where its log stands. Asked at the beginning of each connection.
     fn hello(&self) -> Hello;

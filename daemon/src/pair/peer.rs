@@ -386,10 +386,10 @@ impl Starter {
                 };
                 let link = dial(settings, source)?;
                 let waker = link.waker();
-                self.node.on_progress(Box::new({
+                self.node.on_progress({
                     let waker = waker.clone();
                     move || waker.wake()
-                }));
+                });
                 // For what happened before anybody listened.
                 waker.wake();
                 Ok(link)

@@ -141,7 +141,8 @@ impl NodeConfig {
     }
 }
 
-type Wake = Box<dyn Fn() + Send + Sync>;
+/// Called from any thread; kept as it may call back while another one is put in its place.
+type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// A node that is open.
 pub struct Node {
@@ -313,13 +314,16 @@ impl Node {
     }
 
     /// Sets what is called, from any thread, when there is more to ship or the commit position
-    /// moved, in place of what was set before. It must be cheap and must not call back.
-    pub fn on_progress(&self, wake: Wake) {
-        *self.wake.write().expect(POISON) = Some(wake);
+    /// moved, in place of what was set before. It must not block, and may read the log and the
+    /// positions; whoever appends waits for it.
+    pub fn on_progress(&self, wake: impl Fn() + Send + Sync + 'static) {
+        *self.wake.write().expect(POISON) = Some(Arc::new(wake));
     }
 
     pub(crate) fn wake(&self) {
-        if let Some(wake) = &*self.wake.read().expect(POISON) {
+        // Not held over the call, which may take long enough for a new one to be set.
+        let wake = self.wake.read().expect(POISON).clone();
+        if let Some(wake) = wake {
             wake();
         }
     }
@@ -330,6 +334,16 @@ impl Node {
     /// [`NodeError::NotLeading`] on a node that follows; on one that failed, why it did. Nothing
     /// was appended.
     pub(crate) fn append(&self, operation: &Operation<'_>) -> Result<Appended, NodeError> {
+        let appended = self.append_quietly(operation)?;
+        self.wake();
+        Ok(appended)
+    }
+
+    /// The same for a caller that calls [`Node::wake`] itself, once it holds nothing any more.
+    ///
+    /// # Errors
+    /// Those of [`Node::append`].
+    pub(crate) fn append_quietly(&self, operation: &Operation<'_>) -> Result<Appended, NodeError> {
         let leads = self.leads.read().expect(POISON);
         if leads.is_none() {
             return Err(NodeError::NotLeading);
@@ -348,7 +362,6 @@ impl Node {
             self.progress.want(appended.end);
         }
         self.look_for_room(appended.end);
-        self.wake();
         Ok(appended)
     }
 
