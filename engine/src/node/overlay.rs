@@ -36,6 +36,41 @@ pub(crate) struct Content {
     mode: Option<(Lsn, u32)>,
     /// End of the last record of this file, of any kind.
     last: Lsn,
+    /// What the last write left, where it wrote over something pending: a page that is written
+    /// again and again, as the last one of a server's own log, is compared with it.
+    recent: Option<Recent>,
+}
+
+/// Bytes of a file as they are now.
+#[derive(Debug)]
+struct Recent {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// Bytes kept of what the last write left: at least the page that the next one begins with.
+const RECENT_MAX: usize = 16 << 10;
+
+/// A page that is written again was among the last few that were.
+const AGAIN_AMONG: usize = 16;
+
+impl Pending {
+    /// Whether it changes any of the `len` bytes from `offset` on.
+    fn meets(&self, offset: u64, len: u64) -> bool {
+        let (at, end) = match *self {
+            Self::Write { offset, len, .. } | Self::Zero { offset, len, .. } => {
+                (offset, offset.saturating_add(len))
+            }
+            Self::Truncate { size } => (size, u64::MAX),
+        };
+        at < offset.saturating_add(len) && offset < end
+    }
+}
+
+impl Recent {
+    fn meets(&self, offset: u64, len: u64) -> bool {
+        self.offset < offset.saturating_add(len) && offset < self.offset + self.bytes.len() as u64
+    }
 }
 
 /// All files with something pending, or something not yet committed.
@@ -153,13 +188,79 @@ impl Content {
         self.time = self.time.max(time);
         self.pending.push_back((end, operation));
         self.touch(end);
+        self.recent = None;
         Ok(())
+    }
+
+    /// Adds a write of `data` at `offset`, whose record ends at `end` and holds `pieces` of it:
+    /// what differs from what stood there, each with its distance from `offset`, its length and
+    /// its place in the log. `before` is the file's size without it.
+    pub(crate) fn written(
+        &mut self,
+        end: Lsn,
+        (offset, data): (u64, &[u8]),
+        pieces: impl Iterator<Item = (u64, u64, Lsn)>,
+        time: Time,
+        before: u64,
+    ) -> io::Result<()> {
+        let recent = self.recent.take();
+        let len = data.len() as u64;
+        let again = recent.as_ref().is_some_and(|recent| recent.meets(offset, len))
+            || self.pending.iter().rev().take(AGAIN_AMONG).any(|(_, old)| old.meets(offset, len));
+        let pieces = pieces.map(|(skip, len, data)| (offset + skip, len, data));
+        let mut pieces = pieces.peekable();
+        if pieces.peek().is_none() {
+            // It is pending, and sets the time, though it changes nothing.
+            let nothing = Pending::Write { offset: offset.min(before), len: 0, data: end };
+            self.push(end, nothing, time, || Ok(before))?;
+        }
+        for (offset, len, data) in pieces {
+            self.push(end, Pending::Write { offset, len, data }, time, || Ok(before))?;
+        }
+        self.recent = if again {
+            let skip = data.len().saturating_sub(RECENT_MAX);
+            let mut bytes = recent.map(|recent| recent.bytes).unwrap_or_default();
+            bytes.clear();
+            bytes.extend_from_slice(&data[skip..]);
+            Some(Recent { offset: offset + skip as u64, bytes })
+        } else {
+            // It is of other bytes, and holds.
+            recent
+        };
+        Ok(())
+    }
+
+    /// Of the `len` bytes from `offset` on those that are known from the last write: how far they
+    /// are from `offset`, and what they are.
+    pub(crate) fn recent(&self, offset: u64, len: usize) -> Option<(usize, &[u8])> {
+        let recent = self.recent.as_ref()?;
+        let start = offset.max(recent.offset);
+        let end = (offset + len as u64).min(recent.offset + recent.bytes.len() as u64);
+        let within = |at: u64, from: u64| usize::try_from(at.checked_sub(from)?).ok();
+        let bytes = recent.bytes.get(within(start, recent.offset)?..within(end, recent.offset)?)?;
+        Some((within(start, offset)?, bytes)).filter(|(_, bytes)| !bytes.is_empty())
+    }
+
+    /// How many pending operations change any of the `len` bytes from `offset` on; `None` when
+    /// more than `most` would have to be looked at.
+    pub(crate) fn overlaps(&self, offset: u64, len: u64, most: usize) -> Option<usize> {
+        let looked_at = self.pending.iter().filter(|(_, operation)| operation.meets(offset, len));
+        (self.pending.len() <= most).then(|| looked_at.count())
+    }
+
+    /// How many operations are pending.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
     }
 
     /// Everything up to `applied` is in the backing file.
     pub(crate) fn applied(&mut self, applied: Lsn) {
         while self.pending.front().is_some_and(|(end, _)| *end <= applied) {
             self.pending.pop_front();
+        }
+        if self.pending.is_empty() {
+            // The backing file is as quick to ask.
+            self.recent = None;
         }
     }
 
