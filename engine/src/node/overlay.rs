@@ -398,4 +398,105 @@ mod tests {
             prop_assert_eq!(&buffer[..got], &want[..want.len().min(len)]);
         }
     }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write { offset: u64, data: Vec<u8> },
+        Other(Pending),
+        /// So many records are applied.
+        Apply(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..40_u64, proptest::collection::vec(0..3_u8, 1..30))
+                .prop_map(|(offset, data)| Step::Write { offset, data }),
+            1 => (0..60_u64).prop_map(|size| Step::Other(Pending::Truncate { size })),
+            1 => (0..60_u64, 1..30_u64, any::<bool>())
+                .prop_map(|(offset, len, keep)| Step::Other(Pending::Zero { offset, len, keep })),
+            2 => (1..4_usize).prop_map(Step::Apply),
+        ]
+    }
+
+    /// A file's content with its backing file and its log, and what it must hold.
+    #[derive(Default)]
+    struct World {
+        content: Content,
+        backing: Vec<u8>,
+        log: Vec<u8>,
+        model: Vec<u8>,
+        /// What each record that is not applied made of the file.
+        after: VecDeque<(Lsn, Vec<u8>)>,
+        end: u64,
+    }
+
+    impl World {
+        fn step(&mut self, step: &Step) {
+            let before = self.model.len() as u64;
+            self.end += 1;
+            let end = Lsn(self.end);
+            match step {
+                Step::Write { offset, data } => {
+                    let from = usize::try_from(*offset).unwrap();
+                    let mut pieces = Vec::new();
+                    for (at, byte) in data.iter().enumerate() {
+                        if self.model.get(from + at) != Some(byte) {
+                            pieces.push((at as u64, 1, Lsn(self.log.len() as u64)));
+                            self.log.push(*byte);
+                        }
+                    }
+                    let pieces = pieces.into_iter();
+                    self.content.written(end, (*offset, data), pieces, Time(0), before).unwrap();
+                    self.model.resize(self.model.len().max(from + data.len()), 0);
+                    self.model[from..from + data.len()].copy_from_slice(data);
+                }
+                Step::Other(operation) => {
+                    self.content.push(end, *operation, Time(0), || Ok(before)).unwrap();
+                    model(&mut self.model, *operation);
+                }
+                Step::Apply(count) => {
+                    for _ in 0..*count {
+                        if let Some((end, after)) = self.after.pop_front() {
+                            self.backing = after;
+                            self.content.applied(end);
+                        }
+                    }
+                    return;
+                }
+            }
+            self.after.push_back((end, self.model.clone()));
+        }
+
+        fn read(&self) -> Vec<u8> {
+            let mut buffer = vec![0xff; 100];
+            let have = self.backing.len().min(100);
+            buffer[..have].copy_from_slice(&self.backing[..have]);
+            let read_log = |at: Lsn, part: &mut [u8]| {
+                let from = usize::try_from(at.0).unwrap();
+                part.copy_from_slice(&self.log[from..from + part.len()]);
+                Ok(())
+            };
+            let len = self.content.lay_over(0, &mut buffer, have, read_log).unwrap();
+            buffer.truncate(len);
+            buffer
+        }
+    }
+
+    proptest! {
+        /// Whatever is written in pieces, cut, zeroed and applied: a read gives what a plain file
+        /// would, and what is known of the last write stands there.
+        #[test]
+        fn pieces_and_what_is_known_of_the_last_write_are_what_was_written(
+            steps in proptest::collection::vec(step(), 1..25),
+        ) {
+            let mut world = World::default();
+            for step in &steps {
+                world.step(step);
+                prop_assert_eq!(&world.read(), &world.model);
+                if let Some((at, known)) = world.content.recent(0, world.model.len()) {
+                    prop_assert_eq!(known, &world.model[at..at + known.len()]);
+                }
+            }
+        }
+    }
 }
