@@ -63,7 +63,7 @@ impl Capture {
         changes.compare(from, recent, None);
         self.compare(id, content, (offset, from + recent.len()..end), &mut changes);
         changes.add(end..new.len());
-        changes.is_less()
+        changes.finish()
     }
 
     /// Compares a part with what the backing file and the pending operations say.
@@ -193,8 +193,8 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Whether what is in `out` in the end is clearly less than the write.
-    fn is_less(mut self) -> bool {
+    /// The last piece is complete. Says whether what is in `out` is clearly less than the write.
+    fn finish(mut self) -> bool {
         self.close();
         !self.is_over()
     }
@@ -211,7 +211,7 @@ mod tests {
         let mut changes = Changes::new(new, &mut out);
         changes.compare(0, old, at);
         changes.add(old.len()..new.len());
-        changes.is_less().then_some(out)
+        changes.finish().then_some(out)
     }
 
     fn patched(old: &[u8], pieces: &[u8], len: usize) -> Vec<u8> {

@@ -79,12 +79,11 @@ impl Capture {
         let appended = self.node.append(&operation).map_err(|error| node_errno(&error))?;
         let (end, time) = (appended.end, appended.time);
         let write = (offset, data);
-        let noted = match pieces {
-            Some(pieces) => content.written(end, write, pieces.places(end), time, before),
-            None => {
-                let whole = std::iter::once((0, len, Lsn(end.0 - len)));
-                content.written(end, write, whole, time, before)
-            }
+        let noted = if let Some(pieces) = pieces {
+            content.written(end, write, pieces.places(end), time, before)
+        } else {
+            let whole = std::iter::once((0, len, Lsn(end.0 - len)));
+            content.written(end, write, whole, time, before)
         };
         if content.pending() > PENDING_MAX {
             // Small records do not ask for a sync soon by their bytes.

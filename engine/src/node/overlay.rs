@@ -401,7 +401,10 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Write { offset: u64, data: Vec<u8> },
+        Write {
+            offset: u64,
+            data: Vec<u8>,
+        },
         Other(Pending),
         /// So many records are applied.
         Apply(usize),

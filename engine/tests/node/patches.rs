@@ -307,7 +307,7 @@ fn a_second_that_has_applied_nothing_yet_takes_over_and_goes_on() {
 #[test]
 fn what_others_changed_is_compared_with_nothing() {
     let pair = Pair::new();
-    fs::write(pair.mount.join("f"), [7; 4 * PAGE]).unwrap();
+    fs::write(pair.mount.join("f"), vec![7; 4 * PAGE]).unwrap();
     let dir = pair.stop();
     let planted = dir.path().join("one/.data.duolog/data/f");
     File::options().write(true).open(planted).unwrap().write_all_at(&[8; 100], 0).unwrap();
