@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use duolog_engine::log::LogOptions;
-use duolog_engine::node::{Node, NodeConfig};
+use duolog_engine::node::{Node, NodeConfig, Patches};
 use duolog_engine::store::{self, LocalRules};
 use duolog_transport::{Link, Protocol, Stats};
 use duolog_wal::Lsn;
@@ -388,7 +388,18 @@ pub(crate) fn node_config(config: &Config) -> anyhow::Result<NodeConfig> {
     node.has_peer = config.peer.is_some();
     node.retention_bytes = config.pair.retention_bytes;
     node.resync_bytes_per_s = config.pair.resync_bytes_per_s;
+    node.patches = patches();
     Ok(node)
+}
+
+/// Whether changed bytes alone are logged: as always, unless benchmarks or tests say otherwise in
+/// `DUOLOG_PATCHES`, which is no setting of operators.
+fn patches() -> Patches {
+    match std::env::var("DUOLOG_PATCHES").as_deref() {
+        Ok("never") => Patches::Never,
+        Ok("always") => Patches::Always,
+        _ => Patches::default(),
+    }
 }
 
 /// Says it when the node fails, until it stops.

@@ -51,6 +51,12 @@ pub(crate) enum Operation {
         len: usize,
         fill: u64,
     },
+    /// Writes a page again that has changed a little.
+    Amend {
+        slot: usize,
+        offset: u64,
+        fill: u64,
+    },
     WriteDirect {
         path: String,
         offset: u64,
@@ -229,8 +235,12 @@ fn operation(random: &mut Random, choice: Choice) -> Operation {
         16..=17 => Operation::NameUnnamed { slot, path: path(random) },
         18..=19 => Operation::Close { slot },
         20..=25 => Operation::Write { slot, len: length(random, whole), fill },
-        26..=34 => {
+        26..=31 => {
             Operation::WriteAt { slot, offset: offset(random), len: length(random, whole), fill }
+        }
+        32..=34 => {
+            let page = if random.once_in(2) { 0 } else { random.between(0, SIZE_MAX / 4096) };
+            Operation::Amend { slot, offset: page * 4096, fill }
         }
         35..=36 => {
             let (offset, len) = (random.between(0, 40) * 4096, aligned(random, whole));

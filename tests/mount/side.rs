@@ -107,6 +107,24 @@ impl Side {
                 file.write_all_at(&data[*skip..], offset + *skip as u64).map_err(errno)?;
                 Ok(Vec::new())
             }
+            Operation::Amend { slot, offset, fill } => {
+                let file = self.file(*slot)?;
+                if rustix::fs::fcntl_getfl(file)?.contains(OFlags::APPEND) {
+                    // It would go elsewhere.
+                    return Ok(Vec::new());
+                }
+                let mut page = vec![0; 4096];
+                let have = read_at(file, &mut page, *offset)?;
+                page.truncate(have);
+                for byte in fill.to_le_bytes().chunks_exact(2) {
+                    let at = usize::from(u16::from_le_bytes([byte[0], byte[1]]));
+                    if let Some(changed) = page.get_mut(at % 4096) {
+                        *changed = byte[0];
+                    }
+                }
+                file.write_all_at(&page, *offset).map_err(errno)?;
+                Ok(page)
+            }
             Operation::WriteDirect { path, offset, len, fill } => {
                 let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NONBLOCK;
                 let file = File::from(rustix::fs::openat(CWD, at(path), flags, Mode::empty())?);

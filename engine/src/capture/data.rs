@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use duolog_wal::operation::WRITE_MAX;
-use duolog_wal::{FileId, Lsn, Operation};
+use duolog_wal::{FileId, Lsn, Operation, Pieces};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Caller, Capture, FILE_BYTES_MAX, errno, node_errno, ok};
 use crate::fuse::Reply;
 use crate::node::{Content, Pending, Stage};
+
+/// Operations of one file that may wait to be applied before a sync of the log is begun for it.
+const PENDING_MAX: usize = 512;
 
 impl Capture {
     pub(super) fn write(
@@ -69,17 +72,32 @@ impl Capture {
             Some(size) => size,
             None => size().map_err(errno)?,
         };
+        let mut changed = Vec::new();
+        let is_patch = self.changed(id, &content, before, (offset, data), &mut changed);
+        let pieces = Pieces::checked(&changed).filter(|_| is_patch);
+        let operation = match pieces {
+            Some(pieces) => Operation::Patch { id, offset, pieces },
+            None => Operation::Write { id, offset, data },
+        };
         let timing = &self.node.progress.timing;
         let begun = timing.now();
-        let appended = self
-            .node
-            .append_quietly(&Operation::Write { id, offset, data })
-            .map_err(|error| node_errno(&error))?;
+        let appended = self.node.append_quietly(&operation).map_err(|error| node_errno(&error))?;
         if let Some(begun) = begun {
             timing.local_write.observe(begun.elapsed());
         }
-        let pending = Pending::Write { offset, len, data: Lsn(appended.end.0 - len) };
-        content.push(appended.end, pending, appended.time, || Ok(before)).map_err(errno)
+        let (end, time) = (appended.end, appended.time);
+        let write = (offset, data);
+        let noted = if let Some(pieces) = pieces {
+            content.written(end, write, pieces.places(end), time, before)
+        } else {
+            let whole = std::iter::once((0, len, Lsn(end.0 - len)));
+            content.written(end, write, whole, time, before)
+        };
+        if content.pending() > PENDING_MAX {
+            // Small records do not ask for a sync soon by their bytes.
+            self.node.progress.want(end);
+        }
+        noted.map_err(errno)
     }
 
     fn write_local(&self, id: FileId, offset: u64, data: &[u8], reply: Reply) {
@@ -266,7 +284,12 @@ impl Capture {
 
 /// Fills `buffer` from the file, as far as it goes; `None` if that needs the disk and `cached`
 /// forbids it.
-fn read_at(file: &File, offset: u64, buffer: &mut [u8], cached: bool) -> io::Result<Option<usize>> {
+pub(super) fn read_at(
+    file: &File,
+    offset: u64,
+    buffer: &mut [u8],
+    cached: bool,
+) -> io::Result<Option<usize>> {
     let mut have = 0;
     while have < buffer.len() {
         let at = offset + have as u64;

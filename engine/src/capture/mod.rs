@@ -2,7 +2,8 @@
 //! overlay and store.
 //!
 //! ```text
-//! WRITE                      logged, answered; the bytes stand in the overlay until applied
+//! WRITE                      logged, whole or its changed bytes alone, and answered; the overlay
+//!                            has it until it is applied
 //! FSYNC, FSYNCDIR            answered once the file's last record is on every member's disk
 //! names, sizes, attributes   logged, made durable here, applied, answered
 //! READ, GETATTR, LOOKUP      store and overlay
@@ -16,6 +17,7 @@
 //! cold disk goes to a small pool.
 
 mod attributes;
+mod changed;
 mod data;
 mod directories;
 mod names;

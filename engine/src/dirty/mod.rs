@@ -5,7 +5,9 @@
 //! reads a replicated file, and nothing decides who copies what.
 //!
 //! ```text
-//! write, patch           their bytes
+//! write                  its bytes
+//! patch                  its bytes, widened to blocks of 4 KiB: many small ranges cost more than
+//!                        they save, and whoever copies too much copies what stands there anyway
 //! truncate to n          from n on: what stood there is gone, and may be there again as zeros
 //! punch, zero            their bytes
 //! allocate               none: what it adds reads as zeros, which a file of that size has anyway
@@ -88,6 +90,8 @@ pub enum DirtyLost {
 
 /// More ranges than this are not held: they are widened to blocks until they are half as many.
 const RANGES_MAX: usize = 1 << 20;
+/// Bytes of the blocks that the pieces of a patch are widened to.
+const PATCH_BLOCK: u64 = 4 << 10;
 /// The first blocks that ranges are widened to, in bytes.
 const BLOCK_MIN: u64 = 64 << 10;
 
@@ -107,7 +111,9 @@ impl Dirty {
             Operation::Patch { id, offset, pieces } => {
                 for (skip, bytes) in pieces.iter() {
                     let start = offset.saturating_add(skip);
-                    self.bytes(id, start, start.saturating_add(bytes.len() as u64));
+                    let end = start.saturating_add(bytes.len() as u64);
+                    let end = end.checked_next_multiple_of(PATCH_BLOCK).unwrap_or(u64::MAX);
+                    self.bytes(id, start / PATCH_BLOCK * PATCH_BLOCK, end);
                 }
                 // A patch of nothing sets the time all the same.
                 self.file(id).attributes = true;

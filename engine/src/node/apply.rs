@@ -1,13 +1,30 @@
 //! The one thread that carries records from the log into the backing directories.
 
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering::Relaxed;
 
-use duolog_wal::{Cursor, Operation, Record};
+use duolog_wal::{Cursor, Operation, Pieces, Record};
 
 use super::{Content, Node, NodeError, POISON};
 
 /// Records after which those who wait are told how far it came.
 const REPORT_EVERY: u32 = 64;
+
+/// Bytes of a page of the page cache.
+const PAGE: u64 = 4096;
+
+/// Bytes of the pages that a patch changes.
+fn pages(offset: u64, pieces: Pieces<'_>) -> u64 {
+    let mut next = 0;
+    let mut count = 0_u64;
+    for (skip, bytes) in pieces.iter() {
+        let start = offset.saturating_add(skip);
+        let end = start.saturating_add(bytes.len() as u64).div_ceil(PAGE);
+        count += end.saturating_sub(next.max(start / PAGE));
+        next = next.max(end);
+    }
+    count.saturating_mul(PAGE)
+}
 
 impl Node {
     pub(super) fn apply_loop(&self) {
@@ -87,6 +104,9 @@ impl Node {
             Operation::decode(record).map_err(|source| NodeError::Operation { lsn, source })?;
         let failed = |source| NodeError::Apply { lsn, source };
         self.digests.touch(&operation);
+        if let Operation::Patch { offset, pieces, .. } = operation {
+            self.patched.fetch_add(pages(offset, pieces), Relaxed);
+        }
         match operation {
             Operation::Write { id, .. }
             | Operation::Patch { id, .. }

@@ -1,5 +1,6 @@
 //! Checkpoints: the backing directories are synced, and the log before is no longer needed.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use duolog_wal::Lsn;
@@ -20,7 +21,7 @@ impl Node {
             self.sync_what_is_old();
             let result = (|| {
                 self.conclude_resync()?;
-                if self.progress.applied() >= due {
+                if self.progress.applied().plus(self.patched.load(Relaxed)) >= due {
                     self.checkpoint()?;
                 }
                 self.recycle()?;
@@ -78,6 +79,7 @@ impl Node {
         if self.progress.is_held() {
             return Ok(());
         }
+        let patched = self.patched.load(Relaxed);
         // The store may be ahead of what was reported, never behind.
         let cursor = self.store.sync().map_err(NodeError::Checkpoint)?;
         let durable = self.progress.durable();
@@ -85,6 +87,7 @@ impl Node {
             control.checkpoint = cursor.unwrap_or(control.checkpoint);
             control.durable = control.durable.max(durable);
         })?;
+        self.patched.fetch_sub(patched, Relaxed);
         tracing::debug!(lsn = %self.control.get().checkpoint.lsn, "checkpoint");
         Ok(())
     }

@@ -88,7 +88,8 @@ pub struct NodeConfig {
     pub directories: Vec<Directory>,
     /// Segments.
     pub log: LogOptions,
-    /// A checkpoint is made when that many bytes were applied since the last one.
+    /// A checkpoint is made when that many bytes were applied since the last one; of changed bytes
+    /// their pages count.
     pub checkpoint_bytes: u64,
     /// New writes wait while more than that is not yet on both disks, or not yet applied.
     pub unacknowledged_max_bytes: u64,
@@ -111,6 +112,22 @@ pub struct NodeConfig {
     pub masked_fuse_flags: u64,
     /// Mounts honour suid bits and device files; for POSIX test suites.
     pub suid_and_devices: bool,
+    /// Whether a write is compared with what stands there; to measure what that brings, and for
+    /// tests.
+    pub patches: Patches,
+}
+
+/// Whether of a write the changed bytes alone are logged where that is less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patches {
+    /// Every write is logged whole.
+    Never,
+    /// Where what stands there is in memory.
+    #[default]
+    Cached,
+    /// Also where the file system of the directory cannot say what is in memory, or it is on the
+    /// disk: a write may then wait for a read.
+    Always,
 }
 
 impl NodeConfig {
@@ -137,6 +154,7 @@ impl NodeConfig {
             reader_threads: 2,
             masked_fuse_flags: 0,
             suid_and_devices: false,
+            patches: Patches::default(),
         }
     }
 }
@@ -166,6 +184,9 @@ pub struct Node {
     disks: stall::Disks,
     /// Where the apply thread is; held while it applies a record.
     applying: Mutex<Cursor>,
+    /// Bytes of the pages that patches changed since the last checkpoint: a replay reads them, so
+    /// they count for the next one like log.
+    patched: AtomicU64,
     /// Positions from which on the log must be kept, for whoever reads it.
     pins: Mutex<BTreeMap<u64, base::Pinned>>,
     next_pin: AtomicU64,
@@ -275,6 +296,7 @@ impl Node {
             rooms,
             disks: stall::Disks::default(),
             applying: Mutex::new(applied),
+            patched: AtomicU64::new(0),
             pins: Mutex::new(BTreeMap::new()),
             next_pin: AtomicU64::new(0),
             folding: fold::Folding::new(Place::new(&config.state_dir)),

@@ -36,6 +36,41 @@ pub(crate) struct Content {
     mode: Option<(Lsn, u32)>,
     /// End of the last record of this file, of any kind.
     last: Lsn,
+    /// What the last write left, where it wrote over something pending: a page that is written
+    /// again and again, as the last one of a server's own log, is compared with it.
+    recent: Option<Recent>,
+}
+
+/// Bytes of a file as they are now.
+#[derive(Debug)]
+struct Recent {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// Bytes kept of what the last write left: at least the page that the next one begins with.
+const RECENT_MAX: usize = 16 << 10;
+
+/// A page that is written again was among the last few that were.
+const AGAIN_AMONG: usize = 16;
+
+impl Pending {
+    /// Whether it changes any of the `len` bytes from `offset` on.
+    fn meets(&self, offset: u64, len: u64) -> bool {
+        let (at, end) = match *self {
+            Self::Write { offset, len, .. } | Self::Zero { offset, len, .. } => {
+                (offset, offset.saturating_add(len))
+            }
+            Self::Truncate { size } => (size, u64::MAX),
+        };
+        at < offset.saturating_add(len) && offset < end
+    }
+}
+
+impl Recent {
+    fn meets(&self, offset: u64, len: u64) -> bool {
+        self.offset < offset.saturating_add(len) && offset < self.offset + self.bytes.len() as u64
+    }
 }
 
 /// All files with something pending, or something not yet committed.
@@ -153,13 +188,79 @@ impl Content {
         self.time = self.time.max(time);
         self.pending.push_back((end, operation));
         self.touch(end);
+        self.recent = None;
         Ok(())
+    }
+
+    /// Adds a write of `data` at `offset`, whose record ends at `end` and holds `pieces` of it:
+    /// what differs from what stood there, each with its distance from `offset`, its length and
+    /// its place in the log. `before` is the file's size without it.
+    pub(crate) fn written(
+        &mut self,
+        end: Lsn,
+        (offset, data): (u64, &[u8]),
+        pieces: impl Iterator<Item = (u64, u64, Lsn)>,
+        time: Time,
+        before: u64,
+    ) -> io::Result<()> {
+        let recent = self.recent.take();
+        let len = data.len() as u64;
+        let again = recent.as_ref().is_some_and(|recent| recent.meets(offset, len))
+            || self.pending.iter().rev().take(AGAIN_AMONG).any(|(_, old)| old.meets(offset, len));
+        let pieces = pieces.map(|(skip, len, data)| (offset + skip, len, data));
+        let mut pieces = pieces.peekable();
+        if pieces.peek().is_none() {
+            // It is pending, and sets the time, though it changes nothing.
+            let nothing = Pending::Write { offset: offset.min(before), len: 0, data: end };
+            self.push(end, nothing, time, || Ok(before))?;
+        }
+        for (offset, len, data) in pieces {
+            self.push(end, Pending::Write { offset, len, data }, time, || Ok(before))?;
+        }
+        self.recent = if again {
+            let skip = data.len().saturating_sub(RECENT_MAX);
+            let mut bytes = recent.map(|recent| recent.bytes).unwrap_or_default();
+            bytes.clear();
+            bytes.extend_from_slice(&data[skip..]);
+            Some(Recent { offset: offset + skip as u64, bytes })
+        } else {
+            // It is of other bytes, and holds.
+            recent
+        };
+        Ok(())
+    }
+
+    /// Of the `len` bytes from `offset` on those that are known from the last write: how far they
+    /// are from `offset`, and what they are.
+    pub(crate) fn recent(&self, offset: u64, len: usize) -> Option<(usize, &[u8])> {
+        let recent = self.recent.as_ref()?;
+        let start = offset.max(recent.offset);
+        let end = (offset + len as u64).min(recent.offset + recent.bytes.len() as u64);
+        let within = |at: u64, from: u64| usize::try_from(at.checked_sub(from)?).ok();
+        let bytes = recent.bytes.get(within(start, recent.offset)?..within(end, recent.offset)?)?;
+        Some((within(start, offset)?, bytes)).filter(|(_, bytes)| !bytes.is_empty())
+    }
+
+    /// How many pending operations change any of the `len` bytes from `offset` on; `None` when
+    /// more than `most` would have to be looked at.
+    pub(crate) fn overlaps(&self, offset: u64, len: u64, most: usize) -> Option<usize> {
+        let looked_at = self.pending.iter().filter(|(_, operation)| operation.meets(offset, len));
+        (self.pending.len() <= most).then(|| looked_at.count())
+    }
+
+    /// How many operations are pending.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
     }
 
     /// Everything up to `applied` is in the backing file.
     pub(crate) fn applied(&mut self, applied: Lsn) {
         while self.pending.front().is_some_and(|(end, _)| *end <= applied) {
             self.pending.pop_front();
+        }
+        if self.pending.is_empty() {
+            // The backing file is as quick to ask.
+            self.recent = None;
         }
     }
 
@@ -295,6 +396,110 @@ mod tests {
             }).unwrap();
             let want = &expected[expected.len().min(from)..];
             prop_assert_eq!(&buffer[..got], &want[..want.len().min(len)]);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write {
+            offset: u64,
+            data: Vec<u8>,
+        },
+        Other(Pending),
+        /// So many records are applied.
+        Apply(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..40_u64, proptest::collection::vec(0..3_u8, 1..30))
+                .prop_map(|(offset, data)| Step::Write { offset, data }),
+            1 => (0..60_u64).prop_map(|size| Step::Other(Pending::Truncate { size })),
+            1 => (0..60_u64, 1..30_u64, any::<bool>())
+                .prop_map(|(offset, len, keep)| Step::Other(Pending::Zero { offset, len, keep })),
+            2 => (1..4_usize).prop_map(Step::Apply),
+        ]
+    }
+
+    /// A file's content with its backing file and its log, and what it must hold.
+    #[derive(Default)]
+    struct World {
+        content: Content,
+        backing: Vec<u8>,
+        log: Vec<u8>,
+        model: Vec<u8>,
+        /// What each record that is not applied made of the file.
+        after: VecDeque<(Lsn, Vec<u8>)>,
+        end: u64,
+    }
+
+    impl World {
+        fn step(&mut self, step: &Step) {
+            let before = self.model.len() as u64;
+            self.end += 1;
+            let end = Lsn(self.end);
+            match step {
+                Step::Write { offset, data } => {
+                    let from = usize::try_from(*offset).unwrap();
+                    let mut pieces = Vec::new();
+                    for (at, byte) in data.iter().enumerate() {
+                        if self.model.get(from + at) != Some(byte) {
+                            pieces.push((at as u64, 1, Lsn(self.log.len() as u64)));
+                            self.log.push(*byte);
+                        }
+                    }
+                    let pieces = pieces.into_iter();
+                    self.content.written(end, (*offset, data), pieces, Time(0), before).unwrap();
+                    self.model.resize(self.model.len().max(from + data.len()), 0);
+                    self.model[from..from + data.len()].copy_from_slice(data);
+                }
+                Step::Other(operation) => {
+                    self.content.push(end, *operation, Time(0), || Ok(before)).unwrap();
+                    model(&mut self.model, *operation);
+                }
+                Step::Apply(count) => {
+                    for _ in 0..*count {
+                        if let Some((end, after)) = self.after.pop_front() {
+                            self.backing = after;
+                            self.content.applied(end);
+                        }
+                    }
+                    return;
+                }
+            }
+            self.after.push_back((end, self.model.clone()));
+        }
+
+        fn read(&self) -> Vec<u8> {
+            let mut buffer = vec![0xff; 100];
+            let have = self.backing.len().min(100);
+            buffer[..have].copy_from_slice(&self.backing[..have]);
+            let read_log = |at: Lsn, part: &mut [u8]| {
+                let from = usize::try_from(at.0).unwrap();
+                part.copy_from_slice(&self.log[from..from + part.len()]);
+                Ok(())
+            };
+            let len = self.content.lay_over(0, &mut buffer, have, read_log).unwrap();
+            buffer.truncate(len);
+            buffer
+        }
+    }
+
+    proptest! {
+        /// Whatever is written in pieces, cut, zeroed and applied: a read gives what a plain file
+        /// would, and what is known of the last write stands there.
+        #[test]
+        fn pieces_and_what_is_known_of_the_last_write_are_what_was_written(
+            steps in proptest::collection::vec(step(), 1..25),
+        ) {
+            let mut world = World::default();
+            for step in &steps {
+                world.step(step);
+                prop_assert_eq!(&world.read(), &world.model);
+                if let Some((at, known)) = world.content.recent(0, world.model.len()) {
+                    prop_assert_eq!(known, &world.model[at..at + known.len()]);
+                }
+            }
         }
     }
 }

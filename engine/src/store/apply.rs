@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use duolog_wal::{Attributes, Cursor, FileId, FileTime, Operation, Time};
+use duolog_wal::{Attributes, Cursor, FileId, FileTime, Operation, Pieces, Time};
 use rustix::fs::{FallocateFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -135,12 +135,7 @@ impl Store {
                 self.change(applying, doing("write"), id, |file| file.write_all_at(data, offset))
             }
             Operation::Patch { id, offset, pieces } => {
-                self.change(applying, doing("write"), id, |file| {
-                    for (skip, bytes) in pieces.iter() {
-                        file.write_all_at(bytes, offset.saturating_add(skip))?;
-                    }
-                    Ok(())
-                })
+                self.change(applying, doing("write"), id, |file| patch(file, offset, pieces))
             }
             Operation::Truncate { id, size } => {
                 self.change(applying, doing("truncate"), id, |file| file.set_len(size))
@@ -348,6 +343,42 @@ const fn subject(operation: &Operation<'_>) -> Option<FileId> {
         | Operation::RemoveXattr { id, .. } => Some(id),
     }
 }
+
+/// Writes the pieces of a patch. Many are laid over what stands between them first, which is then
+/// written with them: two calls in the place of one a piece. Nobody else writes meanwhile.
+fn patch(file: &File, offset: u64, pieces: Pieces<'_>) -> io::Result<()> {
+    let place = |(skip, bytes): (u64, &[u8])| (offset.saturating_add(skip), bytes.len() as u64);
+    let ends = pieces.iter().next().map(place).zip(pieces.iter().last().map(place));
+    let Some(((start, _), (last, len))) = ends else { return Ok(()) };
+    let span = usize::try_from(last.saturating_add(len) - start).unwrap_or(usize::MAX);
+    if span > PATCH_SPAN_MAX || pieces.iter().count() <= PATCH_APART_MAX {
+        for (skip, bytes) in pieces.iter() {
+            file.write_all_at(bytes, offset.saturating_add(skip))?;
+        }
+        return Ok(());
+    }
+    let mut page = vec![0; span];
+    let mut have = 0;
+    while have < span {
+        match file.read_at(&mut page[have..], start + have as u64) {
+            // Past the end it reads as zeros once it is longer.
+            Ok(0) => break,
+            Ok(read) => have += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for (skip, bytes) in pieces.iter() {
+        let at = usize::try_from(offset.saturating_add(skip) - start).expect("inside the span");
+        page[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    file.write_all_at(&page, start)
+}
+
+/// Pieces that are written one by one: more are read and written together.
+const PATCH_APART_MAX: usize = 2;
+/// Longest part of a file that is read and written for a patch, in bytes.
+const PATCH_SPAN_MAX: usize = 1 << 20;
 
 /// fallocate(2). What the file system of this node cannot do in its own way, because that of the
 /// other node can, is done so that the contents and the size become the same.

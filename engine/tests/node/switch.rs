@@ -25,7 +25,7 @@ fn enter(node: &Node, view: View) {
 }
 
 /// Makes `node` the primary of a view of its own, and waits until it may serve.
-fn alone(node: &Node, peer: &Node) {
+pub(super) fn alone(node: &Node, peer: &Node) {
     let view = next([node, peer], node.config().node, false);
     enter(node, view);
     node.begin_view(view, CommitRule::Local).unwrap();

@@ -331,7 +331,8 @@ impl Log {
         let len = random.below(5000) + 1;
         let (from, to) = (as_size(offset), as_size(offset + len));
         let id = FileId(id);
-        match random.below(8) {
+        match random.below(11) {
+            8.. => self.rewrite(random, id, &mut contents),
             0..=2 => {
                 let data = vec![fill; as_size(len)];
                 self.push(&Operation::Write { id, offset, data: &data });
@@ -370,6 +371,27 @@ impl Log {
         if let Some(node) = self.nodes.get_mut(&id.0) {
             node.contents = contents;
         }
+    }
+
+    /// A write that changes little of what stands there, of which a primary logs what differs.
+    fn rewrite(&mut self, random: &mut Random, id: FileId, contents: &mut [u8]) {
+        let offset = as_size(random.below(contents.len() as u64 + 1)) / 512 * 512;
+        let old = &mut contents[offset..];
+        let len = old.len().min(as_size(random.below(5000)));
+        let mut new = old[..len].to_vec();
+        for _ in 0..random.below(6) {
+            let at = as_size(random.below(len as u64 + 1));
+            let end = len.min(at + as_size(random.below(300)));
+            new[at..end].fill(random.below(4).to_le_bytes()[0]);
+        }
+        let (mut pieces, mut done) = (Vec::new(), 0);
+        for at in (0..len).filter(|at| old[*at] != new[*at]) {
+            Pieces::push(&mut pieces, u32::try_from(at - done).unwrap(), &new[at..=at]);
+            done = at + 1;
+        }
+        let (offset, pieces) = (offset as u64, Pieces::checked(&pieces).unwrap());
+        old[..len].copy_from_slice(&new);
+        self.push(&Operation::Patch { id, offset, pieces });
     }
 
     fn attributes(&mut self, random: &mut Random) {

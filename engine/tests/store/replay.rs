@@ -96,9 +96,13 @@ fn crash_after(site: &Site, log: &Log, checkpoint: usize, crash: usize, random: 
     let store = site.open();
     let mut sizes = BTreeMap::new();
     let mut mark = None;
+    let mut moments = Vec::new();
     for number in 0..crash {
         if number == checkpoint {
             sizes = all_sizes(&store);
+        }
+        if number >= checkpoint {
+            moments.push(all_contents(&store));
         }
         if number + 1 == crash {
             mark = get_mark(site.data());
@@ -109,6 +113,7 @@ fn crash_after(site: &Site, log: &Log, checkpoint: usize, crash: usize, random: 
     if checkpoint == crash {
         sizes = all_sizes(&store);
     }
+    tear(&store, &moments, random);
     let mut cut = BTreeSet::new();
     for number in checkpoint..crash {
         let (operation, _) = log.operation(number);
@@ -170,6 +175,36 @@ fn all_sizes(store: &Store) -> BTreeMap<FileId, u64> {
         }
     }
     sizes
+}
+
+/// The files as they are, as far as this is one.
+fn all_contents(store: &Store) -> BTreeMap<FileId, Vec<u8>> {
+    let sizes = all_sizes(store).into_iter();
+    let read = |(id, size)| {
+        let mut contents = vec![0; as_size(size)];
+        store.open_file(id).unwrap().read_exact_at(&mut contents, 0).unwrap();
+        (id, contents)
+    };
+    sizes.map(read).collect()
+}
+
+/// Every sector holds what it held at some moment since the checkpoint, each its own: a page that
+/// was written again and again is torn between any of its versions.
+fn tear(store: &Store, moments: &[BTreeMap<FileId, Vec<u8>>], random: &mut Random) {
+    const SECTOR: usize = 512;
+    if moments.is_empty() || random.one_in(3) {
+        return;
+    }
+    for (id, now) in all_contents(store) {
+        for from in (0..now.len()).step_by(SECTOR) {
+            let Some(moment) = random.pick(moments) else { continue };
+            let end = now.len().min(from + SECTOR);
+            let then = moment.get(&id).and_then(|then| then.get(from..then.len().min(end)));
+            if let Some(then) = then {
+                store.open_file(id).unwrap().write_all_at(then, from as u64).unwrap();
+            }
+        }
+    }
 }
 
 /// Pages that were written since the checkpoint hold anything.
