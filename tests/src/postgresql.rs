@@ -96,7 +96,8 @@ impl Server {
         Self::start_with(data, outside, &["fsync=off"])
     }
 
-    fn start_with(data: &Path, outside: &Path, settings: &[&str]) -> Self {
+    /// The same with further settings, `NAME=VALUE`.
+    pub fn start_with(data: &Path, outside: &Path, settings: &[&str]) -> Self {
         let sockets = outside.join("postgresql");
         user().make_dir(&sockets);
         let mut command = program("postgres");
