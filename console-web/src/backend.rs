@@ -16,6 +16,7 @@ use crate::api::problem::Problem;
 use crate::api::records::{Branch, Dropped, Information, Receipt, SettingsQuery, SettingsVersion};
 use crate::api::session::{By, Role};
 use crate::api::status::Stamp;
+use crate::api::users::{SettingsChanged, SettingsChecked, SettingsDraft, UserEdit, UserEntry};
 
 /// What of the node never changes while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +173,30 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// They cannot be had.
     fn settings_history(&self) -> Result<Vec<Stamp>, Problem>;
+    /// What settings would come to at this node.
+    ///
+    /// # Errors
+    /// They are none that can be made now.
+    fn check_settings(&self, draft: &SettingsDraft) -> Result<SettingsChecked, Problem>;
+    /// Changes the settings of the pair, on both nodes. Asks again whether the user may.
+    ///
+    /// # Errors
+    /// Why they are as they were.
+    fn change_settings(
+        &self,
+        asker: &Asker,
+        draft: &SettingsDraft,
+    ) -> Result<SettingsChanged, Problem>;
+    /// The users of the pair.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    fn users(&self) -> Result<Vec<UserEntry>, Problem>;
+    /// Changes them, on both nodes. Asks again whether the user may.
+    ///
+    /// # Errors
+    /// Why they are as they were.
+    fn edit_users(&self, asker: &Asker, edit: &UserEdit) -> Result<SettingsChanged, Problem>;
     /// Writes the ZIP of a snapshot of both nodes.
     ///
     /// # Errors

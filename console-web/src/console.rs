@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use tower::ServiceExt;
 
 use crate::answer::{Failed, with_headers};
@@ -15,7 +15,7 @@ use crate::api::problem::{Problem, Why};
 use crate::backend::Node;
 use crate::gate::gate;
 use crate::pages;
-use crate::routes::{actions, logs, nodes, pair, session};
+use crate::routes::{actions, logs, nodes, pair, session, users};
 use crate::site::{Shared, Site};
 
 /// The console of a node.
@@ -47,8 +47,11 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/api/v1/nodes/{node}/resources", get(nodes::resources)),
         ("/api/v1/nodes/{node}/information", get(nodes::information)),
         ("/api/v1/nodes/{node}/history", get(nodes::history)),
-        ("/api/v1/settings", get(pair::settings)),
+        ("/api/v1/settings", get(pair::settings).put(users::change_settings)),
+        ("/api/v1/settings/check", post(users::check_settings)),
         ("/api/v1/settings/history", get(pair::settings_history)),
+        ("/api/v1/users", get(users::users).post(users::add_user)),
+        ("/api/v1/users/{name}", patch(users::change_user).delete(users::remove_user)),
         ("/api/v1/licences", get(pair::licences)),
         ("/api/v1/snapshot", get(pair::snapshot)),
         ("/metrics", get(pair::metrics)),

@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use crate::answer::Failed;
 use crate::api::problem::{Problem, Why};
 use crate::api::session::{By, Role};
-use crate::backend::{Asker, Denied};
+use crate::backend::{About, Asker, Denied};
 use crate::sessions::{Begun, Found, equal};
 use crate::site::Shared;
 
@@ -69,7 +69,13 @@ pub const RULES: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/nodes/{node}/information", Need::Role(Role::Viewer)),
     ("GET", "/api/v1/nodes/{node}/history", Need::Role(Role::Viewer)),
     ("GET", "/api/v1/settings", Need::Role(Role::Administrator)),
+    ("PUT", "/api/v1/settings", Need::Role(Role::Administrator)),
+    ("POST", "/api/v1/settings/check", Need::Role(Role::Administrator)),
     ("GET", "/api/v1/settings/history", Need::Role(Role::Viewer)),
+    ("GET", "/api/v1/users", Need::Role(Role::Administrator)),
+    ("POST", "/api/v1/users", Need::Role(Role::Administrator)),
+    ("PATCH", "/api/v1/users/{name}", Need::Role(Role::Administrator)),
+    ("DELETE", "/api/v1/users/{name}", Need::Role(Role::Administrator)),
     ("GET", "/api/v1/licences", Need::Role(Role::Viewer)),
     ("GET", "/api/v1/snapshot", Need::Role(Role::Operator)),
     ("GET", "/metrics", Need::Token),
@@ -223,13 +229,13 @@ pub(crate) struct Cookie {
 }
 
 impl Cookie {
-    /// Cookies know no ports, so each pair has a name of its own; `__Host-` keeps others of the same
-    /// domain from setting one.
-    pub(crate) fn of(cluster: &str, encrypted: bool) -> Self {
+    /// Cookies know no ports, so each node of each pair has a name of its own: `duolog demo` runs
+    /// both on one computer. `__Host-` keeps others of the same domain from setting one.
+    pub(crate) fn of(about: &About, encrypted: bool) -> Self {
+        let About { cluster, node, .. } = about;
         let pair = cluster.get(..8).unwrap_or(cluster);
-        let name =
-            if encrypted { format!("__Host-duolog-{pair}") } else { format!("duolog-{pair}") };
-        Self { name, encrypted }
+        let before = if encrypted { "__Host-" } else { "" };
+        Self { name: format!("{before}duolog-{pair}-{node}"), encrypted }
     }
 
     pub(crate) fn find<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
@@ -275,7 +281,7 @@ impl crate::site::Site {
         headers: &HeaderMap,
     ) -> Result<Caller, Problem> {
         let from = connection.from;
-        let cookie = Cookie::of(&self.about.cluster, connection.encrypted);
+        let cookie = Cookie::of(&self.about, connection.encrypted);
         if let Some(token) = cookie.find(headers)
             && let Some(found) = self.sessions.find(token, Instant::now())
         {

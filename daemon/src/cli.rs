@@ -337,9 +337,10 @@ pub(crate) struct Demo {
     /// Where the demo makes its directory [default: TMPDIR].
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Leave the directory there at the end, for a look.
-    #[arg(long)]
-    pub keep: bool,
+    /// Leave the pair running at the end, to look at, for so many minutes [default: 60]; if anything
+    /// fails, the directory stays. On a terminal it runs for 15 minutes, or until Enter, in any case.
+    #[arg(long, value_name = "MINUTES", num_args = 0..=1, require_equals = true, default_missing_value = "60", value_parser = clap::value_parser!(u64).range(1..=1440))]
+    pub keep: Option<u64>,
 }
 
 /// `duolog bench`: what is measured.

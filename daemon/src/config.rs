@@ -42,7 +42,7 @@ pub(crate) use reader::Fault;
 use reader::{Faults, Section};
 pub(crate) use services::Service;
 pub(crate) use shared::{Around, Settled, Shared, Timers};
-pub(crate) use users::People;
+pub(crate) use users::{People, User};
 pub(crate) use virtual_ip::{ClientAddress, Conflict};
 pub(crate) use web::Web;
 pub(crate) use witness::{WitnessConfig, WitnessPair};

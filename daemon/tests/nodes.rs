@@ -17,6 +17,8 @@ use rustix::fs::fsync;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
+#[path = "nodes/demo.rs"]
+mod demo;
 #[path = "nodes/metrics.rs"]
 mod metrics;
 

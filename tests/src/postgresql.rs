@@ -96,7 +96,7 @@ impl Server {
         Self::start_with(data, outside, &["fsync=off"])
     }
 
-    /// Starts a server with further settings, which go before those of all.
+    /// The same with further settings, `NAME=VALUE`, which go before those of all.
     pub fn start_with(data: &Path, outside: &Path, settings: &[&str]) -> Self {
         let sockets = outside.join("postgresql");
         user().make_dir(&sockets);

@@ -2,7 +2,7 @@
 // the contract and nothing of Duolog; what a node does is shown by the tests against a real pair.
 import type {
   Action, ActionRecord, ActionRequest, Branch, Cluster, Information, Licence, LogLine, NodeSample, NodeStanding, Receipt,
-  Resource, Role, Sample, SeatStanding, State, Status, Switches,
+  Resource, Role, Sample, SeatStanding, State, Status, Switches, Stamp, UserEntry,
 } from "../src/api/contract";
 
 export type Scene = "pair" | "alone" | "resync" | "stopped" | "silent";
@@ -40,6 +40,8 @@ export class Pair {
   records: ActionRecord[] = [];
   receipts: Receipt[] = [];
   branches: Branch[];
+  users: UserEntry[] = Object.entries(USERS).map(([name, { role }]) => ({ name, role, password: true, certificates: name === "ann" ? 1 : 0, enabled: true }));
+  settings = { version: 7, who: "ann", text: "[pair]\nfailover_ms = 5000\nfence_ms = 3000\n" };
   lines: Record<string, LogLine[]> = { module: [], application: [], commands: [] };
   /** Told each change: a name and a document. */
   readonly tell = new Set<(event: string, data: unknown) => void>();
@@ -68,6 +70,10 @@ export class Pair {
   close(): void {
     for (const timer of this.timers) clearInterval(timer);
     this.tell.clear();
+  }
+
+  stamp(): Stamp {
+    return { version: this.settings.version, node: 2, at_ms: this.now(), who: this.settings.who, hash: "ab".repeat(32) };
   }
 
   private every(ms: number, run: () => void): void {
@@ -310,7 +316,7 @@ export class Pair {
       at_ms, state: it.state, commits_per_s: 240 * busy, log_bytes_per_s: 3_400_000 * busy, wire_bytes_per_s: 410_000 * busy,
       lag_bytes: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) * 3000 : Math.round(9000 * busy), lag_ms: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) : Math.round(2 * busy),
       log_bytes: GIB + ((at_ms / 1000) % 3000) * 150_000, retention_bytes: 4 * GIB,
-      stages: { commit: took(930, 3.1), queue: took(60, 4), local_disk: took(510, 2.6), peer: took(870, 2.9), wake_up: took(22, 5) },
+      stages: { commit: took(930, 3.1), queue: took(60, 4), local_disk: took(510, 2.6), peer: took(870, 2.9), wire: took(190, 3.2), remote_disk: took(680, 2.7), wake_up: took(22, 5) },
     };
   }
 

@@ -2,7 +2,7 @@
 // server, content security policy included. For tests alone: it proves nothing about a node.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { readFileSync, existsSync } from "node:fs";
-import type { ActionRequest, LogLine, Role, SessionInfo, Why } from "../src/api/contract";
+import type { ActionRequest, LogLine, NewUser, Role, SessionInfo, SettingsDraft, UserChange, Why } from "../src/api/contract";
 import { Pair, USERS } from "./pair";
 
 const DIST = new URL("../dist/", import.meta.url);
@@ -127,7 +127,40 @@ export async function serve(port = 0, pair = new Pair()): Promise<Mock> {
       return;
     }
     if (path === "/estimate") return needs("operator") ? undefined : json(to, 200, { bytes: 734_003_200, changed_only: true, seconds: 42 });
-    if (path === "/settings") return needs("administrator") ? undefined : json(to, 200, { from: "document", stamp: { version: 7, node: 2, at_ms: Date.now() - 9e7, who: "ann", hash: "ab".repeat(32) }, text: "[pair]\nfailover_ms = 5000\nfence_ms = 3000\n" });
+    if (path.startsWith("/settings") || path.startsWith("/users")) {
+      if (needs("administrator")) return;
+      const made = (text: string) => {
+        pair.settings = { version: pair.settings.version + 1, who: known.name, text };
+        return { stamp: pair.stamp(), both: true, at_once: ["user"], at_restart: [] };
+      };
+      if (path === "/settings" && from.method === "GET") return json(to, 200, { from: "document", stamp: pair.stamp(), text: pair.settings.text });
+      if (path.startsWith("/settings")) {
+        const draft = await body(from) as SettingsDraft;
+        const line = draft.text.split("\n").findIndex((it) => it.startsWith("wrong"));
+        const faults = line < 0 ? [] : [{ line: line + 1, text: `line ${line + 1}: wrong: is no key; leave it out` }];
+        if (path === "/settings/check") return json(to, 200, { faults, at_once: faults.length > 0 ? [] : ["pair.verify_every_s"], at_restart: [] });
+        if (draft.base?.version !== pair.settings.version) return problem(to, 409, "refused", `version ${pair.settings.version} of node2 counts since this change was begun; look at it and change that one`);
+        return json(to, 200, { ...made(draft.text), at_once: ["pair.verify_every_s"] });
+      }
+      const user = decodeURIComponent(path.split("/")[2] ?? "");
+      const found = pair.users.find((it) => it.name === user);
+      if (path === "/users" && from.method === "GET") return json(to, 200, pair.users);
+      if (path === "/users") {
+        const { name, role, password } = await body(from) as NewUser;
+        if (pair.users.some((it) => it.name === name)) return problem(to, 409, "refused", `there is a user called ${name} already; choose another name`);
+        pair.users.push({ name, role, password: password != null, certificates: 0, enabled: true });
+        return json(to, 201, made(pair.settings.text));
+      }
+      if (!found) return problem(to, 404, "not_found", `there is no user called ${user}`);
+      if (from.method === "DELETE") pair.users = pair.users.filter((it) => it !== found);
+      else {
+        const change = await body(from) as UserChange;
+        if ("role" in change) found.role = change.role;
+        if ("enabled" in change) found.enabled = change.enabled;
+        if ("password" in change) found.password = true;
+      }
+      return json(to, 200, made(pair.settings.text));
+    }
     if (path === "/licences") return json(to, 200, pair.licences());
     if (path === "/snapshot") {
       if (needs("operator")) return;

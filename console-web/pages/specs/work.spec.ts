@@ -240,6 +240,10 @@ test("receipts, charts, branches, information; a branch is dropped by typing its
     await to(page, "control/charts/1");
     await page.locator("[data-chart] canvas").first().waitFor();
     expect(await page.locator("[data-chart]").count()).toBe(7);
+    const stages = page.locator("[data-chart]").first().locator(".legend li");
+    expect((await stages.allInnerTexts()).map((it) => it.replace(/ ?[\d.,–]+\s?\S*$/, "").trim())).toEqual(
+      ["whole commit", "queue", "local disk", "other node", "of it wire", "of it remote disk", "wake-up"]);
+    expect(await stages.filter({ hasText: "–" }).count(), "each stage has a value").toBe(0);
     await page.check("[data-span=hours]");
     await page.locator("[data-chart] canvas").first().waitFor();
     await to(page, "control/information/2");
@@ -293,5 +297,76 @@ test("by keyboard alone: log in, the menu, a question, and back to where one was
     await page.keyboard.press("Enter");
     await page.waitForSelector("dialog[open]");
     expect(await page.evaluate(() => document.activeElement?.closest("dialog") !== null), "the focus is in the question").toBe(true);
+  });
+});
+
+test("users are added, changed, shut out and removed; what the node refuses is said", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await to(page, "control/settings");
+    await page.waitForSelector("[data-user=vera]");
+    const add = async () => {
+      await page.click("[data-add]");
+      await page.fill("dialog [name=user]", "ben");
+      await page.selectOption("dialog [name=role]", "operator");
+      await page.fill("dialog [name=secret]", "secret word");
+      await page.click("dialog button[type=submit]");
+    };
+    await add();
+    await page.waitForSelector("[data-user=ben]");
+    expect(await page.locator("[data-user=ben]").innerText()).toContain("operator");
+    await page.getByText("Version 8 counts on both nodes.").waitFor();
+    await add();
+    await page.waitForSelector("[data-came=false]");
+    await page.click("[data-user=ben] [data-do=role]");
+    await page.selectOption("dialog [name=role]", "viewer");
+    await page.click("dialog button[type=submit]");
+    await page.locator("[data-user=ben]", { hasText: "viewer" }).waitFor();
+    await page.click("[data-user=ben] [data-do=disable]");
+    await page.click("dialog button[type=submit]");
+    await page.locator("[data-user=ben]", { hasText: "disabled" }).waitFor();
+    await page.click("[data-user=ben] [data-do=enable]");
+    await page.waitForSelector("[data-user=ben] [data-do=disable]");
+    await page.click("[data-user=ben] [data-do=remove]");
+    await page.click("dialog button[type=submit]");
+    await page.waitForSelector("[data-user=ben]", { state: "detached" });
+    expect(mock.pair.users.map((it) => it.name)).not.toContain("ben");
+  });
+});
+
+test("settings are checked before they are applied, and nobody's are written over", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await to(page, "control/settings");
+    await page.waitForSelector("[data-version='7']");
+    const text = page.locator("[data-document] textarea");
+    await text.fill("wrong = 1\n");
+    expect(await page.locator("[data-apply]").isDisabled(), "not before it was checked").toBe(true);
+    await page.click("[data-check]");
+    await page.getByText("line 1: wrong: is no key").waitFor();
+    expect(await page.locator("[data-apply]").isDisabled()).toBe(true);
+    await text.fill("[pair]\nverify_every_s = 3600\n");
+    await page.click("[data-check]");
+    await page.getByText("pair.verify_every_s").waitFor();
+    await page.click("[data-apply]");
+    await page.waitForSelector("[data-version='8']");
+    await page.locator("[data-document]", { hasText: "Version 8 counts on both nodes." }).waitFor();
+    // Somebody else was faster.
+    mock.pair.settings = { ...mock.pair.settings, version: 9 };
+    await text.fill("[pair]\nverify_every_s = 7200\n");
+    await page.click("[data-check]");
+    await page.waitForSelector("[data-faults='0']");
+    await page.click("[data-apply]");
+    await page.locator("[data-came=false]", { hasText: "version 9 of node2 counts" }).waitFor();
+    expect(await text.inputValue(), "what was typed stays").toContain("7200");
+  });
+});
+
+test("who is no administrator is told so where users and settings are", async () => {
+  await look({}, async ({ page }) => {
+    await logIn(page, "otto");
+    await to(page, "control/settings");
+    await page.getByText("Only an administrator").waitFor();
+    expect(await page.locator("[data-users], [data-document]").count()).toBe(0);
   });
 });

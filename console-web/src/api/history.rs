@@ -48,11 +48,16 @@ pub struct Stages {
     pub commit: Option<Took>,
     /// Until the sync of the log began.
     pub queue: Option<Took>,
-    /// The sync of the log on this node's disk. Of a SECOND this is the remote disk that its primary
-    /// waits for.
+    /// The sync of the log on this node's disk.
     pub local_disk: Option<Took>,
-    /// Until the other node had acknowledged: wire and remote disk.
+    /// Until the other node had acknowledged: wire and remote disk together.
     pub peer: Option<Took>,
+    /// Of that the way there and back, and what the other node does but for its disk.
+    #[serde(default)]
+    pub wire: Option<Took>,
+    /// Of that the sync of the log on the other node's disk, as its acknowledgements say.
+    #[serde(default)]
+    pub remote_disk: Option<Took>,
     /// From the moment that it was on every disk until it was answered.
     pub wake_up: Option<Took>,
 }

@@ -11,3 +11,4 @@ pub mod problem;
 pub mod records;
 pub mod session;
 pub mod status;
+pub mod users;

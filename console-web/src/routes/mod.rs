@@ -6,6 +6,7 @@ pub(crate) mod logs;
 pub(crate) mod nodes;
 pub(crate) mod pair;
 pub(crate) mod session;
+pub(crate) mod users;
 
 use crate::api::problem::{Problem, Why};
 

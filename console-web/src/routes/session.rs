@@ -127,7 +127,7 @@ fn begin(
         let text = format!("{} may read metrics and nothing else", user.name);
         return Err(Problem::new(Why::Forbidden, text).into());
     }
-    let cookie = Cookie::of(&site.about.cluster, connection.encrypted);
+    let cookie = Cookie::of(&site.about, connection.encrypted);
     // A token that was there before log-in must not be one afterwards.
     if let Some(old) = cookie.find(headers) {
         site.sessions.end(old, Over::LoggedOut);
@@ -161,7 +161,7 @@ pub(crate) async fn log_out(
         site.node.said(&caller.asker.name, connection.from, "log out", "done");
     }
     let mut answer = StatusCode::NO_CONTENT.into_response();
-    let cookie = Cookie::of(&site.about.cluster, connection.encrypted);
+    let cookie = Cookie::of(&site.about, connection.encrypted);
     cookie.set(answer.headers_mut(), None);
     answer
 }

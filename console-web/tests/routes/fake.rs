@@ -17,6 +17,9 @@ use duolog_console::api::records::{
 };
 use duolog_console::api::session::Role;
 use duolog_console::api::status::{DataSync, SettingsFrom, Stamp, State};
+use duolog_console::api::users::{
+    SettingsChanged, SettingsChecked, SettingsDraft, UserEdit, UserEntry,
+};
 use duolog_console::{About, Asker, Backend, Connection, Console, Denied, Report, User};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -188,6 +191,23 @@ impl Backend for Fake {
 
     fn settings_history(&self) -> Result<Vec<Stamp>, Problem> {
         Ok(Vec::new())
+    }
+
+    fn check_settings(&self, _: &SettingsDraft) -> Result<SettingsChecked, Problem> {
+        Ok(SettingsChecked::default())
+    }
+
+    fn change_settings(&self, _: &Asker, _: &SettingsDraft) -> Result<SettingsChanged, Problem> {
+        none()
+    }
+
+    fn users(&self) -> Result<Vec<UserEntry>, Problem> {
+        Ok(Vec::new())
+    }
+
+    fn edit_users(&self, asker: &Asker, edit: &UserEdit) -> Result<SettingsChanged, Problem> {
+        self.said.lock().unwrap().push(format!("{} {edit:?}", asker.name));
+        none()
     }
 
     fn snapshot(&self, _: &Asker, to: &mut dyn io::Write) -> Result<(), Problem> {

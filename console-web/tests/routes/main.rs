@@ -48,6 +48,9 @@ fn the_table_of_roles_and_the_document_name_the_same_routes() {
 fn body(path: &str) -> &'static str {
     match path {
         "/api/v1/actions" => r#"{"on":"node1","action":{"kind":"start"}}"#,
+        "/api/v1/users" => r#"{"name":"ben","role":"viewer","password":"secret word"}"#,
+        "/api/v1/users/{name}" => r#"{"password":"secret word"}"#,
+        "/api/v1/settings" | "/api/v1/settings/check" => r#"{"base":null,"text":""}"#,
         "/api/v1/login" => r#"{"name":"nobody","password":"x"}"#,
         _ => "",
     }
@@ -152,7 +155,7 @@ async fn somebody_logs_in_and_out_and_is_out_at_once_when_the_user_is_removed() 
     let right = ada.log_in("ada", PASSWORD).await;
     let cookie = right.headers["set-cookie"].to_str().unwrap();
     for part in
-        ["__Host-duolog-01234567=", "; Path=/", "; HttpOnly", "; Secure", "; SameSite=Strict"]
+        ["__Host-duolog-01234567-1=", "; Path=/", "; HttpOnly", "; Secure", "; SameSite=Strict"]
     {
         assert!(cookie.contains(part), "{part} is not in {cookie}");
     }
@@ -218,7 +221,7 @@ async fn a_certificate_logs_in_until_it_counts_no_more_and_clear_text_is_said_to
     clear.encrypted = false;
     let answer = clear.log_in("vic", PASSWORD).await;
     let cookie = answer.headers["set-cookie"].to_str().unwrap();
-    assert!(cookie.starts_with("duolog-01234567=") && !cookie.contains("Secure"), "{cookie}");
+    assert!(cookie.starts_with("duolog-01234567-1=") && !cookie.contains("Secure"), "{cookie}");
     assert_eq!(clear.ask("GET", "/api/v1/session", "").await.json()["encrypted"], false);
 }
 

@@ -57,7 +57,7 @@ pub(super) fn run(options: &UserCertificate) -> anyhow::Result<ExitCode> {
     }
     let making = making(&options.node.config, options.here);
     let text = document::fetch(&making.node)?.map_or_else(String::new, |document| document.text);
-    let known = people(&text)?.find(name).map(|user| user.role);
+    let known = people(&text)?.named(name).map(|user| user.role);
     let role = role(name, known, options.role)?;
     let typed = users::ask_password(
         &format!("Password of {}", file.display()),
@@ -153,7 +153,7 @@ pub(super) fn revoke(options: &RevokeCertificate) -> anyhow::Result<ExitCode> {
         let user = users.find(|user| user.certificates.iter().any(|it| it == serial));
         user.map_or_else(String::new, |user| user.name.clone())
     };
-    let serials = match (people.find(what), users::serial(what)) {
+    let serials = match (people.named(what), users::serial(what)) {
         (Some(user), _) => user.certificates.clone(),
         (None, Some(serial)) => vec![serial],
         (None, None) => bail!(

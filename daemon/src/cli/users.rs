@@ -26,8 +26,13 @@ pub(crate) enum UsersVerb {
     Password(NewPassword),
     /// Give another role.
     Role(NewRole),
+    /// Let one in again who was disabled.
+    Enable(NamedUser),
+    /// Let one in by nothing until he is enabled; whoever is logged in as him is out at once. His role,
+    /// password and certificates stay.
+    Disable(NamedUser),
     /// Remove one; whoever is logged in as him is out at once, and his certificates count no more.
-    Remove(RemoveUser),
+    Remove(NamedUser),
 }
 
 /// `duolog users list`.
@@ -86,9 +91,9 @@ pub(crate) struct NewRole {
     pub making: Making,
 }
 
-/// `duolog users remove`.
+/// `duolog users remove`, `enable` and `disable`.
 #[derive(Args, Debug)]
-pub(crate) struct RemoveUser {
+pub(crate) struct NamedUser {
     /// Who.
     pub name: String,
     /// How.

@@ -5,7 +5,7 @@
 use duolog_transport::Fingerprint;
 
 use super::reader::{Faults, Found, Section};
-use super::values::{choice, number, required};
+use super::values::{choice, number, required, switch};
 use crate::users::{Role, fit_name, is_hash};
 
 /// Most users of a pair.
@@ -22,18 +22,21 @@ pub(crate) struct User {
     pub password: Option<String>,
     /// Serial numbers of the certificates that were made for him.
     pub certificates: Vec<String>,
+    /// He is let in by nothing until that is taken back.
+    pub disabled: bool,
 }
 
 /// Shows no hash.
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, role, password, certificates } = self;
+        let Self { name, role, password, certificates, disabled } = self;
         let password = password.is_some();
         f.debug_struct("User")
             .field("name", name)
             .field("role", role)
             .field("password", &password)
             .field("certificates", certificates)
+            .field("disabled", disabled)
             .finish()
     }
 }
@@ -61,8 +64,13 @@ pub(crate) struct People {
 }
 
 impl People {
-    /// The user of that name.
+    /// The user of that name who counts: nobody finds those who are disabled.
     pub(crate) fn find(&self, name: &str) -> Option<&User> {
+        self.users.iter().find(|user| user.name == name && !user.disabled)
+    }
+
+    /// The user of that name, enabled or not.
+    pub(crate) fn named(&self, name: &str) -> Option<&User> {
         self.users.iter().find(|user| user.name == name)
     }
 
@@ -128,15 +136,16 @@ fn read_users(faults: &mut Faults, root: &mut Section<'_>) -> Option<Vec<User>> 
                 None => whole = false,
             }
         }
+        let disabled = switch(faults, &mut section, "disabled", false);
         section.finish(faults);
         if read.len() == USERS_MAX {
             let wrong = format!("there are more than {USERS_MAX} users");
             faults.add(line, "user", wrong, "leave some out: people can share a role, not a name");
             return None;
         }
-        match (name, role, password) {
-            (Some(name), Some(role), Some(password)) => {
-                read.push(User { name: name.value, role, password, certificates });
+        match (name, role, password, disabled) {
+            (Some(name), Some(role), Some(password), Some(disabled)) => {
+                read.push(User { name: name.value, role, password, certificates, disabled });
             }
             _ => whole = false,
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ struct Leftovers {
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// What a signal ends the demo with, where that is not an interruption; negative: it is one.
+static OVER: AtomicI32 = AtomicI32::new(-1);
 static LEFTOVERS: Mutex<Option<Leftovers>> = Mutex::new(None);
 
 /// How long a database server may take to stop at once, and how long killed processes may take.
@@ -37,6 +39,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 #[must_use = "dropping it takes the demo's directory away"]
 pub(crate) struct Cleanup(());
+
+impl Cleanup {
+    /// The story is told: a signal is how it is ended, with that exit code, and nothing stays.
+    pub(crate) fn told(&self, code: i32) {
+        if let Some(left) = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            left.keep = false;
+        }
+        OVER.store(code, Ordering::SeqCst);
+    }
+}
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
@@ -50,7 +62,7 @@ impl Drop for Cleanup {
 }
 
 /// From here on everything below `directory` is taken away however the demo ends; the directory
-/// itself stays when `keep` is set.
+/// itself stays when `keep` is set and the story is not told to its end.
 pub(crate) fn begin(directory: &Path, keep: bool) -> anyhow::Result<Cleanup> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("cannot become the parent of orphans")?;
@@ -86,9 +98,11 @@ pub(crate) fn begin(directory: &Path, keep: bool) -> anyhow::Result<Cleanup> {
                 }
             });
             INTERRUPTED.store(true, Ordering::SeqCst);
-            eprintln!("\ninterrupted: taking away processes, mounts and files of the demo");
+            let over = OVER.load(Ordering::SeqCst);
+            let why = if over < 0 { "interrupted" } else { "ended" };
+            eprintln!("\n{why}: taking away processes, mounts and files of the demo");
             run();
-            std::process::exit(code);
+            std::process::exit(if over < 0 { code } else { over });
         })
         .context("cannot wait for signals")?;
     Ok(Cleanup(()))

@@ -5,10 +5,12 @@
 //! and all that it had is moved away. node2 takes over; its directory is opened by the engine, and
 //! every acknowledged row is compared. More rows are committed there. Then node1 comes back with
 //! what it had, gets what it lacks, and its part by a swap; and every row is compared once more.
+//! The consoles of both nodes show all of it, and stay for those who want to look.
 //! This module is the story; who does what is in the others.
 
 mod child;
 mod cleanup;
+mod console;
 mod journal;
 mod nodes;
 mod postgresql;
@@ -32,6 +34,7 @@ use crate::config::Preset;
 use crate::mounts;
 use crate::status::{State, Status, bytes};
 use child::Child;
+use console::{Consoles, Stays};
 use nodes::{Node, Pair};
 use rows::{Random, Row, RowId, Verdict};
 
@@ -68,6 +71,9 @@ struct Outcome {
     seed: u64,
     load_ms: u64,
     total_ms: u64,
+    /// Where the pair can be looked at; nothing where it ends with the story.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    console: Option<Consoles>,
 }
 
 /// Tells the story as it goes.
@@ -102,20 +108,32 @@ pub(crate) fn run(options: &Demo) -> anyhow::Result<bool> {
         .tempdir_in(&parent)
         .with_context(|| format!("cannot make a directory in {}", parent.display()))?
         .keep();
-    let cleanup = cleanup::begin(&directory, options.keep)?;
+    let cleanup = cleanup::begin(&directory, options.keep.is_some())?;
     let narrator =
         Narrator { begun: Instant::now(), json: options.json, bar: ProgressBar::hidden() };
-    let outcome = Story { options, seed, engine, directory, narrator }.tell();
-    drop(cleanup);
-    let outcome = outcome?;
+    let stays = Stays::of(options);
+    let outcome = Story { options, seed, engine, directory, narrator, stays }.tell()?;
+    let proven = outcome.proves();
+    cleanup.told(i32::from(!proven));
     if options.json {
         println!("{}", serde_json::to_string(&outcome)?);
     }
-    Ok(outcome.lost == 0
-        && outcome.split_brains == 0
-        && outcome.unexplained == 0
-        && outcome.acknowledged >= LEAST_COMMITS
-        && outcome.survived == outcome.acknowledged)
+    if let (Some(stays), Some(console)) = (stays, &outcome.console) {
+        stays.wait(console, options.json)?;
+    }
+    drop(cleanup);
+    Ok(proven)
+}
+
+impl Outcome {
+    /// Whether no acknowledged commit is lost, and there were enough of them to say so.
+    fn proves(&self) -> bool {
+        self.lost == 0
+            && self.split_brains == 0
+            && self.unexplained == 0
+            && self.acknowledged >= LEAST_COMMITS
+            && self.survived == self.acknowledged
+    }
 }
 
 /// The engine and what it needs.
@@ -168,11 +186,16 @@ struct Story<'a> {
     engine: Sql,
     directory: PathBuf,
     narrator: Narrator,
+    /// Whether the pair runs on at the end.
+    stays: Option<Stays>,
 }
 
 impl Story<'_> {
     fn tell(mut self) -> anyhow::Result<Outcome> {
-        let (pair, mut node1, mut node2) = self.form_pair()?;
+        let console = Consoles::new()?;
+        let (pair, mut node1, mut node2) = self.form_pair(&console)?;
+        let console = console.of(&pair);
+        self.narrator.say(console.told());
         let sockets = self.directory.join("sql");
         let server = self.begin_engine(&pair, &sockets)?;
 
@@ -228,8 +251,10 @@ impl Story<'_> {
         let swap_ms = millis(swap.elapsed());
         self.narrator.say(format!("swapped within {swap_ms} ms: node1 is PRIM again"));
         let in_the_end = self.look(&pair, NodeId::Node1, &sockets, &acknowledged, |_| Ok(()))?;
-        node2.stop()?;
-        node1.stop()?;
+        if self.stays.is_none() {
+            node2.stop()?;
+            node1.stop()?;
+        }
         let split_brains = pair.split_brains(NodeId::Node1)? + pair.split_brains(NodeId::Node2)?;
 
         verdict.worst_of(&in_the_end);
@@ -256,10 +281,11 @@ impl Story<'_> {
             seed: self.seed,
             load_ms,
             total_ms,
+            console: self.stays.map(|_| console),
         })
     }
 
-    fn form_pair(&self) -> anyhow::Result<(Pair, Node, Node)> {
+    fn form_pair(&self, console: &Consoles) -> anyhow::Result<(Pair, Node, Node)> {
         let say = |text: String| self.narrator.say(text);
         // PostgreSQL's user has to pass through to its data directory.
         fs::set_permissions(&self.directory, fs::Permissions::from_mode(0o711))
@@ -269,7 +295,7 @@ impl Story<'_> {
             Sql::Sqlite => Preset::Sqlite,
             Sql::Postgresql(_) => Preset::Postgresql,
         };
-        let pair = Pair::make(&self.directory, preset)?;
+        let pair = Pair::make(&self.directory, preset, &console.users()?)?;
         if let Sql::Postgresql(installed) = &self.engine {
             for node in [NodeId::Node1, NodeId::Node2] {
                 installed.own(&pair.data(node), 0o700)?;
@@ -277,7 +303,8 @@ impl Story<'_> {
         }
         pair.adopt(NodeId::Node1)?;
         pair.adopt(NodeId::Node2)?;
-        say("two nodes configured, each with a key of its own, data directories adopted".into());
+        say("two nodes set up as a pair, each with a key of its own, data directories adopted"
+            .into());
         let mut node2 = pair.start(NodeId::Node2)?;
         let mut node1 = pair.start(NodeId::Node1)?;
         let status = node1.reaches(State::Prim)?;

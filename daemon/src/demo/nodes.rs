@@ -2,9 +2,11 @@
 //! as an operator would run them, by configuration, signals and actions; nothing is reached into.
 //!
 //! ```text
-//! DIR/node1.toml node2.toml    DIR/keys/node1.crt ... pair.key    DIR/node1.log ...
-//! DIR/node1/data   the mount   DIR/node1/state   control block, log and receipts
+//! DIR/node1.toml node2.toml    DIR/keys/ca.crt node1.crt ... pair.key    DIR/node1.log ...
+//! DIR/node1/data   the mount   DIR/node1/state   control block, log, receipts, settings of the pair
 //! ```
+//! As after `duolog init` and `duolog join`: an authority signs both certificates, and what is the
+//! pair's, times and users, stands in its document. Everything listens on 127.0.0.1 alone.
 
 use std::fmt::Write;
 use std::fs;
@@ -14,15 +16,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use duolog_beat::Secret;
-use duolog_transport::{Fingerprint, LoopbackPort};
+use duolog_transport::{Authority, Fingerprint, Identity, LoopbackPort, new_key};
 use duolog_wal::{ClusterId, NodeId};
 use rustix::process::Signal;
 
 use super::child::{self, Child};
 use crate::actions::{Target, Wish};
-use crate::config::Preset;
+use crate::config::{Config, Preset};
 use crate::control::{self, Answer, Question};
+use crate::document;
 use crate::keygen;
+use crate::setup::{CA, Etc};
 use crate::status::{DataSync, State, Status};
 
 /// Longest waits, for a computer under load.
@@ -34,7 +38,7 @@ const STOP: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The profile for a pair on one switch, a little slower where a busy computer, which both nodes
 /// share here, would look like a lost one.
-const TIMERS: &str = "profile = \"fast\"\npeer_lost_ms = 500\nstall_ms = 10000\n\
+const TIMERS: &str = "[pair]\nprofile = \"fast\"\npeer_lost_ms = 500\nstall_ms = 10000\n\
                       fence_ms = 800\nfailover_ms = 1400\n";
 
 /// Where everything of the pair is, before and after it runs.
@@ -49,23 +53,39 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Makes keys, configurations and empty data directories below `directory`.
-    pub(crate) fn make(directory: &Path, preset: Preset) -> anyhow::Result<Self> {
+    /// Makes keys, configurations, the document with those `users` (TOML), and empty data directories
+    /// below `directory`.
+    pub(crate) fn make(directory: &Path, preset: Preset, users: &str) -> anyhow::Result<Self> {
         let keys = directory.join("keys");
         let pair = Self {
             directory: directory.to_owned(),
             executable: std::env::current_exe().context("cannot find duolog's own executable")?,
             cluster: keygen::new_cluster()?,
-            fingerprints: [keygen::identity(&keys, "node1")?, keygen::identity(&keys, "node2")?],
+            fingerprints: certificates(&keys)?,
             ports: [free_port()?, free_port()?],
             preset,
         };
+        Secret::generate()?.store(&keys.join("pair.key"))?;
         for node in [NodeId::Node1, NodeId::Node2] {
             fs::create_dir_all(pair.data(node)).context("cannot make a data directory")?;
             pair.write_config(&pair.config(node), node)?;
         }
-        Secret::generate()?.store(&keys.join("pair.key"))?;
+        let load = |node| Config::load(&pair.config(node));
+        let (one, two) = (load(NodeId::Node1)?, load(NodeId::Node2)?);
+        document::begin(&one, format!("{TIMERS}\n{users}"))?;
+        let made = document::current(&one.documents())?.context("the settings are not kept")?;
+        document::put_first(&two, &made)?;
         Ok(pair)
+    }
+
+    /// Where the console of that node is: at the number of its link's port, which is UDP.
+    pub(crate) fn console(&self, node: NodeId) -> String {
+        format!("https://127.0.0.1:{}", self.ports[index(node)].number())
+    }
+
+    /// The certificate of the authority that signed those of both nodes.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory.join("keys").join(CA[0])
     }
 
     /// Everything that node has: what is moved away when its computer is lost.
@@ -92,7 +112,6 @@ impl Pair {
     }
 
     fn write_config(&self, file: &Path, node: NodeId) -> anyhow::Result<()> {
-        let index = |node: NodeId| usize::from(node.number() - 1);
         let text = |path: &Path| -> anyhow::Result<String> {
             let text =
                 path.to_str().context("the demo's directory has a name that is not UTF-8")?;
@@ -102,18 +121,19 @@ impl Pair {
         let home = self.home(node);
         let mut config = format!(
             "[cluster]\nid = \"{}\"\n[node]\nnumber = {}\nstate_dir = {}\n\
-             control_socket = {}\nlisten = \"127.0.0.1:{}\"\ncertificate = \"keys/{node}.crt\"\n\
-             key = \"keys/{node}.key\"\npair_key = \"keys/pair.key\"\n",
+             control_socket = {}\nlisten = \"127.0.0.1:{own}\"\ncertificate = \"keys/{node}.crt\"\n\
+             key = \"keys/{node}.key\"\npair_key = \"keys/pair.key\"\n\
+             [web]\nhttps = \"127.0.0.1:{own}\"\n",
             self.cluster,
             node.number(),
             text(&home.join("state"))?,
             text(&self.socket(node))?,
-            self.ports[index(node)].number(),
+            own = self.ports[index(node)].number(),
         );
         let other = index(node.peer());
         let (port, fingerprint) = (self.ports[other].number(), self.fingerprints[other]);
         writeln!(config, "[peer]\naddress = \"127.0.0.1:{port}\"")?;
-        writeln!(config, "fingerprint = \"{fingerprint}\"\n[pair]\n{TIMERS}")?;
+        writeln!(config, "fingerprint = \"{fingerprint}\"")?;
         let (path, preset) = (text(&self.data(node))?, self.preset.name());
         write!(config, "[[directory]]\npath = {path}\npreset = \"{preset}\"\n")?;
         // Small sizes, so that the demo begins at once on a slow disk.
@@ -238,20 +258,45 @@ impl Node {
     }
 }
 
+const fn index(node: NodeId) -> usize {
+    match node {
+        NodeId::Node1 => 0,
+        NodeId::Node2 => 1,
+    }
+}
+
+/// An authority in `keys`, and a certificate for each node that it signed.
+fn certificates(keys: &Path) -> anyhow::Result<[Fingerprint; 2]> {
+    let files = Etc::open(keys)?;
+    let authority_key = new_key()?;
+    let authority = Authority::new("duolog demo", &authority_key)?;
+    files.replace(CA[1], false, &authority_key)?;
+    files.replace(CA[0], true, &authority.certificate()?)?;
+    let make = |name: &str| -> anyhow::Result<Fingerprint> {
+        let key = new_key()?;
+        let names = [name, "localhost", "127.0.0.1"].map(str::to_owned);
+        let certificate = authority.issue(&names, &key)?;
+        files.replace(&format!("{name}.key"), false, &key)?;
+        files.replace(&format!("{name}.crt"), true, &certificate)?;
+        Ok(Identity::from_pem(&certificate, &key)?.fingerprint())
+    };
+    Ok([make("node1")?, make("node2")?])
+}
+
 /// A port for a node, its own also while it is down.
 fn free_port() -> anyhow::Result<LoopbackPort> {
-    LoopbackPort::choose().context("cannot take a UDP port on 127.0.0.1")
+    LoopbackPort::choose().context("cannot take a port on 127.0.0.1")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::Settled;
 
     #[test]
     fn what_the_demo_configures_is_a_pair() {
         let directory = tempfile::tempdir().unwrap();
-        let pair = Pair::make(directory.path(), Preset::Sqlite).unwrap();
+        let pair = Pair::make(directory.path(), Preset::Sqlite, "").unwrap();
         let one = Config::load(&pair.config(NodeId::Node1)).unwrap();
         let two = Config::load(&pair.config(NodeId::Node2)).unwrap();
         assert_eq!((one.role, two.role), (None, None));
@@ -259,5 +304,10 @@ mod tests {
         assert_eq!((one.cluster, &one.pair_key), (two.cluster, &two.pair_key));
         assert_eq!(one.paths[0].peer, two.paths[0].local);
         assert_eq!(pair.split_brains(NodeId::Node1).unwrap(), 0);
+        assert!(matches!(&one.settled, Settled::Document(_)));
+        assert_eq!((&one.settled, &one.pair), (&two.settled, &two.pair));
+        let [https_one, https_two] = [&one, &two].map(|config| config.web.as_ref().unwrap().https);
+        assert_eq!(pair.console(NodeId::Node1), format!("https://{https_one}"));
+        assert_ne!(https_one, https_two);
     }
 }

@@ -221,13 +221,7 @@ impl Documents {
         who: String,
         here: bool,
     ) -> Result<Changed, ChangeError> {
-        if self.in_file {
-            return Err(ChangeError::InFile);
-        }
-        if text.len() > TEXT_MAX {
-            return Err(ChangeError::TooLong { bytes: text.len() });
-        }
-        let shared = Shared::parse(&text, &self.around).map_err(ChangeError::Faulty)?;
+        let shared = self.read(&text)?;
         // Who has a revoked key must not be able to prevent that, nor learn what comes after it.
         let ways = if self.cuts_off(&shared.people) { None } else { self.reached(here)? };
         let mut known = self.known();
@@ -266,6 +260,31 @@ impl Documents {
         drop(known);
         self.look.notify_all();
         Ok(Changed { stamp: new.stamp, both, changes })
+    }
+
+    /// What would take effect when, were the settings `text`. Nothing is changed and nobody is asked.
+    ///
+    /// # Errors
+    /// [`ChangeError`]: it cannot be made now.
+    pub(crate) fn would_change(&self, text: &str) -> Result<Changes, ChangeError> {
+        let shared = self.read(text)?;
+        let known = self.known();
+        if known.current().is_some_and(|document| document.text == text) {
+            return Err(ChangeError::Same);
+        }
+        let before = known.current().and_then(|document| self.timers_of(document));
+        self.is_safe(&Timers::of(&shared.pair), before, true)?;
+        Ok(self.due(&known.effect, &shared))
+    }
+
+    fn read(&self, text: &str) -> Result<Shared, ChangeError> {
+        if self.in_file {
+            return Err(ChangeError::InFile);
+        }
+        if text.len() > TEXT_MAX {
+            return Err(ChangeError::TooLong { bytes: text.len() });
+        }
+        Shared::parse(text, &self.around).map_err(ChangeError::Faulty)
     }
 
     /// Whether every key of the other node was revoked here. What it says between heartbeats is signed

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use agree::{Changed, Documents, Live, Other};
 pub(crate) use answer::{answer_change, answer_history, answer_show};
+pub(crate) use changes::Changes;
 pub(crate) use command::{change, fetch, run};
 pub(crate) use refused::ChangeError;
 pub(crate) use standing::SettingsStanding;

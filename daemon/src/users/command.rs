@@ -48,6 +48,16 @@ pub(crate) fn run(verb: &UsersVerb) -> anyhow::Result<ExitCode> {
                 edit::set(text, &options.name, "role", options.role.name())
             })
         }
+        UsersVerb::Enable(options) => {
+            submit(&options.making, &["users enable", &options.name], |text| {
+                edit::enable(text, &options.name, true)
+            })
+        }
+        UsersVerb::Disable(options) => {
+            submit(&options.making, &["users disable", &options.name], |text| {
+                edit::enable(text, &options.name, false)
+            })
+        }
         UsersVerb::Remove(options) => {
             submit(&options.making, &["users remove", &options.name], |text| {
                 edit::remove(text, &options.name)
@@ -82,6 +92,7 @@ struct Told<'a> {
     name: &'a str,
     role: &'a str,
     password: bool,
+    enabled: bool,
 }
 
 fn list(node: &AskNode, json: bool) -> anyhow::Result<ExitCode> {
@@ -95,13 +106,18 @@ fn list(node: &AskNode, json: bool) -> anyhow::Result<ExitCode> {
         }
     };
     for user in &users {
-        let told =
-            Told { name: &user.name, role: user.role.name(), password: user.password.is_some() };
+        let told = Told {
+            name: &user.name,
+            role: user.role.name(),
+            password: user.password.is_some(),
+            enabled: !user.disabled,
+        };
         if json {
             println!("{}", serde_json::to_string(&told)?);
         } else {
             let how = if told.password { "password" } else { "certificate only" };
-            println!("{:<20} {:<14} {how}", told.name, told.role);
+            let off = if told.enabled { "" } else { ", disabled" };
+            println!("{:<20} {:<14} {how}{off}", told.name, told.role);
         }
     }
     if json {
@@ -109,7 +125,7 @@ fn list(node: &AskNode, json: bool) -> anyhow::Result<ExitCode> {
     }
     if users.is_empty() {
         eprintln!("there are no users: nobody can use the console; add one with duolog users add");
-    } else if !users.iter().any(|user| user.role == Role::Administrator) {
+    } else if !users.iter().any(|user| user.role == Role::Administrator && !user.disabled) {
         eprintln!("none of them is an administrator: settings are changed with duolog alone");
     }
     for revoked in &revoked {

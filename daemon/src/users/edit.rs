@@ -74,7 +74,10 @@ pub(crate) fn add(
 }
 
 /// With one key of a user changed.
-pub(super) fn set(text: &str, name: &str, key: &str, to: &str) -> Result<String, EditError> {
+///
+/// # Errors
+/// [`EditError`].
+pub(crate) fn set(text: &str, name: &str, key: &str, to: &str) -> Result<String, EditError> {
     let mut document = read(text)?;
     let users = tables(&mut document, "user")?;
     let known = known(users);
@@ -92,8 +95,30 @@ pub(super) fn set(text: &str, name: &str, key: &str, to: &str) -> Result<String,
     Ok(document.to_string())
 }
 
+/// With a user who counts, or who is let in by nothing.
+///
+/// # Errors
+/// [`EditError`].
+pub(crate) fn enable(text: &str, name: &str, on: bool) -> Result<String, EditError> {
+    let mut document = read(text)?;
+    let users = tables(&mut document, "user")?;
+    let known = known(users);
+    let user = users.iter_mut().find(|user| called(user) == name);
+    let user = user.ok_or_else(|| EditError::Nobody { name: name.to_owned(), known })?;
+    // Nodes of earlier builds do not know the key: it is there only where it says something.
+    if on {
+        user.remove("disabled");
+    } else {
+        user.insert("disabled", value(true));
+    }
+    Ok(document.to_string())
+}
+
 /// Without that user.
-pub(super) fn remove(text: &str, name: &str) -> Result<String, EditError> {
+///
+/// # Errors
+/// [`EditError`].
+pub(crate) fn remove(text: &str, name: &str) -> Result<String, EditError> {
     let mut document = read(text)?;
     let users = tables(&mut document, "user")?;
     let known = known(users);
@@ -212,6 +237,33 @@ pub(crate) fn without_hashes(text: &str) -> String {
     document.to_string()
 }
 
+/// With the hashes of `base` where [`without_hashes`] took them out, by the users' names. What is no
+/// TOML stays as it is: it is refused for that.
+pub(crate) fn with_hashes(text: &str, base: &str) -> String {
+    let (Ok(mut document), Ok(base)) = (text.parse::<DocumentMut>(), base.parse::<DocumentMut>())
+    else {
+        return text.to_owned();
+    };
+    let known = base.get("user").and_then(Item::as_array_of_tables);
+    let hash_of = |name: &str| {
+        let user = known?.iter().find(|user| called(user) == name)?;
+        user.get("password")?.as_str()
+    };
+    let users = document.get_mut("user").and_then(Item::as_array_of_tables_mut);
+    for user in users.into_iter().flat_map(ArrayOfTables::iter_mut) {
+        let hash = hash_of(called(user)).map(str::to_owned);
+        if let (Some(given), Some(hash)) =
+            (user.get_mut("password").and_then(Item::as_value_mut), hash)
+            && given.as_str() == Some(SET)
+        {
+            let decor = given.decor().clone();
+            *given = hash.into();
+            *given.decor_mut() = decor;
+        }
+    }
+    document.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +282,30 @@ mod tests {
         let nobody = set(&two, "carl", "role", "viewer").unwrap_err().to_string();
         assert_eq!(nobody, "there is no user called carl; known are anna, ben");
         assert_eq!(remove(&remove(&two, "ben").unwrap(), "anna").unwrap(), TEXT);
+    }
+
+    #[test]
+    fn whoever_is_disabled_says_so_and_is_as_before_once_enabled() {
+        let one = add(TEXT, "anna", Role::Operator, Some("$h")).unwrap();
+        let off = enable(&one, "anna", false).unwrap();
+        assert_eq!(off, one.clone() + "disabled = true\n");
+        assert_eq!(enable(&off, "anna", true).unwrap(), one);
+        assert!(matches!(enable(&one, "ben", false), Err(EditError::Nobody { .. })));
+    }
+
+    #[test]
+    fn hashes_that_were_not_shown_come_back_and_new_ones_count() {
+        let base = add(TEXT, "anna", Role::Operator, Some("$argon2id$x")).unwrap();
+        let base = add(&base, "ben", Role::Viewer, Some("$argon2id$y")).unwrap();
+        let shown = without_hashes(&base);
+        assert!(!shown.contains("argon2id"));
+        assert_eq!(with_hashes(&shown, &base), base);
+        // Another one that was written by hand stays, and nobody gets somebody else's.
+        let other = shown.replacen("[set]", "$argon2id$z", 1).replace("\"ben\"", "\"eve\"");
+        let whole = with_hashes(&other, &base);
+        assert!(whole.contains("$argon2id$z") && whole.contains("[set]"), "{whole}");
+        assert!(!whole.contains("$argon2id$y"), "{whole}");
+        assert_eq!(with_hashes("no toml", &base), "no toml");
     }
 
     #[test]

@@ -27,7 +27,9 @@ use tokio::sync::Semaphore;
 pub(crate) use attempts::{Attempts, from};
 pub(crate) use certificate::serial;
 pub(crate) use command::run;
-pub(crate) use edit::{add, made, pin, revoke, without_hashes};
+pub(crate) use edit::{
+    EditError, add, enable, made, pin, remove, revoke, set, with_hashes, without_hashes,
+};
 pub(crate) use password::{hash, is_hash};
 pub(crate) use typed::ask as ask_password;
 
@@ -63,6 +65,17 @@ impl Role {
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Administrator => "administrator",
+        }
+    }
+
+    /// That of the console's name.
+    pub(crate) const fn of(named: duolog_console::api::session::Role) -> Self {
+        use duolog_console::api::session::Role as Named;
+        match named {
+            Named::Metrics => Self::Metrics,
+            Named::Viewer => Self::Viewer,
+            Named::Operator => Self::Operator,
+            Named::Administrator => Self::Administrator,
         }
     }
 

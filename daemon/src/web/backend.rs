@@ -17,6 +17,9 @@ use duolog_console::api::records::{
 };
 use duolog_console::api::session::Role;
 use duolog_console::api::status::{SettingsFrom, Stamp, Status};
+use duolog_console::api::users::{
+    SettingsChanged, SettingsChecked, SettingsDraft, UserEdit, UserEntry,
+};
 use duolog_console::{About, Asker, Backend, Denied, Report, User};
 use serde::de::DeserializeOwned;
 
@@ -357,6 +360,26 @@ impl Backend for Here {
         Ok(history.into_iter().map(|document| stamp(document.stamp)).collect())
     }
 
+    fn check_settings(&self, draft: &SettingsDraft) -> Result<SettingsChecked, Problem> {
+        self.checked(draft)
+    }
+
+    fn change_settings(
+        &self,
+        asker: &Asker,
+        draft: &SettingsDraft,
+    ) -> Result<SettingsChanged, Problem> {
+        self.changed(asker, draft)
+    }
+
+    fn users(&self) -> Result<Vec<UserEntry>, Problem> {
+        Ok(self.told_users())
+    }
+
+    fn edit_users(&self, asker: &Asker, edit: &UserEdit) -> Result<SettingsChanged, Problem> {
+        self.carry_out(asker, edit)
+    }
+
     fn snapshot(&self, asker: &Asker, to: &mut dyn io::Write) -> Result<(), Problem> {
         let by = By::console(&asker.name, asker.from);
         let running = self.own.logs.action(by, "snapshot", &[], None);
@@ -391,7 +414,7 @@ impl Backend for Here {
     }
 }
 
-fn stamp(stamp: document::Stamp) -> Stamp {
+pub(super) fn stamp(stamp: document::Stamp) -> Stamp {
     let document::Stamp { version, node, at_ms, who, hash, aside_for } = stamp;
     Stamp { version, node, at_ms, who, hash, aside_for }
 }

@@ -113,6 +113,8 @@ fn between(from: &Reading, to: &Reading) -> Sample {
             queue: took(&was.queue, &is.queue),
             local_disk: took(&was.log_sync, &is.log_sync),
             peer: took(&was.peer, &is.peer),
+            wire: took(&was.wire, &is.wire),
+            remote_disk: took(&was.remote_disk, &is.remote_disk),
             wake_up: took(&was.wake_up, &is.wake_up),
         },
     }
@@ -204,6 +206,31 @@ mod tests {
         // A node that was opened anew.
         was.counts = [1000; 18];
         assert_eq!(took(&was, &is), None);
+    }
+
+    #[test]
+    fn every_stage_of_a_commit_is_told_as_its_own() {
+        let mut rings = Rings::default();
+        let (before, mut after) = (at(0), at(1));
+        let timings = &mut after.timings;
+        let stages = [
+            &mut timings.commit,
+            &mut timings.queue,
+            &mut timings.log_sync,
+            &mut timings.peer,
+            &mut timings.wire,
+            &mut timings.remote_disk,
+            &mut timings.wake_up,
+        ];
+        for (stage, count) in stages.into_iter().zip(1..) {
+            stage.counts[2] = count;
+        }
+        rings.read(&before);
+        rings.read(&after);
+        let Stages { commit, queue, local_disk, peer, wire, remote_disk, wake_up } =
+            rings.newest().unwrap().stages;
+        let told = [commit, queue, local_disk, peer, wire, remote_disk, wake_up];
+        assert_eq!(told.map(|took| took.unwrap().count), [1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod lines;
 mod listener;
 mod neighbour;
 mod own;
+mod people;
 
 use std::path::Path;
 use std::sync::Arc;

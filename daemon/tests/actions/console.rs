@@ -181,6 +181,9 @@ fn each_node_answers_for_both_and_an_action_is_decided_and_recorded_where_it_is_
     let estimate = two.get("estimate");
     assert!(estimate["bytes"].is_u64(), "it is asked of the node that serves: {estimate}");
 
+    users_are_changed_at_either_console(&pair, &one, &two, http);
+    settings_are_checked_and_changed(&pair, &one, &two);
+
     // Whoever may only look may not stop a node, and nothing comes of it there.
     let vic = Visitor::log_in(http[0], "vic");
     let stop = r#"{"on":"node2","action":{"kind":"stop"}}"#;
@@ -233,6 +236,107 @@ fn each_node_answers_for_both_and_an_action_is_decided_and_recorded_where_it_is_
     encrypted(&pair, https[0]);
 }
 
+/// An administrator adds, changes, shuts out and removes a user, who is in or out at both nodes at once.
+fn users_are_changed_at_either_console(
+    pair: &Pair,
+    one: &Visitor,
+    two: &Visitor,
+    http: [SocketAddr; 2],
+) {
+    let change = |visitor: &Visitor, method: &str, path: &str, body: &str, wanted: u16| {
+        let (status, answer) = visitor.ask(method, path, body);
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!(status, wanted, "{method} {path}: {answer}");
+        answer
+    };
+    let ben = serde_json::json!({ "name": "ben", "role": "viewer", "password": PASSWORD });
+    let ben = ben.to_string();
+    let added = change(one, "POST", "users", &ben, 201);
+    assert!(added.contains("\"both\":true") && !added.contains("argon2"), "{added}");
+    change(one, "POST", "users", &ben, 409);
+    change(one, "POST", "users", &ben.replace("ben", "b en"), 400);
+    change(one, "POST", "users", &ben.replace("ben", "eve").replace(PASSWORD, "short"), 400);
+    let told = two.get("users");
+    let entry = serde_json::json!({ "name": "ben", "role": "viewer", "password": true,
+        "certificates": 0, "enabled": true });
+    assert!(told.as_array().unwrap().contains(&entry), "{told}");
+    // Whoever is no administrator does not even see them.
+    let there = Visitor::log_in(http[1], "ben");
+    change(&there, "GET", "users", "", 403);
+    change(&there, "DELETE", "users/ada", "", 403);
+    change(two, "PATCH", "users/ben", r#"{"role":"operator"}"#, 200);
+    assert_eq!(there.get("estimate")["changed_only"].is_boolean(), true);
+    change(two, "PATCH", "users/ben", r#"{"enabled":false}"#, 200);
+    within("it counts at once", || (there.ask("GET", "cluster", "").0 == 401).then_some(()));
+    change(two, "PATCH", "users/nobody", r#"{"enabled":false}"#, 404);
+    let body = serde_json::json!({ "name": "ben", "password": PASSWORD }).to_string();
+    let log_in = |body: &str| {
+        let mut stream = connect(http[0]);
+        stream.write_all(request("POST", "/api/v1/login", "", body).as_bytes()).unwrap();
+        read(&mut stream).0
+    };
+    assert_eq!(log_in(&body), 401, "disabled");
+    change(one, "PATCH", "users/ben", r#"{"enabled":true}"#, 200);
+    change(one, "PATCH", "users/ben", r#"{"password":"another horse"}"#, 200);
+    assert_eq!(log_in(&body.replace(PASSWORD, "another horse")), 200);
+    // Nobody is left who could take that back.
+    for (method, body) in [("DELETE", ""), ("PATCH", r#"{"enabled":false}"#)] {
+        let refused = change(one, method, "users/ada", body, 409);
+        assert!(refused.contains("no administrator would be left"), "{refused}");
+    }
+    change(one, "DELETE", "users/ben", "", 200);
+    assert_eq!(log_in(&body.replace(PASSWORD, "another horse")), 401);
+    let lines = pair.log(2, "--commands");
+    let of = |command: &str| {
+        let found = lines.iter().find(|it| it["command"] == command && it["step"] == "ended");
+        found.unwrap_or_else(|| panic!("{command} is not recorded: {lines:?}"))
+    };
+    let disabled = of("users disable");
+    assert_eq!(disabled["by"]["user"], "ada");
+    assert_eq!(disabled["arguments"], serde_json::json!(["ben"]));
+    assert!(disabled["outcome"].as_str().unwrap().starts_with("done: version "), "{disabled}");
+    let text = format!("{:?}{lines:?}", pair.log(1, "--commands"));
+    assert!(!text.contains("another horse"), "a password is in the log");
+}
+
+/// The document as text: what is wrong is told before, and whoever was faster is not written over.
+fn settings_are_checked_and_changed(pair: &Pair, one: &Visitor, two: &Visitor) {
+    let ask = |visitor: &Visitor, method: &str, path: &str, draft: &Value, wanted: u16| {
+        let (status, answer) = visitor.ask(method, path, &draft.to_string());
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!(status, wanted, "{method} {path}: {answer}");
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    let now = one.get("settings");
+    let base = serde_json::json!({ "version": now["stamp"]["version"],
+        "node": now["stamp"]["node"], "hash": now["stamp"]["hash"] });
+    let text = now["text"].as_str().unwrap();
+    let draft = |more: &str| {
+        let text = text.replacen("retention_bytes", &format!("{more}\nretention_bytes"), 1);
+        serde_json::json!({ "base": base, "text": text })
+    };
+    let wrong_line = text.lines().position(|line| line.starts_with("retention_bytes")).unwrap() + 1;
+    let wrong = ask(one, "POST", "settings/check", &draft("auto_rejoin = 3"), 200);
+    assert_eq!(wrong["faults"][0]["line"], wrong_line, "{wrong}");
+    let refused = ask(one, "PUT", "settings", &draft("auto_rejoin = 3"), 400);
+    assert!(refused["text"].as_str().unwrap().contains("auto_rejoin"), "{refused}");
+    let good = draft("verify_every_s = 7200");
+    let right = ask(two, "POST", "settings/check", &good, 200);
+    assert_eq!(right["faults"], serde_json::json!([]));
+    assert_eq!(right["at_once"], serde_json::json!(["pair.verify_every_s"]), "{right}");
+    assert_eq!(one.get("settings")["stamp"], now["stamp"], "a check changes nothing");
+    let changed = ask(one, "PUT", "settings", &good, 200);
+    assert_eq!((&changed["both"], &changed["stamp"]["who"]), (&true.into(), &"ada".into()));
+    // Passwords were not shown, and are what they were.
+    Visitor::log_in(two.at, "ada");
+    let stale = ask(two, "PUT", "settings", &draft("verify_every_s = 3600"), 409);
+    let version = changed["stamp"]["version"].to_string();
+    assert!(stale["text"].as_str().unwrap().contains(&format!("version {version}")), "{stale}");
+    assert!(two.get("settings")["text"].as_str().unwrap().contains("verify_every_s = 7200"));
+    let edits = pair.log(1, "--commands");
+    assert!(edits.iter().any(|it| it["command"] == "config edit" && it["by"]["user"] == "ada"));
+}
+
 /// Over HTTPS the same, with what makes a session safe.
 fn encrypted(pair: &Pair, at: SocketAddr) {
     let mut roots = RootCertStore::empty();
@@ -249,7 +353,7 @@ fn encrypted(pair: &Pair, at: SocketAddr) {
     stream.write_all(request("POST", "/api/v1/login", "", &body).as_bytes()).unwrap();
     let (status, head, _) = read(&mut stream);
     assert_eq!(status, 200, "{head}");
-    assert!(head.contains("set-cookie: __Host-duolog-00000000=") && head.contains("; Secure"));
+    assert!(head.contains("set-cookie: __Host-duolog-00000000-1=") && head.contains("; Secure"));
 }
 
 /// What is seen live at the node that survives: ALONE, without asking again.

@@ -36,32 +36,8 @@ impl<'a> Told<'a> {
         Self { place, https, token }
     }
 
-    /// Asks as whoever trusts the node's certificate; waits until the port is open.
     fn ask(&self, request: &str) -> String {
-        let mut roots = RootCertStore::empty();
-        let pem = self.place.directory.path().join("node.crt");
-        roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("node").unwrap();
-        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-        let deadline = Instant::now() + BOUND;
-        let tcp = loop {
-            match TcpStream::connect(self.https) {
-                Ok(tcp) => break tcp,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-        };
-        tcp.set_read_timeout(Some(BOUND)).unwrap();
-        let mut stream = StreamOwned::new(tls, tcp);
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        // The end may come without a word of farewell.
-        stream.read_to_string(&mut answer).ok();
-        answer
+        ask(self.https, &self.place.directory.path().join("node.crt"), "node", request)
     }
 
     fn request(authorization: &str) -> String {
@@ -77,6 +53,33 @@ impl<'a> Told<'a> {
         let parts = samples.map(|line| line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}")));
         parts.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
     }
+}
+
+/// Asks the node called `name` as whoever trusts that certificate; waits until the port is open.
+pub(super) fn ask(https: SocketAddr, trusted: &Path, name: &str, request: &str) -> String {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let deadline = Instant::now() + BOUND;
+    let tcp = loop {
+        match TcpStream::connect(https) {
+            Ok(tcp) => break tcp,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    tcp.set_read_timeout(Some(BOUND)).unwrap();
+    let mut stream = StreamOwned::new(tls, tcp);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    // The end may come without a word of farewell.
+    stream.read_to_string(&mut answer).ok();
+    answer
 }
 
 /// What `duolog metrics token` prints.

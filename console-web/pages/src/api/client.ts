@@ -28,6 +28,14 @@ export class Client {
     return this.send<T>("POST", path, body);
   }
 
+  put<T>(path: string, body: unknown): Promise<T> {
+    return this.send<T>("PUT", path, body);
+  }
+
+  patch<T>(path: string, body: unknown): Promise<T> {
+    return this.send<T>("PATCH", path, body);
+  }
+
   remove<T>(path: string): Promise<T> {
     return this.send<T>("DELETE", path);
   }

@@ -236,6 +236,12 @@ export type Login = {
   password: string;
 };
 
+export type NewUser = {
+  name: string;
+  password?: string | null;
+  role: Role;
+};
+
 export type NodeSample = {
   node: number;
   sample: Sample;
@@ -432,6 +438,36 @@ export type SessionOver = {
   why: Over;
 };
 
+export type SettingsBase = {
+  hash: string;
+  node: number;
+  version: number;
+};
+
+export type SettingsChanged = {
+  at_once: string[];
+  at_restart: string[];
+  both: boolean;
+  stamp: Stamp;
+};
+
+export type SettingsChecked = {
+  at_once: string[];
+  at_restart: string[];
+  faults: SettingsFault[];
+};
+
+export type SettingsDraft = {
+  base?: SettingsBase | null;
+  here?: boolean;
+  text: string;
+};
+
+export type SettingsFault = {
+  line: number;
+  text: string;
+};
+
 export type SettingsFrom = "document" | "file" | "nowhere";
 
 export type SettingsStanding = {
@@ -453,7 +489,9 @@ export type Stages = {
   local_disk?: Took | null;
   peer?: Took | null;
   queue?: Took | null;
+  remote_disk?: Took | null;
   wake_up?: Took | null;
+  wire?: Took | null;
 };
 
 export type Stamp = {
@@ -511,6 +549,22 @@ export type Took = {
   count: number;
   p50_us: number;
   p99_us: number;
+};
+
+export type UserChange = {
+  role: Role;
+} | {
+  password: string;
+} | {
+  enabled: boolean;
+};
+
+export type UserEntry = {
+  certificates: number;
+  enabled: boolean;
+  name: string;
+  password: boolean;
+  role: Role;
 };
 
 export type Verifications = {
