@@ -24,10 +24,6 @@ pub struct About {
     pub cluster: String,
     /// 1 or 2.
     pub node: u8,
-    /// Name of the computer.
-    pub host: String,
-    /// Version of duolog.
-    pub version: String,
 }
 
 /// A user, as the node knows them.

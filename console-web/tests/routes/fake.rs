@@ -87,8 +87,6 @@ impl Backend for Fake {
         About {
             cluster: self.cluster.lock().unwrap().cluster.clone(),
             node: 1,
-            host: "alpha".into(),
-            version: "9".into(),
         }
     }
 
