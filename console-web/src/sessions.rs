@@ -235,13 +235,17 @@ mod tests {
         let one = sessions.begin("ann", By::Password, None, 0, now).unwrap();
         let two = sessions.begin("bob", By::Password, None, 0, now).unwrap();
         assert_ne!(one, two);
-        let (over_one, over_two) =
-            (sessions.find(&one, false, now).unwrap().over, sessions.find(&two, false, now).unwrap().over);
+        let (over_one, over_two) = (
+            sessions.find(&one, false, now).unwrap().over,
+            sessions.find(&two, false, now).unwrap().over,
+        );
         sessions.end(&one, Over::LoggedOut);
         assert_eq!(*over_one.borrow(), Some(Over::LoggedOut));
         sessions.keep(|begun| begun.name != "bob");
         assert_eq!(*over_two.borrow(), Some(Over::Refused));
-        assert!(sessions.find(&one, false, now).is_none() && sessions.find(&two, false, now).is_none());
+        assert!(
+            sessions.find(&one, false, now).is_none() && sessions.find(&two, false, now).is_none()
+        );
     }
 
     #[test]
@@ -256,7 +260,10 @@ mod tests {
         }
         assert!(sessions.find(&first, false, now + Duration::from_mins(1)).is_some());
         begin("ann", 61);
-        assert!(sessions.find(&first, false, now + Duration::from_mins(2)).is_some(), "it was used");
+        assert!(
+            sessions.find(&first, false, now + Duration::from_mins(2)).is_some(),
+            "it was used"
+        );
         assert_eq!(sessions.lock().len(), OF_USER_MAX);
         for user in 0..2 * SESSIONS_MAX {
             begin(&format!("user{user}"), 200);

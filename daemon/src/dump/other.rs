@@ -11,8 +11,8 @@ use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Out, unnamed};
 use super::snapshot::{OTHER_BYTES_MAX, OTHER_FILES_MAX, own_part};
+use super::{Out, unnamed};
 use crate::across::{PIECE_MAX, Sender};
 use crate::config::Config;
 use crate::control::{self, Answer, Question};

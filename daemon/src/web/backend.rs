@@ -164,10 +164,7 @@ fn owners(nodes: &[NodeStanding]) -> Vec<VirtualIp> {
 
 impl Backend for Here {
     fn about(&self) -> About {
-        About {
-            cluster: self.own.config.cluster.to_string(),
-            node: self.own.node(),
-        }
+        About { cluster: self.own.config.cluster.to_string(), node: self.own.node() }
     }
 
     fn by_password(&self, name: &str, password: &str, from: IpAddr) -> Result<User, Denied> {
@@ -220,6 +217,10 @@ impl Backend for Here {
 
     fn look(&self) {
         self.neighbour.look();
+    }
+
+    fn look_now(&self) {
+        self.neighbour.look_now();
     }
 
     fn samples(&self) -> Vec<NodeSample> {

@@ -12,7 +12,7 @@
 //! {"do":"cut"} {"do":"heal"}       nothing gets through between the nodes; everything does
 //! {"do":"cut_log"}                 heartbeats get through, the log does not
 //! {"do":"commit","text":"x"}       a row, by a client that knows the virtual IP alone; answers with all rows
-//! {"do":"serves","node":1}         whether PostgreSQL runs there
+//! {"do":"serves","node":1}         the processes of PostgreSQL that run there
 //! ```
 //! The answer is `{"good":...}` with what there is to say. It touches nothing outside its namespaces and
 //! its own directory.
@@ -109,8 +109,8 @@ impl Pair {
     fn new(scratch: &Path, outside: &Path) -> Self {
         let lan = Lan::new(outside);
         let began = Instant::now();
-        let computers = [Who::Node1, Who::Node2, Who::Witness]
-            .map(|who| Computer::new(scratch, who, &lan));
+        let computers =
+            [Who::Node1, Who::Node2, Who::Witness].map(|who| Computer::new(scratch, who, &lan));
         let [one, two, third] = &computers;
         for node in [one, two] {
             node.install_postgresql();
@@ -196,7 +196,9 @@ impl Pair {
                     words.first().is_some_and(|word| word.ends_with("/bin/postgres"))
                 };
                 let host = self.computers[node - 1].host();
-                json!({ "good": true, "serves": host.is_on() && !host.find(is).is_empty() })
+                let found = if host.is_on() { host.find(is) } else { Vec::new() };
+                let found: Vec<_> = found.iter().map(|pid| pid.as_raw_pid()).collect();
+                json!({ "good": true, "serves": found })
             }
         }
     }

@@ -48,8 +48,8 @@ fn main() -> ExitCode {
     let outside = scratch.path().join("outside");
     fs::create_dir(&outside).unwrap();
     let mut lan = Lan::new(&outside);
-    let [one, two, third] = [Who::Node1, Who::Node2, Who::Witness]
-        .map(|who| Computer::new(scratch.path(), who, &lan));
+    let [one, two, third] =
+        [Who::Node1, Who::Node2, Who::Witness].map(|who| Computer::new(scratch.path(), who, &lan));
     let mut phases = Phases(Instant::now());
     for node in [&one, &two] {
         node.install_postgresql();

@@ -19,7 +19,7 @@ type Question =
   | { do: "cut" | "cut_log" | "heal" }
   | { do: "commit"; text: string }
   | { do: "serves"; node: Node };
-interface Answer { good: boolean; said?: string; rows?: string[]; serves?: boolean }
+interface Answer { good: boolean; said?: string; rows?: string[]; serves?: number[] }
 
 /** Asks the harness, which does one thing after the other. */
 export function ask(question: Question): Promise<Answer> {
@@ -100,7 +100,10 @@ const kept: string[] = [];
 export const leftBehind = (since: string[]) => { kept.splice(0, kept.length, ...since); };
 export const committed = () => [...kept];
 
-export const serves = async (node: Node) => (await ask({ do: "serves", node })).serves === true;
+/** The processes of the SQL server on a computer. */
+export const servers = async (node: Node) => (await ask({ do: "serves", node })).serves!;
+/** Whether there is any. */
+export const serves = async (node: Node) => (await servers(node)).length > 0;
 
 export const USERS = {
   ann: { role: "administrator", password: about.admin.password },

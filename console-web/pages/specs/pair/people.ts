@@ -3,7 +3,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { said } from "../../src/lib/sentences";
 import { LOCALES } from "../site";
-import { USERS, act, cluster, duolog, logIn, open, other, shows, standing, visit, whole, type User } from "./pair";
+import { act, cluster, duolog, logIn, open, other, shows, standing, visit, whole, type User } from "./pair";
 
 let browser: Browser;
 beforeAll(async () => { browser = await open(); });
@@ -136,25 +136,3 @@ test("a certificate that is revoked is out at once, and is refused with words af
     });
   });
 });
-
-/** Last of all: nobody is looked at from there for a minute. */
-export function wrongPasswords(): void {
-  test("wrong passwords are limited, and the right one is not looked at either then", async () => {
-    await visit(browser, 2, async ({ page }) => {
-      const attempt = async (password: string) => {
-        await page.fill("[name=username]", "ann");
-        await page.fill("[name=password]", password);
-        await page.click("[data-by=password]");
-        await page.waitForSelector("[data-trouble]");
-        await page.waitForSelector("[data-by=password]:not([disabled])");
-      };
-      for (let at = 0; at < 10; at += 1) {
-        await attempt(`wrong ${at}`);
-        expect(await page.locator("[data-trouble]").innerText()).toContain("Name or password is wrong");
-      }
-      await attempt(USERS.ann.password);
-      await page.getByText("Too many wrong attempts").waitFor();
-    });
-    expect(await duolog(2, "logs", "--commands", "--grep", "ann.*log in.*refused")).toContain("name or password is wrong");
-  });
-}

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Switches } from "../../src/api/contract";
 import { to } from "../site";
 import {
-  act, cluster, commits, duolog, force, logIn, open, other, outcome, secrets, serves, shows, standing, states, until, visit, watch, whole, type Node,
+  act, cluster, commits, duolog, force, logIn, open, other, outcome, secrets, servers, serves, shows, standing, states, until, visit, watch, whole, type Node,
 } from "./pair";
 import { unzip } from "./zip";
 
@@ -35,19 +35,24 @@ test("stop and start of the second node, by the console of the first", async () 
   expect(await duolog(second, "logs", "--commands", "--grep", "otto")).toMatch(/stop[\s\S]*start/);
 });
 
-test("restart of the second node, by its own console", async () => {
+test("restart of the second node, and of the primary, whose service is another process then", async () => {
   const primary = await whole();
   const second = other(primary);
+  const before = await servers(primary);
   await visit(browser, second, async ({ page }) => {
     await logIn(page, "otto");
-    const record = await outcome(page, () => act(page, at(second), "restart"));
-    expect(record.stage).toBe("done");
+    expect((await outcome(page, () => act(page, at(second), "restart"))).stage).toBe("done");
     await shows(page, second, "SECOND");
-    const was = (await states(second, record.begun_ms)).map((it) => it.state);
-    expect(was).toContain("STOP");
-    expect(was.at(-1)).toBe("SECOND");
+    expect(await servers(primary), "of the other node nothing is restarted").toEqual(expect.arrayContaining(before.slice(0, 1)));
+    const record = await outcome(page, () => act(page, at(primary), "restart"));
+    expect(record.stage).toBe("done");
+    const serving = await whole();
+    await shows(page, serving, "PRIM");
+    expect((await states(primary, record.begun_ms)).map((it) => it.state)).not.toEqual([]);
+    const after = await servers(serving);
+    expect(before.filter((pid) => after.includes(pid)), "processes that were there before").toEqual([]);
+    for (const node of [second, primary]) expect(await duolog(node, "logs", "--commands", "--grep", "restart")).toContain("otto");
   });
-  expect(await whole()).toBe(primary);
 });
 
 test("a swap moves service and address; the page follows, and never shows two of the same", async () => {
