@@ -25,10 +25,6 @@ pub struct About {
     pub cluster: String,
     /// 1 or 2.
     pub node: u8,
-    /// Name of the computer.
-    pub host: String,
-    /// Version of duolog.
-    pub version: String,
 }
 
 /// A user, as the node knows them.
@@ -103,6 +99,8 @@ pub trait Backend: Send + Sync + 'static {
     fn cluster(&self) -> Cluster;
     /// Has the other node asked again soon, because somebody looks. Does not block.
     fn look(&self);
+    /// Has it asked at once, because something changed here. Does not block.
+    fn look_now(&self);
     /// The newest sample of each node that is known. Does not block.
     fn samples(&self) -> Vec<NodeSample>;
 

@@ -24,12 +24,16 @@ use crate::api::actions::Stage;
 use crate::api::cluster::Cluster;
 use crate::api::history::NodeSample;
 use crate::api::session::{Over, Role, SessionOver};
+use crate::api::status::State;
 use crate::backend::Node;
 use crate::gate::Caller;
 use crate::site::{Shared, Site};
 
 /// How often the producer looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a change of this node waits for what the other one says to it, and how often that is looked for.
+const SAME_MOMENT: Duration = Duration::from_millis(400);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Events that a reader may be behind.
 const BEHIND_MAX: usize = 256;
 /// How often something is said at least, so that both ends see that the other one is there.
@@ -120,12 +124,18 @@ fn without_clocks(cluster: &Cluster) -> Cluster {
     still
 }
 
+/// What the node that answers is.
+fn own(cluster: &Cluster) -> Option<State> {
+    cluster.nodes.iter().find(|node| node.here)?.state
+}
+
 impl Site {
     /// Looks for changes and tells them, for ever; and ends sessions that count no more.
     pub(crate) async fn produce(self: Arc<Self>) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (mut before, mut sampled) = (None, Vec::<NodeSample>::new());
+        let mut here = own(&self.node.cluster());
         loop {
             looks.tick().await;
             self.sessions.tick(Instant::now());
@@ -135,7 +145,11 @@ impl Site {
                 continue;
             }
             self.node.look();
-            let cluster = self.node.cluster();
+            let mut cluster = self.node.cluster();
+            if own(&cluster) != here {
+                cluster = self.of_one_moment(cluster).await;
+                here = own(&cluster);
+            }
             let still = without_clocks(&cluster);
             if before.as_ref() != Some(&still) {
                 let bytes = event(Kind::Cluster, &cluster);
@@ -150,6 +164,28 @@ impl Site {
                 }
             }
             sampled = samples;
+        }
+    }
+
+    /// The same with what the other node says after this one changed: what is known of it is older, and
+    /// beside the new state of this one it would be a pair that never was. Waits for that, not for long.
+    async fn of_one_moment(&self, mut cluster: Cluster) -> Cluster {
+        let until = Instant::now() + SAME_MOMENT;
+        loop {
+            let (changed, asked) = (own(&cluster), Instant::now());
+            let answered = |cluster: &Cluster| {
+                cluster.nodes.iter().filter(|node| !node.here && node.reached).all(|node| {
+                    node.age_ms.is_some_and(|ms| Duration::from_millis(ms) < asked.elapsed())
+                })
+            };
+            self.node.look_now();
+            while !answered(&cluster) && Instant::now() < until {
+                sleep(LOOK_AGAIN).await;
+                cluster = self.node.cluster();
+            }
+            if own(&cluster) == changed || Instant::now() >= until {
+                return cluster;
+            }
         }
     }
 

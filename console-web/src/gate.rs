@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, SET_COOKIE};
+use axum::http::header::{ACCEPT, AUTHORIZATION, COOKIE, HeaderMap, SET_COOKIE};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -27,7 +27,9 @@ use crate::site::Shared;
 
 /// The header that shows that a page of ours asks, and not one of somebody else's in the same browser.
 pub const CSRF: &str = "duolog-csrf";
-/// What that header holds where the certificate alone says who asks.
+/// The header of what a page asks by itself, again and again while it is open: it keeps no session alive.
+pub const WATCHES: &str = "duolog-watches";
+/// What [`CSRF`] holds where the certificate alone says who asks.
 pub const CSRF_OF_CERTIFICATE: &str = "certificate";
 /// The longest body that is read.
 const BODY_MAX: usize = 256 << 10;
@@ -216,6 +218,12 @@ fn csrf(caller: &Caller, headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Why::Csrf, text))
 }
 
+/// Whether a page asks by itself: also for a stream, as it does whenever the one that it had is lost.
+fn watches(headers: &HeaderMap) -> bool {
+    headers.contains_key(WATCHES)
+        || headers.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream")
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
@@ -283,7 +291,7 @@ impl crate::site::Site {
         let from = connection.from;
         let cookie = Cookie::of(&self.about, connection.encrypted);
         if let Some(token) = cookie.find(headers)
-            && let Some(found) = self.sessions.find(token, Instant::now())
+            && let Some(found) = self.sessions.find(token, watches(headers), Instant::now())
         {
             let begun = &found.begun;
             if let Some(role) = self.role_now(begun) {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::api::session::{By, Over};
 
-/// A session in which nothing was asked for so long is over.
+/// A session in which nobody asked for anything for so long is over.
 pub(crate) const IDLE: Duration = Duration::from_hours(1);
 /// No session lasts longer, whatever is asked.
 pub(crate) const LIFE: Duration = Duration::from_hours(12);
@@ -130,15 +130,18 @@ impl Sessions {
         Ok(token)
     }
 
-    /// The session with that token, which is used by that.
-    pub(crate) fn find(&self, token: &str, now: Instant) -> Option<Found> {
+    /// The session with that token, which is used by that, unless a page only `watches`.
+    pub(crate) fn find(&self, token: &str, watches: bool, now: Instant) -> Option<Found> {
         let mut sessions = self.alive(now);
         let session = sessions.get_mut(&hash(token))?;
-        session.used = now;
+        if !watches {
+            session.used = now;
+        }
+        let idle = IDLE.saturating_sub(now.saturating_duration_since(session.used));
         let left = LIFE.saturating_sub(now.saturating_duration_since(session.since));
         Some(Found {
             begun: session.begun.clone(),
-            idle: IDLE.min(left),
+            idle: idle.min(left),
             left,
             over: session.over.subscribe(),
         })
@@ -200,15 +203,30 @@ mod tests {
         let mut at = now;
         for _ in 0..11 {
             at += IDLE.checked_sub(Duration::from_secs(1)).unwrap();
-            let found = sessions.find(&token, at).unwrap();
+            let found = sessions.find(&token, false, at).unwrap();
             assert_eq!(found.begun.name, "ann");
         }
-        let over = sessions.find(&token, at).unwrap().over;
-        assert!(sessions.find(&token, now + LIFE).is_none(), "it is old");
+        let over = sessions.find(&token, false, at).unwrap().over;
+        assert!(sessions.find(&token, false, now + LIFE).is_none(), "it is old");
         assert_eq!(*over.borrow(), Some(Over::Expired));
         let token = sessions.begin("ann", By::Password, None, 0, now).unwrap();
-        assert!(sessions.find(&token, now + IDLE).is_none(), "it is idle");
-        assert!(sessions.find("", now).is_none());
+        assert!(sessions.find(&token, false, now + IDLE).is_none(), "it is idle");
+        assert!(sessions.find("", false, now).is_none());
+    }
+
+    /// A page that was left open asks by itself for as long as it is there.
+    #[test]
+    fn who_only_watches_does_not_keep_the_session() {
+        let (sessions, now) = (Sessions::default(), start());
+        let token = sessions.begin("ann", By::Password, None, 0, now).unwrap();
+        let asked = now + Duration::from_mins(10);
+        assert_eq!(sessions.find(&token, false, asked).unwrap().idle, IDLE);
+        for minutes in 1..60 {
+            let at = asked + Duration::from_mins(minutes);
+            let found = sessions.find(&token, true, at).unwrap();
+            assert_eq!(found.idle, IDLE.checked_sub(Duration::from_mins(minutes)).unwrap());
+        }
+        assert!(sessions.find(&token, true, asked + IDLE).is_none());
     }
 
     #[test]
@@ -217,13 +235,17 @@ mod tests {
         let one = sessions.begin("ann", By::Password, None, 0, now).unwrap();
         let two = sessions.begin("bob", By::Password, None, 0, now).unwrap();
         assert_ne!(one, two);
-        let (over_one, over_two) =
-            (sessions.find(&one, now).unwrap().over, sessions.find(&two, now).unwrap().over);
+        let (over_one, over_two) = (
+            sessions.find(&one, false, now).unwrap().over,
+            sessions.find(&two, false, now).unwrap().over,
+        );
         sessions.end(&one, Over::LoggedOut);
         assert_eq!(*over_one.borrow(), Some(Over::LoggedOut));
         sessions.keep(|begun| begun.name != "bob");
         assert_eq!(*over_two.borrow(), Some(Over::Refused));
-        assert!(sessions.find(&one, now).is_none() && sessions.find(&two, now).is_none());
+        assert!(
+            sessions.find(&one, false, now).is_none() && sessions.find(&two, false, now).is_none()
+        );
     }
 
     #[test]
@@ -236,9 +258,12 @@ mod tests {
         for s in 1..OF_USER_MAX as u64 {
             begin("ann", s);
         }
-        assert!(sessions.find(&first, now + Duration::from_mins(1)).is_some());
+        assert!(sessions.find(&first, false, now + Duration::from_mins(1)).is_some());
         begin("ann", 61);
-        assert!(sessions.find(&first, now + Duration::from_mins(2)).is_some(), "it was used");
+        assert!(
+            sessions.find(&first, false, now + Duration::from_mins(2)).is_some(),
+            "it was used"
+        );
         assert_eq!(sessions.lock().len(), OF_USER_MAX);
         for user in 0..2 * SESSIONS_MAX {
             begin(&format!("user{user}"), 200);

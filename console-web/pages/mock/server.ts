@@ -81,8 +81,8 @@ export async function serve(port = 0, pair = new Pair()): Promise<Mock> {
     const known = sessions.get(token);
     if (path === "/session") {
       const info: SessionInfo = {
-        session: known ? session(known) : null, encrypted: mock.encrypted, users: true, node: pair.asked, host: pair.asked === 1 ? "alpha" : "beta", version: "0.2.0",
-        certificate: mock.certificate ? { name: mock.certificate, role: USERS[mock.certificate]!.role } : null,
+        session: known ? session(known) : null, encrypted: mock.encrypted, users: true, node: pair.asked, certificate_refused: mock.certificate === "mallory",
+        certificate: mock.certificate && mock.certificate !== "mallory" ? { name: mock.certificate, role: USERS[mock.certificate]!.role } : null,
       };
       return json(to, 200, info);
     }

@@ -34,6 +34,12 @@ test("by certificate, and one that was revoked is refused with words", async () 
     await page.click("[data-by=certificate]");
     await page.getByText("it was revoked").first().waitFor();
   });
+  await look({}, async ({ page, mock }) => {
+    mock.certificate = "mallory";
+    await page.reload();
+    await page.waitForSelector("[data-certificate-refused]");
+    expect(await page.locator("[data-by=certificate]").count(), "nobody to go on as").toBe(0);
+  });
 });
 
 test("an expired session leads to the log-in page, which says why", async () => {

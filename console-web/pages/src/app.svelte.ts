@@ -183,7 +183,7 @@ class App {
 
   private async recall(): Promise<void> {
     try {
-      for (const record of await this.client.get<ActionRecord[]>("/actions")) this.take(record);
+      for (const record of await this.client.get<ActionRecord[]>("/actions", undefined, true)) this.take(record);
     } catch {
       // The events bring what goes on; what was before is a convenience.
     }
@@ -198,7 +198,7 @@ class App {
 
   private async check(): Promise<void> {
     try {
-      const info = await this.client.get<SessionInfo>("/session");
+      const info = await this.client.get<SessionInfo>("/session", undefined, true);
       this.info = info;
       if (this.session && !info.session) this.end("expired");
     } catch {

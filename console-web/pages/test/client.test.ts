@@ -20,6 +20,14 @@ test("what changes something carries the session's token, what reads does not", 
   expect(tokens).toEqual([undefined, "token", "token"]);
 });
 
+test("what a page asks by itself says so, and nothing else does", async () => {
+  const { client, asked } = answering(200, {});
+  await client.get("/nodes/1/resources");
+  await client.get("/nodes/1/resources", undefined, true);
+  await client.post("/actions", { on: "both" });
+  expect(asked.map((it) => (it.init.headers as Record<string, string>)["duolog-watches"])).toEqual([undefined, "true", undefined]);
+});
+
 test("a session that has ended is told, a wrong password is not that", async () => {
   let ended = 0;
   const out = answering(401, { why: "not_logged_in", text: "log in" });

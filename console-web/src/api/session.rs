@@ -85,13 +85,17 @@ pub struct Offered {
     pub role: Role,
 }
 
-/// Who asks.
+/// Who asks. Strangers are told this, too, so there is nothing in it but what the log-in page needs: names
+/// and versions come after log-in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionInfo {
     /// The session; nothing before log-in.
     pub session: Option<Session>,
     /// The user whose certificate the browser showed: they can log in without a password.
     pub certificate: Option<Offered>,
+    /// The browser showed a certificate of this pair that counts for nobody: it was revoked, or its user
+    /// was removed.
+    pub certificate_refused: bool,
     /// Whether the connection is encrypted. Where it is not, the page says so all the time.
     pub encrypted: bool,
     /// Whether any user has a password or a certificate; otherwise one is to be made with
@@ -99,10 +103,6 @@ pub struct SessionInfo {
     pub users: bool,
     /// The node that answers, 1 or 2.
     pub node: u8,
-    /// Name of its computer.
-    pub host: String,
-    /// Version of duolog there.
-    pub version: String,
 }
 
 /// Why a stream of events ends for good. The document of the event `over`.

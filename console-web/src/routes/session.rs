@@ -49,17 +49,15 @@ pub(crate) async fn session_info(
     if caller.is_some() {
         connection.known.store(true, Ordering::Relaxed);
     }
-    let certificate = connection.certificate.as_ref();
-    let certificate = certificate.and_then(|der| site.node.by_certificate(der).ok());
-    let about = &site.about;
+    let shown = connection.certificate.as_ref().map(|der| site.node.by_certificate(der).ok());
+    let certificate_refused = matches!(shown, Some(None));
     Json(SessionInfo {
         session: held,
-        certificate: certificate.map(|User { name, role }| Offered { name, role }),
+        certificate: shown.flatten().map(|User { name, role }| Offered { name, role }),
+        certificate_refused,
         encrypted: connection.encrypted,
         users: site.node.has_users(),
-        node: about.node,
-        host: about.host.clone(),
-        version: about.version.clone(),
+        node: site.about.node,
     })
 }
 
@@ -137,7 +135,7 @@ fn begin(
     let mark = site.node.password_mark(&user.name);
     let token = site.sessions.begin(&user.name, by, certificate, mark, now);
     let token = token.map_err(|error| Problem::new(Why::Unavailable, error.to_string()))?;
-    let found = site.sessions.find(&token, now);
+    let found = site.sessions.find(&token, false, now);
     let found = found.ok_or_else(|| Problem::new(Why::Unavailable, "too many sessions"))?;
     connection.known.store(true, Ordering::Relaxed);
     let how = if by == By::Password { "done, by password" } else { "done, by certificate" };

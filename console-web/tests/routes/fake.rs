@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -34,6 +35,7 @@ pub(crate) struct Fake {
     pub(crate) said: Mutex<Vec<String>>,
     pub(crate) tried: Mutex<u32>,
     pub(crate) mark: Mutex<u64>,
+    pub(crate) looked_now: Mutex<Option<Instant>>,
 }
 
 pub(crate) fn standing(state: State) -> SeatStanding {
@@ -77,6 +79,7 @@ impl Fake {
             said: Mutex::default(),
             tried: Mutex::default(),
             mark: Mutex::default(),
+            looked_now: Mutex::default(),
         })
     }
 }
@@ -87,12 +90,7 @@ fn none<T>() -> Result<T, Problem> {
 
 impl Backend for Fake {
     fn about(&self) -> About {
-        About {
-            cluster: self.cluster.lock().unwrap().cluster.clone(),
-            node: 1,
-            host: "alpha".into(),
-            version: "9".into(),
-        }
+        About { cluster: self.cluster.lock().unwrap().cluster.clone(), node: 1 }
     }
 
     fn by_password(&self, name: &str, password: &str, _: IpAddr) -> Result<User, Denied> {
@@ -129,10 +127,23 @@ impl Backend for Fake {
         let mut cluster = self.cluster.lock().unwrap();
         // A clock goes on, and that alone is no change.
         cluster.at_ms += 1;
-        cluster.clone()
+        let mut cluster = cluster.clone();
+        // The other node takes a moment to answer; until then it is what it was.
+        let looked = *self.looked_now.lock().unwrap();
+        if let (Some(other), Some(looked)) = (cluster.nodes.get_mut(1), looked)
+            && looked.elapsed() > Duration::from_millis(100)
+        {
+            other.state = Some(State::Prim);
+            other.age_ms = Some(0);
+        }
+        cluster
     }
 
     fn look(&self) {}
+
+    fn look_now(&self) {
+        *self.looked_now.lock().unwrap() = Some(Instant::now());
+    }
 
     fn samples(&self) -> Vec<NodeSample> {
         Vec::new()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::BodyDataStream;
 use axum::http::StatusCode;
 use duolog_console::Console;
+use duolog_console::api::cluster::NodeStanding;
 use duolog_console::api::session::Role;
 use duolog_console::api::status::State;
 use futures_util::StreamExt;
@@ -74,6 +75,41 @@ async fn a_change_of_state_comes_to_every_stream_and_what_did_not_change_to_none
     for events in &mut streams {
         assert_eq!(events.next("cluster").await["nodes"][0]["state"], "ALONE");
     }
+}
+
+/// What is known of the other node is older: the new state of this one must not be told beside the old
+/// state of that one, as where both are SECOND for half a second of a swap.
+#[tokio::test]
+async fn a_change_here_is_told_with_what_the_other_node_says_of_the_same_moment() {
+    let (fake, console) = watched();
+    let other = {
+        let mut cluster = fake.cluster.lock().unwrap();
+        let mut other = cluster.nodes[0].clone();
+        (other.node, other.here) = (2, false);
+        (other.state, other.age_ms) = (Some(State::Second), Some(400));
+        cluster.nodes.push(other.clone());
+        other
+    };
+    let vic = Visitor::named(&console, "vic").await;
+    let mut events = Events::of(&vic, "/api/v1/events").await;
+    for _ in 0..2 {
+        let told = events.next("cluster").await;
+        assert_eq!(
+            (&told["nodes"][0]["state"], &told["nodes"][1]["state"]),
+            (&"PRIM".into(), &"SECOND".into())
+        );
+    }
+    fake.cluster.lock().unwrap().nodes[0].state = Some(State::Second);
+    let told = events.next("cluster").await;
+    assert_eq!(
+        (&told["nodes"][0]["state"], &told["nodes"][1]["state"]),
+        (&"SECOND".into(), &"PRIM".into())
+    );
+    // One that does not answer holds nothing up for long.
+    *fake.looked_now.lock().unwrap() = None;
+    fake.cluster.lock().unwrap().nodes[1] = NodeStanding { reached: false, ..other };
+    fake.cluster.lock().unwrap().nodes[0].state = Some(State::Alone);
+    assert_eq!(events.next("cluster").await["nodes"][0]["state"], "ALONE");
 }
 
 #[tokio::test]

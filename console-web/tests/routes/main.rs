@@ -96,6 +96,30 @@ async fn every_route_opens_to_the_roles_of_its_rule_and_to_nobody_else() {
     assert!(refused > 40, "{refused}");
 }
 
+/// What the log-in page needs, and nothing that says what runs here or where.
+#[tokio::test]
+async fn a_stranger_is_told_no_name_and_no_version() {
+    let console = Console::new(Fake::new());
+    let stranger = Visitor::new(&console);
+    let told = stranger.ask("GET", "/api/v1/session", "").await.json();
+    let wanted = serde_json::json!({
+        "session": null, "certificate": null, "certificate_refused": false, "encrypted": true,
+        "users": true, "node": 1,
+    });
+    assert_eq!(told, wanted);
+    for (method, _, filled) in operations() {
+        let answer = stranger.ask(&method, &filled, body(&filled)).await;
+        let all = format!("{:?}\n{}", answer.headers, answer.body);
+        for secret in ["alpha", "01234567", env!("CARGO_PKG_VERSION")] {
+            assert!(!all.contains(secret), "{method} {filled} says {secret}: {all}");
+        }
+    }
+    let mut revoked = stranger.clone();
+    revoked.certificate = Some("mallory");
+    let told = revoked.ask("GET", "/api/v1/session", "").await.json();
+    assert_eq!((&told["certificate"], &told["certificate_refused"]), (&Value::Null, &true.into()));
+}
+
 #[tokio::test]
 async fn nothing_is_changed_without_the_word_that_only_our_pages_know() {
     let fake = Fake::new();

@@ -29,7 +29,7 @@ use crate::cli;
 use crate::config::Config;
 
 pub(crate) use other::send_own;
-pub(crate) use snapshot::{snapshot, snapshot_to};
+pub(crate) use snapshot::{snapshot, unnamed_snapshot};
 
 /// How many dumps are kept.
 const KEPT: usize = 3;
@@ -66,6 +66,20 @@ pub(crate) fn dump(options: &cli::Dump) -> anyhow::Result<()> {
     }
     println!("{}", path.display());
     Ok(())
+}
+
+/// A file without a name below `place`, where there is room for what is large; where that takes none,
+/// as on a full disk, in the system's directory for such files. Nothing of it stays behind, however this
+/// process ends.
+///
+/// # Errors
+/// Neither takes one.
+fn unnamed(place: &Path) -> anyhow::Result<File> {
+    let file = tempfile::tempfile_in(place).or_else(|_| tempfile::tempfile());
+    file.with_context(|| {
+        let elsewhere = std::env::temp_dir();
+        format!("no file can be made in {} nor {}", place.display(), elsewhere.display())
+    })
 }
 
 /// Where the dumps of a node are.

@@ -1,16 +1,18 @@
 //! The other node's part of a snapshot: sent there, taken in here. What comes is data of another
-//! computer: names that lead elsewhere, or more than any snapshot holds, are refused.
+//! computer: names that lead elsewhere, or more than any snapshot holds, are refused. A file waits until
+//! it is whole in a file of its own without a name, never in memory, so nothing of it stays behind.
 
 use std::collections::HashSet;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Component, Path};
 
 use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Out;
 use super::snapshot::{OTHER_BYTES_MAX, OTHER_FILES_MAX, own_part};
+use super::{Out, unnamed};
 use crate::across::{PIECE_MAX, Sender};
 use crate::config::Config;
 use crate::control::{self, Answer, Question};
@@ -56,12 +58,22 @@ fn belongs(name: &str) -> bool {
 struct Intake<'a, O> {
     out: &'a mut O,
     name: Option<String>,
-    bytes: Vec<u8>,
+    /// What came of the file so far.
+    part: File,
     taken: u64,
     names: HashSet<String>,
 }
 
-impl<O: Out> Intake<'_, O> {
+impl<'a, O: Out> Intake<'a, O> {
+    /// Files wait below `place`.
+    ///
+    /// # Errors
+    /// As [`unnamed`].
+    fn new(place: &Path, out: &'a mut O) -> anyhow::Result<Self> {
+        let part = unnamed(place)?;
+        Ok(Self { out, name: None, part, taken: 0, names: HashSet::new() })
+    }
+
     fn take(&mut self, answer: &Answer) -> anyhow::Result<()> {
         match answer {
             Answer::File(name) => {
@@ -78,7 +90,7 @@ impl<O: Out> Intake<'_, O> {
                 if self.taken > OTHER_BYTES_MAX || self.name.is_none() {
                     bail!("the other node sent more than any snapshot holds");
                 }
-                self.bytes.extend(bytes);
+                self.part.write_all(&bytes).context("no room for the other node's part")?;
             }
             _ => {}
         }
@@ -87,7 +99,10 @@ impl<O: Out> Intake<'_, O> {
 
     fn end(&mut self) -> anyhow::Result<()> {
         if let Some(name) = self.name.take() {
-            self.out.add(&name, &mut std::mem::take(&mut self.bytes).as_slice())?;
+            self.part.rewind()?;
+            self.out.add(&name, &mut self.part)?;
+            self.part.set_len(0)?;
+            self.part.rewind()?;
         }
         Ok(())
     }
@@ -98,7 +113,7 @@ impl<O: Out> Intake<'_, O> {
 /// # Errors
 /// It cannot be had whole: the node does not run, or does not reach the other one.
 pub(super) fn ask(config: &Config, out: &mut impl Out) -> anyhow::Result<Vec<String>> {
-    let mut intake = Intake { out, name: None, bytes: Vec::new(), taken: 0, names: HashSet::new() };
+    let mut intake = Intake::new(&config.state_dir, out)?;
     let mut failed = None;
     let mut on_way = |answer: &Answer| {
         if failed.is_none() {
@@ -132,10 +147,60 @@ mod tests {
         }
     }
 
+    /// How long each file is.
+    #[derive(Default)]
+    struct Count(Vec<u64>);
+
+    impl Out for Count {
+        fn add(&mut self, _: &str, from: &mut dyn Read) -> io::Result<()> {
+            self.0.push(io::copy(from, &mut io::sink())?);
+            Ok(())
+        }
+    }
+
+    /// Peak of this process's memory, in bytes.
+    fn peak() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// A log of the other node may be long, and this one has commits to hold.
+    #[test]
+    fn a_file_of_the_other_node_takes_no_memory_and_leaves_nothing() {
+        const BYTES: usize = 256 << 20;
+        let place = tempfile::tempdir().unwrap();
+        let mut kept = Count::default();
+        let mut intake = Intake::new(place.path(), &mut kept).unwrap();
+        let piece = Answer::Bytes(STANDARD.encode(vec![7; PIECE_MAX]));
+        let before = peak();
+        for name in ["logs/module.log", "logs/application.log"] {
+            intake.take(&Answer::File(name.into())).unwrap();
+            for _ in 0..BYTES / PIECE_MAX / 2 {
+                intake.take(&piece).unwrap();
+            }
+        }
+        intake.end().unwrap();
+        let grown = peak() - before;
+        assert!(grown < BYTES as u64 / 8, "{grown} bytes of memory for {BYTES}");
+        assert_eq!(kept.0, [BYTES as u64 / 2; 2]);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "a file stays behind");
+    }
+
+    #[test]
+    fn where_the_state_directory_takes_nothing_the_file_waits_elsewhere() {
+        let mut kept = Kept::default();
+        let mut intake = Intake::new(Path::new("/proc/none"), &mut kept).unwrap();
+        intake.take(&Answer::File("one".into())).unwrap();
+        intake.take(&Answer::Bytes(STANDARD.encode([1, 2]))).unwrap();
+        intake.end().unwrap();
+        assert_eq!(kept.0, [("one".to_owned(), 2)]);
+    }
+
     fn taken(answers: &[Answer]) -> anyhow::Result<Vec<(String, usize)>> {
         let mut kept = Kept::default();
-        let (bytes, names) = (Vec::new(), HashSet::new());
-        let mut intake = Intake { out: &mut kept, name: None, bytes, taken: 0, names };
+        let place = tempfile::tempdir().unwrap();
+        let mut intake = Intake::new(place.path(), &mut kept)?;
         answers.iter().try_for_each(|answer| intake.take(answer))?;
         intake.end()?;
         Ok(kept.0)

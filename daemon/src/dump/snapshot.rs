@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::{KEPT, Out, PART, collect, configurations, dumps, forget, name, other, take, there};
+use super::{
+    KEPT, Out, PART, collect, configurations, dumps, forget, name, other, take, there, unnamed,
+};
 use crate::cli;
 use crate::config::Config;
 use crate::logs;
@@ -69,11 +71,24 @@ pub(crate) fn snapshot(options: &cli::Snapshot) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same, where the configuration was read from `file`; returns what is missing in it.
+/// The same of a node whose configuration was read from `file`, in a file that has no name and is read
+/// from its beginning; and what is missing in it.
 ///
 /// # Errors
-/// It cannot be written, or a file is there already.
-pub(crate) fn snapshot_to(
+/// It cannot be written.
+pub(crate) fn unnamed_snapshot(
+    config: &Config,
+    file: &Path,
+) -> anyhow::Result<(File, Vec<String>)> {
+    let mut zip = ZipWriter::new(unnamed(&config.state_dir)?);
+    let missing = fill(config, file, None, &mut zip)?;
+    let mut whole = zip.finish().context("cannot write a snapshot; is there room?")?;
+    whole.rewind()?;
+    Ok((whole, missing))
+}
+
+/// The same into the file `to`; returns what is missing in it.
+fn snapshot_to(
     config: &Config,
     file: &Path,
     other: Option<&Path>,

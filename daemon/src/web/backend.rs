@@ -1,7 +1,6 @@
 //! The node, as the console asks it: this one by itself, the other one over the link, users by the
 //! document of the pair.
 
-use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use serde::de::DeserializeOwned;
 
 use super::auth::{self, Caller, Doorman};
 use super::neighbour::{Heard, Known, Neighbour, synced, told};
-use super::own::{Inquiry, Own, Standing, ask, host};
+use super::own::{Inquiry, Own, Standing, ask};
 use crate::actions::{Outcome, Refusal, Step, Target, Wish};
 use crate::control::Answer;
 use crate::document;
@@ -168,12 +167,7 @@ fn owners(nodes: &[NodeStanding]) -> Vec<VirtualIp> {
 
 impl Backend for Here {
     fn about(&self) -> About {
-        About {
-            cluster: self.own.config.cluster.to_string(),
-            node: self.own.node(),
-            host: host(),
-            version: env!("CARGO_PKG_VERSION").into(),
-        }
+        About { cluster: self.own.config.cluster.to_string(), node: self.own.node() }
     }
 
     fn by_password(&self, name: &str, password: &str, from: IpAddr) -> Result<User, Denied> {
@@ -226,6 +220,10 @@ impl Backend for Here {
 
     fn look(&self) {
         self.neighbour.look();
+    }
+
+    fn look_now(&self) {
+        self.neighbour.look_now();
     }
 
     fn samples(&self) -> Vec<NodeSample> {
@@ -383,12 +381,8 @@ impl Backend for Here {
     fn snapshot(&self, asker: &Asker, to: &mut dyn io::Write) -> Result<(), Problem> {
         let by = By::console(&asker.name, asker.from);
         let running = self.own.logs.action(by, "snapshot", &[], None);
-        let made = tempfile::tempdir().map_err(anyhow::Error::new).and_then(|directory| {
-            let path = directory.path().join("snapshot.zip");
-            let missing = dump::snapshot_to(&self.own.config, &self.own.file, None, &path)?;
-            let mut file = File::open(&path)?;
-            // Nothing of it stays behind, however this ends.
-            fs::remove_file(&path)?;
+        let made = dump::unnamed_snapshot(&self.own.config, &self.own.file);
+        let made = made.and_then(|(mut file, missing)| {
             io::copy(&mut file, to)?;
             to.flush()?;
             Ok(missing)

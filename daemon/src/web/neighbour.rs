@@ -6,7 +6,8 @@
 //!  link, every second ──────────────────────> everything else
 //! ```
 //! Two threads, so that a link which answers nothing does not make the state old. Nobody who asks the
-//! console waits for the other node: what is known is told at once.
+//! console waits for the other node: what is known is told at once. An age counts from when the question was
+//! asked, so what is told is never older than that.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -29,7 +30,7 @@ const LOOKED_FOR: Duration = Duration::from_secs(10);
 /// An answer of so long ago is not of now.
 const OLD: Duration = Duration::from_secs(3);
 
-/// Something, with when it was heard.
+/// Something, with when it was asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Heard<T> {
     pub what: T,
@@ -62,6 +63,8 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 struct Inside {
     looked: Option<Instant>,
+    /// How often it was to be asked at once.
+    wanted: u64,
     known: Known,
 }
 
@@ -84,6 +87,7 @@ impl Neighbour {
     ) -> std::io::Result<()> {
         let this = self.clone();
         let stands = move || {
+            let at = Instant::now();
             if let Some(standing) = other.standing_within(PATIENCE) {
                 this.hear(|known| {
                     let what = SeatStanding {
@@ -92,17 +96,18 @@ impl Neighbour {
                         data_sync: synced(standing.data_sync),
                         serves: standing.serves,
                     };
-                    known.stands = Some(Heard { what, at: Instant::now() });
+                    known.stands = Some(Heard { what, at });
                 });
             }
         };
         self.every("duolog-stands", STANDS_EVERY, stands)?;
         let this = self.clone();
         let all = move || {
+            let at = Instant::now();
             let told: Result<Standing, Problem> = ask(&across, Inquiry::Standing);
             this.hear(|known| match told {
                 Ok(what) => {
-                    known.all = Some(Heard { what, at: Instant::now() });
+                    known.all = Some(Heard { what, at });
                     known.trouble = None;
                 }
                 Err(problem) => known.trouble = Some(problem.text),
@@ -121,20 +126,29 @@ impl Neighbour {
         thread::Builder::new().name(name.into()).spawn(move || {
             super::be_nice();
             loop {
-                this.wait();
+                let wanted = this.wait();
                 let begun = Instant::now();
                 work();
-                thread::park_timeout(every.saturating_sub(begun.elapsed()));
+                this.rest(wanted, every.saturating_sub(begun.elapsed()));
             }
         })?;
         Ok(())
     }
 
-    fn wait(&self) {
+    /// Waits until somebody looks; returns what [`Inside::wanted`] is then.
+    fn wait(&self) -> u64 {
         let mut inside = self.inside();
         while inside.looked.is_none_or(|looked| looked.elapsed() > LOOKED_FOR) {
             inside = self.looked.wait(inside).unwrap_or_else(PoisonError::into_inner);
         }
+        inside.wanted
+    }
+
+    /// Waits for so long, or until it is to be asked at once.
+    fn rest(&self, wanted: u64, limit: Duration) {
+        let still = |inside: &mut Inside| inside.wanted == wanted;
+        // Whichever it was, it is asked now.
+        drop(self.looked.wait_timeout_while(self.inside(), limit, still));
     }
 
     fn hear(&self, what: impl FnOnce(&mut Known)) {
@@ -149,6 +163,12 @@ impl Neighbour {
     pub(super) fn look(&self) {
         self.inside().looked = Some(Instant::now());
         self.looked.notify_all();
+    }
+
+    /// Has the other one asked at once.
+    pub(super) fn look_now(&self) {
+        self.inside().wanted += 1;
+        self.look();
     }
 
     /// What is known now.

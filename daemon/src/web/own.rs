@@ -138,7 +138,7 @@ pub(crate) struct Own {
 }
 
 /// Name of this computer.
-pub(super) fn host() -> String {
+fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

@@ -18,6 +18,7 @@ pub mod clients;
 pub mod cluster;
 pub mod faults;
 mod host;
+pub mod installed;
 mod lan;
 pub mod machine;
 pub mod receipts;

@@ -20,8 +20,9 @@ export class Client {
 
   constructor(private readonly ask: typeof fetch = (...it) => fetch(...it)) {}
 
-  get<T>(path: string, signal?: AbortSignal): Promise<T> {
-    return this.send<T>("GET", path, undefined, signal);
+  /** What a page asks by itself, again and again, `watches`: that keeps no session alive. */
+  get<T>(path: string, signal?: AbortSignal, watches = false): Promise<T> {
+    return this.send<T>("GET", path, undefined, signal, watches);
   }
 
   post<T>(path: string, body?: unknown): Promise<T> {
@@ -40,8 +41,9 @@ export class Client {
     return this.send<T>("DELETE", path);
   }
 
-  private async send<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  private async send<T>(method: string, path: string, body?: unknown, signal?: AbortSignal, watches = false): Promise<T> {
     const headers: Record<string, string> = { accept: "application/json" };
+    if (watches) headers["duolog-watches"] = "true";
     if (method !== "GET") headers["duolog-csrf"] = this.csrf;
     if (body !== undefined) headers["content-type"] = "application/json";
     let answer: Response;

@@ -426,12 +426,11 @@ export type Session = {
 
 export type SessionInfo = {
   certificate?: Offered | null;
+  certificate_refused: boolean;
   encrypted: boolean;
-  host: string;
   node: number;
   session?: Session | null;
   users: boolean;
-  version: string;
 };
 
 export type SessionOver = {

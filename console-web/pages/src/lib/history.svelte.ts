@@ -17,10 +17,10 @@ export class Samples {
       const ending = new AbortController();
       this.loaded = false;
       this.list = [];
-      const ask = async () => {
+      const ask = async (watches = false) => {
         const after = this.list.at(-1)?.at_ms;
         try {
-          const found = await app.client.get<History>(query(`/nodes/${of}/history`, { span: back, after_ms: after }), ending.signal);
+          const found = await app.client.get<History>(query(`/nodes/${of}/history`, { span: back, after_ms: after }), ending.signal, watches);
           if (ending.signal.aborted) return;
           this.step_s = found.step_s;
           this.list = joined(this.list, found.samples, SPAN_MS[back]);
@@ -38,7 +38,7 @@ export class Samples {
       };
       if (back === "minutes") app.onSample.add(take);
       // By the minute; and what the stream missed while it was away.
-      const timer = setInterval(() => void ask(), back === "hours" ? 60_000 : 30_000);
+      const timer = setInterval(() => void ask(true), back === "hours" ? 60_000 : 30_000);
       return () => {
         ending.abort();
         clearInterval(timer);

@@ -17,7 +17,7 @@ export class Loaded<T> {
       const now = path();
       this.ending = new AbortController();
       untrack(() => void this.ask(now));
-      const timer = every_ms > 0 ? setInterval(() => void this.ask(now), every_ms) : undefined;
+      const timer = every_ms > 0 ? setInterval(() => void this.ask(now, true), every_ms) : undefined;
       return () => {
         clearInterval(timer);
         this.ending.abort();
@@ -25,10 +25,10 @@ export class Loaded<T> {
     });
   }
 
-  async ask(path: string): Promise<void> {
+  async ask(path: string, watches = false): Promise<void> {
     const { signal } = this.ending;
     try {
-      const value = await app.client.get<T>(path, signal);
+      const value = await app.client.get<T>(path, signal, watches);
       if (signal.aborted) return;
       this.value = value;
       this.trouble = null;

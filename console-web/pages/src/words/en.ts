@@ -24,7 +24,6 @@ export const en = {
   roles: { metrics: "metrics", viewer: "viewer", operator: "operator", administrator: "administrator" },
   login: {
     title: "Log in",
-    at: (node: string, host: string) => `${node} on ${host}`,
     name: "Name",
     password: "Password",
     submit: "Log in",

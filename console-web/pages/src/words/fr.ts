@@ -24,7 +24,6 @@ export const fr: Words = {
   roles: { metrics: "métriques", viewer: "lecteur", operator: "opérateur", administrator: "administrateur" },
   login: {
     title: "Connexion",
-    at: (node, host) => `${node} sur ${host}`,
     name: "Nom",
     password: "Mot de passe",
     submit: "Se connecter",

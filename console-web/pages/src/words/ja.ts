@@ -24,7 +24,6 @@ export const ja: Words = {
   roles: { metrics: "メトリクス", viewer: "閲覧者", operator: "運用者", administrator: "管理者" },
   login: {
     title: "ログイン",
-    at: (node, host) => `${node}（${host}）`,
     name: "ユーザー名",
     password: "パスワード",
     submit: "ログイン",

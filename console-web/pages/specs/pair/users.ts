@@ -1,0 +1,5 @@
+// Before everything else.
+import { beforeAll } from "vitest";
+import { makeUsers } from "./pair";
+
+beforeAll(makeUsers, 120_000);
