@@ -38,7 +38,7 @@ export async function look(options: BrowserContextOptions, run: (seen: Seen) => 
   const complaints: string[] = [];
   page.on("console", (it) => { if (it.type() === "error" && !/Failed to load resource|ERR_CONNECTION/.test(it.text())) complaints.push(it.text()); });
   page.on("pageerror", (it) => complaints.push(String(it)));
-  page.on("request", (it) => { if (!it.url().startsWith(mock.url) && !it.url().startsWith("data:")) complaints.push(`asked elsewhere: ${it.url()}`); });
+  page.on("request", (it) => { if (!it.url().startsWith(mock.url) && !/^(data|blob):/.test(it.url())) complaints.push(`asked elsewhere: ${it.url()}`); });
   try {
     await page.goto(mock.url);
     await run({ mock, page, complaints });

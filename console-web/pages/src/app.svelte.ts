@@ -7,6 +7,7 @@ import type {
 import { Stream } from "./api/stream";
 import { later } from "./lib/actions";
 import { Format } from "./lib/format";
+import { save } from "./lib/save";
 import { said, usualTone, type Said } from "./lib/sentences";
 import { LANGUAGES, isLanguage, languageFor, type Language, type Words } from "./words";
 
@@ -46,6 +47,8 @@ class App {
   now = $state(Date.now());
   records = $state.raw<ActionRecord[]>([]);
   sending = $state(0);
+  /** Snapshots that are being made. */
+  collecting = $state(0);
   refused = $state<string | null>(null);
   route = $state<string[]>([]);
   language = $state<Language>(languageFor(stored("duolog.language"), navigator.languages));
@@ -149,6 +152,19 @@ class App {
       this.refused = error instanceof Failure && error.why !== "network" ? error.message : this.words.problem.network;
     } finally {
       this.sending -= 1;
+    }
+  }
+
+  /** Has a snapshot of both nodes made and saved; that takes its time. */
+  async snapshot(): Promise<void> {
+    this.refused = null;
+    this.collecting += 1;
+    try {
+      save(await this.client.file("/snapshot"));
+    } catch (error) {
+      this.refused = error instanceof Failure && error.why !== "network" ? error.message : this.words.problem.network;
+    } finally {
+      this.collecting -= 1;
     }
   }
 

@@ -53,6 +53,24 @@ test("the primary dies: the page of the surviving node shows it live, within 2 s
   });
 });
 
+test("a log of a node that is not reached is not saved, and the page says why", async () => {
+  const primary = await whole();
+  const second = other(primary);
+  await visit(browser, primary, async ({ page }) => {
+    await logIn(page, "vera");
+    await ask({ do: "kill", who: at(second) });
+    await shows(page, primary, "ALONE");
+    await to(page, `control/module/${second}`);
+    await page.waitForSelector("[role=log][aria-busy=false]");
+    const saved = page.waitForEvent("download", { timeout: 5000 }).then((it) => it.failure(), () => "none was begun");
+    await page.click("[data-save=text]");
+    expect(await saved).toBe("none was begun");
+    await page.locator("[data-unsaved]", { hasText: "the other node is not reached" }).waitFor();
+    await ask({ do: "boot", who: at(second) });
+  });
+  expect(await whole()).toBe(primary);
+});
+
 test("the page of the node that died says so, mends by itself and asks for a log-in", async () => {
   const primary = await whole();
   const second = other(primary);

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Switches } from "../../src/api/contract";
 import { to } from "../site";
 import {
-  act, cluster, commits, duolog, force, logIn, open, other, outcome, secrets, servers, serves, shows, standing, states, until, visit, watch, whole, type Node,
+  act, cluster, commits, duolog, force, is, logIn, open, other, outcome, secrets, servers, serves, shows, standing, states, until, visit, watch, whole, type Node,
 } from "./pair";
 import { unzip } from "./zip";
 
@@ -80,6 +80,7 @@ test("a swap of a pair that is not whole is refused with words, and changes noth
   await visit(browser, primary, async ({ page }) => {
     await logIn(page, "otto");
     await outcome(page, () => act(page, at(second), "stop"));
+    await is(primary, "ALONE");
     const refused = await outcome(page, () => act(page, "both", "swap"));
     expect([refused.stage, refused.why]).toEqual(["refused", expect.stringContaining(`node${primary} refuses`)]);
     expect((await standing(primary))!.state).toBe("ALONE");
@@ -163,6 +164,8 @@ test("what was done stands in the commands log of the node that did it, with the
 });
 
 test("each log of either node is read, followed and saved", async () => {
+  // So that the service has said something on both.
+  await duolog(await whole(), "swap", "--yes");
   const primary = await whole();
   await visit(browser, primary, async ({ page }) => {
     await logIn(page, "vera");

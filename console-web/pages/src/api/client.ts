@@ -41,7 +41,25 @@ export class Client {
     return this.send<T>("DELETE", path);
   }
 
+  /** A file with the name that the node gives it, however long it takes. A link would do with less, but where the
+   *  node refuses, the browser says that the download was cancelled and nothing more. */
+  async file(path: string): Promise<{ name: string; content: Blob }> {
+    const answer = await this.asked("GET", path, undefined, new AbortController().signal, false);
+    const name = /filename="([^"/\\]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? "duolog";
+    try {
+      return { name, content: await answer.blob() };
+    } catch (error) {
+      throw new Failure("network", String(error));
+    }
+  }
+
   private async send<T>(method: string, path: string, body?: unknown, signal?: AbortSignal, watches = false): Promise<T> {
+    const answer = await this.asked(method, path, body, signal, watches);
+    return answer.status === 204 ? (undefined as T) : ((await answer.json()) as T);
+  }
+
+  /** The answer, where it is none that refuses. */
+  private async asked(method: string, path: string, body: unknown, signal: AbortSignal | undefined, watches: boolean): Promise<Response> {
     const headers: Record<string, string> = { accept: "application/json" };
     if (watches) headers["duolog-watches"] = "true";
     if (method !== "GET") headers["duolog-csrf"] = this.csrf;
@@ -60,8 +78,7 @@ export class Client {
       if (signal?.aborted) throw error;
       throw new Failure("network", String(error));
     }
-    if (answer.status === 204) return undefined as T;
-    if (answer.ok) return (await answer.json()) as T;
+    if (answer.ok) return answer;
     const problem = (await answer.json().catch(() => null)) as Problem | null;
     const why = problem?.why ?? "unavailable";
     if (why === "not_logged_in") this.ended();

@@ -5,7 +5,7 @@ import type { Words } from "../words";
 export type Group = "everyday" | "expert" | "admin";
 export type Key = Exclude<keyof Words["actions"] & string,
   "open" | "of" | "both" | "bothNodes" | "expert" | "admin" | "support" | "needs" | "title" | "nothing" | "begun" | "stage"
-  | "took" | "since" | "sending" | "dismiss" | "all" | "estimate" | "snapshot">;
+  | "took" | "since" | "sending" | "collecting" | "dismiss" | "all" | "estimate" | "snapshot">;
 /** What is asked before: nothing, a yes, a reason that is typed, or for how long. */
 export type Asks = "nothing" | "yes" | "reason" | "duration";
 
