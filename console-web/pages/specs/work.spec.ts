@@ -248,7 +248,7 @@ test("receipts, charts, branches, information; a branch is dropped by typing its
     expect(await page.locator("[data-chart]").count()).toBe(7);
     const stages = page.locator("[data-chart]").first().locator(".legend li");
     expect((await stages.allInnerTexts()).map((it) => it.replace(/ ?[\d.,–]+\s?\S*$/, "").trim())).toEqual(
-      ["whole commit", "queue", "local disk", "other node", "of it wire", "of it remote disk", "wake-up"]);
+      ["whole commit", "queue", "local disk", "other node", "other node: wire", "other node: disk", "wake-up"]);
     expect(await stages.filter({ hasText: "–" }).count(), "each stage has a value").toBe(0);
     await page.check("[data-span=hours]");
     await page.locator("[data-chart] canvas").first().waitFor();

@@ -14,6 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::nodes::Pair;
+use super::rows::{Row, RowId};
+use super::sqlite;
 use crate::cli::Demo;
 use crate::users::{self, Role};
 
@@ -75,6 +77,29 @@ impl Consoles {
         let Self { node1, node2, user, password, .. } = self;
         format!("watch it: {node1} (node1), {node2} (node2); log in as {user} with {password}")
     }
+}
+
+/// How often something is committed while somebody may look.
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+
+/// Goes on committing a few rows a second where the pair serves, so that there is something to see.
+/// Each time the file is opened and closed again: nothing of it is in the way of a swap.
+///
+/// # Errors
+/// No thread can be started.
+pub(super) fn keep_busy(pair: &Pair, seed: u64, writer: u16) -> io::Result<()> {
+    let files = [NodeId::Node1, NodeId::Node2].map(|node| sqlite::file(&pair.data(node)));
+    thread::Builder::new().name("demo-busy".into()).spawn(move || {
+        for number in 1.. {
+            // Only where it is served there is a file; a commit that fails is tried at the next one.
+            let served = files.iter().find(|file| file.exists());
+            if let Some(mut database) = served.and_then(|file| sqlite::Writer::connect(file).ok()) {
+                database.commit(&Row::new(seed, RowId { writer, number })).ok();
+            }
+            thread::park_timeout(COMMIT_EVERY);
+        }
+    })?;
+    Ok(())
 }
 
 /// How long the pair stays after the story.

@@ -251,9 +251,13 @@ impl Story<'_> {
         let swap_ms = millis(swap.elapsed());
         self.narrator.say(format!("swapped within {swap_ms} ms: node1 is PRIM again"));
         let in_the_end = self.look(&pair, NodeId::Node1, &sockets, &acknowledged, |_| Ok(()))?;
-        if self.stays.is_none() {
-            node2.stop()?;
-            node1.stop()?;
+        match (&self.stays, &self.engine) {
+            (None, _) => {
+                node2.stop()?;
+                node1.stop()?;
+            }
+            (Some(_), Sql::Sqlite) => console::keep_busy(&pair, self.seed, writers + 1)?,
+            (Some(_), Sql::Postgresql(_)) => {}
         }
         let split_brains = pair.split_brains(NodeId::Node1)? + pair.split_brains(NodeId::Node2)?;
 

@@ -31,7 +31,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_mins(10);
-/// How long all streams may take to open.
+/// How long a stream may take to open.
 const OPEN_LIMIT: Duration = Duration::from_mins(1);
 /// Threads of a node that are there for its console alone, as the kernel names them.
 const CONSOLE_THREADS: [&str; 4] = ["duolog-web", "duolog-web-work", "duolog-stands", "duolog-all"];
@@ -297,7 +297,7 @@ impl Streams {
         let (over, bytes) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let told = Arc::<AtomicU64>::default();
         let (mut readers, mut sockets) = (Vec::new(), Vec::new());
-        for _ in 0..count {
+        for number in 1..=count {
             let mut stream = visitor.connect();
             write!(
                 stream,
@@ -306,12 +306,13 @@ impl Streams {
             )
             .unwrap();
             sockets.push(stream.sock.try_clone().unwrap());
-            let (over, bytes, told) = (over.clone(), bytes.clone(), told.clone());
-            readers.push(spawn(move || read(stream, &over, &bytes, &told)));
+            let (over, bytes, heard) = (over.clone(), bytes.clone(), told.clone());
+            readers.push(spawn(move || read(stream, &over, &bytes, &heard)));
+            // Only so many of one address may be strangers at a time.
+            wait::until("a stream is open", OPEN_LIMIT, || {
+                (told.load(Ordering::Relaxed) == number as u64).then_some(())
+            });
         }
-        wait::until("every stream is open", OPEN_LIMIT, || {
-            (told.load(Ordering::Relaxed) == count as u64).then_some(())
-        });
         bytes.store(0, Ordering::Relaxed);
         Self { over, bytes, readers, sockets }
     }

@@ -280,7 +280,7 @@ export const en = {
     minutes: "15 minutes",
     hours: "24 hours",
     latency: "Commit latency",
-    stage: { commit: "whole commit", queue: "queue", local_disk: "local disk", peer: "other node", wire: "of it wire", remote_disk: "of it remote disk", wake_up: "wake-up" },
+    stage: { commit: "whole commit", queue: "queue", local_disk: "local disk", peer: "other node", wire: "other node: wire", remote_disk: "other node: disk", wake_up: "wake-up" },
     stageOf: "Stage",
     throughput: "Throughput",
     commits: "commits/s",

@@ -280,7 +280,7 @@ export const fr: Words = {
     minutes: "15 minutes",
     hours: "24 heures",
     latency: "Latence des commits",
-    stage: { commit: "commit entier", queue: "file d’attente", local_disk: "disque local", peer: "autre nœud", wire: "dont réseau", remote_disk: "dont disque distant", wake_up: "réveil" },
+    stage: { commit: "commit entier", queue: "file d’attente", local_disk: "disque local", peer: "autre nœud", wire: "autre nœud : réseau", remote_disk: "autre nœud : disque", wake_up: "réveil" },
     stageOf: "Étape",
     throughput: "Débit",
     commits: "commits/s",

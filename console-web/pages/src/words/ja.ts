@@ -280,7 +280,7 @@ export const ja: Words = {
     minutes: "直近 15 分",
     hours: "直近 24 時間",
     latency: "コミット遅延",
-    stage: { commit: "コミット全体", queue: "キュー", local_disk: "ローカルディスク", peer: "もう一方のノード", wire: "うちネットワーク", remote_disk: "うちリモートディスク", wake_up: "起床" },
+    stage: { commit: "コミット全体", queue: "キュー", local_disk: "ローカルディスク", peer: "もう一方のノード", wire: "もう一方のノード：ネットワーク", remote_disk: "もう一方のノード：ディスク", wake_up: "起床" },
     stageOf: "段階",
     throughput: "スループット",
     commits: "コミット/秒",
