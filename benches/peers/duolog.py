@@ -10,11 +10,10 @@ from hosts import ADDRESS, Failed, run, tail, wait_until
 class Pair:
     """Two nodes of one cluster; the directories are mounted on node a."""
 
-    def __init__(self, hosts, name, directories, log="", pair="", compression="adaptive"):
+    def __init__(self, hosts, name, directories, log="", pair=""):
         """`directories`: pairs of a name and the preset for it. `log`, `pair`: further lines of these tables."""
         self.hosts, self.name, self.binary = hosts, name, hosts.tools["duolog"]
         self.directories, self.processes = directories, {}
-        self.compression = compression
         cluster = re.search(r"\b[0-9a-f]{32}\b", run([self.binary, "keygen", "--cluster"])).group()
         key = hosts.path(f"{name}.pair.key")
         run([self.binary, "keygen", "--pair-key", key])
@@ -45,7 +44,7 @@ pair_key = "pair.key"
 [peer]
 address = "{ADDRESS[other]}:7433"
 fingerprint = "{prints[other]}"
-compression = "{compression}"
+compression = "{hosts.compression}"
 mtu_bytes = {6500 if hosts.mtu >= 6600 else 1452}
 
 [[path]]

@@ -119,8 +119,10 @@ def cgroup2():
 class Hosts:
     """Both nodes. To be used as a context: what was made is gone after it, whatever happened."""
 
-    def __init__(self, place, tools, flush_ms=None, rtt_ms=0, mtu=9000, disk_gib=8):
+    def __init__(self, place, tools, flush_ms=None, rtt_ms=0, mtu=9000, compression="adaptive", disk_gib=8):
         self.tools, self.flush_ms, self.rtt_ms, self.mtu, self.disk_gib = tools, flush_ms, rtt_ms, mtu, disk_gib
+        # Of every pair of Duolog nodes.
+        self.compression = compression
         remove_left_over()
         for name in os.listdir(place):
             found = re.match(r"duolog-peers-(\d+)\.", name)
