@@ -142,8 +142,8 @@ impl Drive {
         let done = loop {
             let tasks = locked(&shared.ready).len();
             for _ in 0..tasks {
-                let task = locked(&shared.ready).pop_front();
-                task.inspect(|task| task.run());
+                let Some(task) = locked(&shared.ready).pop_front() else { break };
+                task.run();
             }
             if shared.main_ready.swap(false, SeqCst)
                 && let Poll::Ready(done) = main.as_mut().poll(&mut context)

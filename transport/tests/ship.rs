@@ -90,6 +90,26 @@ fn no_wake_is_lost() {
     pair.stop();
 }
 
+/// While the link's thread sleeps it is not woken to send what is little.
+#[test]
+fn whoever_appends_ships_by_itself() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    let own = std::thread::current().id();
+    let by_itself = (0..100_u64)
+        .filter(|i| {
+            let end = pair.primary.append(&i.to_le_bytes(), &waker);
+            pair.acknowledged(end);
+            // The link's thread has the time to fall asleep again.
+            std::thread::park_timeout(Duration::from_millis(2));
+            pair.primary.state().read_by == Some(own)
+        })
+        .count();
+    // It wakes by itself for what QUIC wants now and then.
+    assert!(by_itself > 50, "{by_itself} of 100");
+    pair.stop();
+}
+
 /// Appends of many threads at once.
 #[test]
 fn every_thread_that_appends_is_acknowledged() {

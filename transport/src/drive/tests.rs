@@ -53,11 +53,13 @@ fn a_task_that_another_thread_wakes_runs() {
 fn a_lent_hand_runs_what_it_made_ready_and_leaves_the_rest() {
     let drive = drive();
     let (_goes_on, link) = runs(&drive);
-    let tasks: Vec<_> = (0..HAND_RUNS + 1).map(|_| sayer(&drive)).collect();
+    let tasks: Vec<_> = (0..=HAND_RUNS).map(|_| sayer(&drive)).collect();
     let mine = std::thread::current().id();
     for _ in 0..500 {
         drive.lend_a_hand(|| {
-            tasks.iter().for_each(|(waker, _)| waker.wake_by_ref());
+            for (waker, _) in &tasks {
+                waker.wake_by_ref();
+            }
             true
         });
         let by: Vec<_> = tasks.iter().map(|(_, said)| said.recv_timeout(SOON).unwrap()).collect();
@@ -120,7 +122,7 @@ fn the_tasks_end_with_the_links_own_work() {
     let (tell, told) = channel();
     drive.spawn(Box::pin(async move {
         let _held = held;
-        poll_fn(|context| Poll::Ready(tell.send(context.waker().clone()).unwrap())).await;
+        tell.send(poll_fn(|context| Poll::Ready(context.waker().clone())).await).unwrap();
         pending::<()>().await;
     }));
     let mut rounds = 0;

@@ -95,6 +95,8 @@ pub(crate) struct State {
     /// Primary: the longest time that a disk was said to have taken.
     pub(crate) disk_us_max: u32,
     pub(crate) unacked_max: u64,
+    /// Primary: who read what was shipped last.
+    pub(crate) read_by: Option<std::thread::ThreadId>,
     /// Primary: how fast the secondary may catch up.
     pub(crate) catch_up: Option<u64>,
     /// Secondary: what was cut; whether syncs wait; how many receives are to fail; the largest
@@ -157,6 +159,7 @@ impl Node {
             acks: 0,
             disk_us_max: 0,
             unacked_max: 0,
+            read_by: None,
             catch_up: None,
             cuts: Vec::new(),
             gate_shut: false,
@@ -323,6 +326,7 @@ impl Source for Primary {
 
     fn read(&mut self, from: Lsn, max: usize, buf: &mut Vec<u8>) -> io::Result<()> {
         self.0.change(|state| {
+            state.read_by = Some(std::thread::current().id());
             let from = index(from);
             let to = (from + max).min(state.log.bytes.len());
             buf.extend(&state.log.bytes[from..to]);
