@@ -119,7 +119,8 @@ impl Side {
                 for byte in fill.to_le_bytes().chunks_exact(2) {
                     let at = usize::from(u16::from_le_bytes([byte[0], byte[1]]));
                     if let Some(changed) = page.get_mut(at % 4096) {
-                        *changed = byte[0];
+                        // Often what it was before the last change.
+                        *changed = byte[0] & 1;
                     }
                 }
                 file.write_all_at(&page, *offset).map_err(errno)?;

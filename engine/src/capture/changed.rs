@@ -78,10 +78,17 @@ impl Capture {
             return;
         }
         let at = offset + part.start as u64;
-        match self.known(id, content, at, part.len()) {
-            Some(old) => changes.compare(part.start, &old, Some(at)),
-            None => changes.add(part),
-        }
+        let Some(old) = self.known(id, content, at, part.len()) else {
+            return changes.add(part);
+        };
+        let holes = has_zeros(&old) && self.may_have_holes(id, content, at, part.len() as u64);
+        changes.compare(part.start, &old, holes.then_some(at));
+    }
+
+    /// Whether some of these bytes may be in a hole once all that is pending is applied.
+    fn may_have_holes(&self, id: FileId, content: &Content, at: u64, len: u64) -> bool {
+        content.clears(at, len)
+            || self.node.store.seek_hole(id, at).map_or(true, |hole| hole < at + len)
     }
 
     /// What stands in the file, all of which is below its end; `None` where that is not at hand.
@@ -104,6 +111,11 @@ impl Capture {
         let have = content.lay_over(at, &mut old, have, read_log).ok()?;
         (have == len).then_some(old)
     }
+}
+
+/// Whether there may be as many zeros in a row as could be a hole.
+fn has_zeros(bytes: &[u8]) -> bool {
+    bytes.chunks(HOLE / 2).any(|chunk| chunk.iter().all(|byte| *byte == 0))
 }
 
 /// The pieces of a write as they are found, from its first byte to its last.

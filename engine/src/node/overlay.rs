@@ -1,9 +1,10 @@
 //! What was written and is not yet in the backing directory: for each file the operations on its
 //! content that are logged and not applied, in order.
 //!
-//! It holds no data. A pending write names the place in the log where its bytes stand, and a
-//! read takes them from there; so memory grows with the number of pending writes alone, and
-//! there is one copy of the truth. It knows files by their ids and never opens one.
+//! It holds no data, but for a page that is written again and again. A pending write names the
+//! places in the log where its bytes stand, and a read takes them from there; so memory grows with
+//! the number of pending writes alone, and there is one copy of the truth. It knows files by their
+//! ids and never opens one.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -246,6 +247,13 @@ impl Content {
     pub(crate) fn overlaps(&self, offset: u64, len: u64, most: usize) -> Option<usize> {
         let looked_at = self.pending.iter().filter(|(_, operation)| operation.meets(offset, len));
         (self.pending.len() <= most).then(|| looked_at.count())
+    }
+
+    /// Whether a pending operation may make a hole of any of the `len` bytes from `offset` on.
+    pub(crate) fn clears(&self, offset: u64, len: u64) -> bool {
+        self.pending.iter().any(|(_, operation)| {
+            !matches!(operation, Pending::Write { .. }) && operation.meets(offset, len)
+        })
     }
 
     /// How many operations are pending.
