@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use duolog_tests::journal::Journal;
-use duolog_tests::mariadb::{Server, install, user};
+use duolog_tests::mariadb::{Server, check_pages, install, user};
 use duolog_tests::pair::Pair;
 use duolog_tests::random::{Random, seed};
 
@@ -47,13 +47,14 @@ fn check(server: &Server, journal: &Journal, seed: u64) {
     }
 }
 
-#[test]
-fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
+/// The server crashes, then node1 is lost; a server with these options serves on node2.
+fn survives(name: &str, options: &[&str]) {
     let seed = seed();
-    let mut pair = Pair::start("mariadb", &[data("mariadb", Some(user()))]);
+    let mut pair = Pair::start(name, &[data("mariadb", Some(user()))]);
     let (site, outside) = (pair.site("data"), pair.outside());
+    let start = || Server::start_with(&site, &outside, options);
     install(&site);
-    let mut server = Server::start(&site, &outside);
+    let mut server = start();
     server.create_promise();
     let journal = Journal::create(&outside.join("journal"), seed);
     bulk_load(&pair, &server, seed);
@@ -63,7 +64,7 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
     journal.wait_for(200, COMMITS_LIMIT, || writers.assert_run());
     server.kill();
     writers.fail();
-    server = Server::start(&site, &outside);
+    server = start();
     check(&server, &journal, seed);
     journal.seen(&server.rows());
 
@@ -72,7 +73,7 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
     pair.stop();
     pair.compare();
     pair.start_again();
-    server = Server::start(&site, &outside);
+    server = start();
 
     // The computer is lost.
     let writers = server.start_writers(journal.path(), 4);
@@ -81,7 +82,7 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
     server.kill();
     writers.fail();
     pair.lose_prim();
-    server = Server::start(&site, &outside);
+    server = start();
     check(&server, &journal, seed);
 
     // And it goes on there.
@@ -90,4 +91,16 @@ fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
     writers.stop();
     check(&server, &journal, seed);
     server.stop();
+    check_pages(&site);
+}
+
+#[test]
+fn every_commit_survives_the_servers_crash_and_the_loss_of_node1() {
+    survives("mariadb", &[]);
+}
+
+/// A page is whole without it, on node2 as well.
+#[test]
+fn without_doublewrite_every_commit_and_page_survives_the_servers_crash_and_the_loss_of_node1() {
+    survives("mariadb-single", &["--skip-innodb-doublewrite"]);
 }
