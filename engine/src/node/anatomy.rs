@@ -187,7 +187,7 @@ impl Followed {
         let peer = PeerAnatomy {
             hand_over: taken - self.asked,
             compress: packed - taken,
-            wire: between - remote_disk.unwrap_or_default(),
+            wire: between.saturating_sub(remote_disk.unwrap_or_default()),
             remote_disk,
             remote_write,
             acknowledgement: now.saturating_duration_since(came),
