@@ -3,7 +3,6 @@
 use super::policy::Finding;
 use super::*;
 use crate::config::checkers::{CheckKind, Checker};
-use crate::config::services::StopSignal;
 use crate::logs::Logs;
 use crate::processes::Process;
 use crate::processes::own::{process, within};
@@ -466,7 +465,8 @@ fn a_service_runs_as_its_user_with_ordinary_settings() {
         site.services.stop(None).unwrap();
         let mut ghost = service("ghost", "", None);
         ghost.user = Some("no-such-user".into());
-        let result = Services::new(&[ghost], &Logs::at(site.directory.path()), Box::new(|_| {}));
+        let result =
+            Services::new(&[ghost], None, &Logs::at(site.directory.path()), Box::new(|_| {}));
         assert!(matches!(result, Err(SetUpError::NoUser { .. })));
     });
 }
