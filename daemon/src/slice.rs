@@ -90,7 +90,7 @@ pub(crate) struct Slice {
     name: String,
     /// Below [`MOUNT`].
     group: PathBuf,
-    /// Whether this process opened it, and did not close it since.
+    /// Whether this process opened it, and did not begin to close it since.
     open: Mutex<bool>,
 }
 
@@ -163,7 +163,7 @@ impl Slice {
         Ok(())
     }
 
-    /// Whether this process opened it, and did not close it since.
+    /// Whether this process opened it, and did not begin to close it since.
     pub(crate) fn is_open(&self) -> bool {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,6 +192,8 @@ impl Slice {
             // Nobody could open what is not there.
             return Ok(());
         }
+        // Also where somebody survives: it is closed anew before it is opened.
+        *open = false;
         loop {
             let tried = make(&self.group)
                 .and_then(|()| self.limit("0"))
@@ -199,10 +201,7 @@ impl Slice {
                 .and_then(|()| Ok(remove_below(&self.group)? && members(&self.group)?.is_empty()));
             let late = Instant::now() >= until;
             match tried {
-                Ok(true) => {
-                    *open = false;
-                    return Ok(());
-                }
+                Ok(true) => return Ok(()),
                 Ok(false) if late => {
                     let left = everybody(&self.group);
                     let names = left.iter().map(processes::name).collect();
