@@ -28,8 +28,8 @@ test.skipIf(!directory)("pictures", async () => {
               await logIn(page, "ann");
               for (const route of routes) {
                 await to(page, route);
-                await page.waitForTimeout(1500);
-                await picture(route.replace("/", "-"));
+                await page.waitForTimeout(800);
+                await picture(route.replaceAll("/", "-"));
               }
             }, { locale, colorScheme, viewport: { width, height: 900 } });
           }
