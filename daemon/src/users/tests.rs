@@ -43,7 +43,7 @@ fn a_password_opens_and_who_was_removed_is_out_at_once() {
     let text = documents.history().last().unwrap().text.clone();
     set(&documents, &edit::set(&text, "anna", "role", "viewer").unwrap());
     assert_eq!(users.role_of("anna"), Some(Role::Viewer));
-    set(&documents, &edit::remove(&text, "anna").unwrap());
+    set(&documents, &remove(&text, "anna").unwrap());
     assert_eq!(users.role_of("anna"), None);
     assert_eq!(ask("anna", "correct horse"), Err(Refused::Wrong));
 }
