@@ -40,14 +40,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[must_use = "dropping it takes the demo's directory away"]
 pub(crate) struct Cleanup(());
 
-impl Cleanup {
-    /// The story is told: a signal is how it is ended, with that exit code, and nothing stays.
-    pub(crate) fn told(&self, code: i32) {
-        if let Some(left) = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            left.keep = false;
-        }
-        OVER.store(code, Ordering::SeqCst);
+/// The story is told: a signal is how it is ended, with that exit code, and nothing stays.
+pub(crate) fn told(code: i32) {
+    if let Some(left) = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        left.keep = false;
     }
+    OVER.store(code, Ordering::SeqCst);
 }
 
 impl Drop for Cleanup {

@@ -114,7 +114,7 @@ pub(crate) fn run(options: &Demo) -> anyhow::Result<bool> {
     let stays = Stays::of(options);
     let outcome = Story { options, seed, engine, directory, narrator, stays }.tell()?;
     let proven = outcome.proves();
-    cleanup.told(i32::from(!proven));
+    cleanup::told(i32::from(!proven));
     if options.json {
         println!("{}", serde_json::to_string(&outcome)?);
     }

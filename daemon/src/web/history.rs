@@ -47,11 +47,11 @@ pub(super) struct Rings {
     minutes: VecDeque<Sample>,
 }
 
-fn keep(ring: &mut VecDeque<Sample>, sample: Sample, most: usize) {
+fn keep(ring: &mut VecDeque<Sample>, sample: &Sample, most: usize) {
     if ring.len() >= most {
         ring.pop_front();
     }
-    ring.push_back(sample);
+    ring.push_back(*sample);
 }
 
 impl Rings {
@@ -61,7 +61,7 @@ impl Rings {
             if now.at <= last.at {
                 return;
             }
-            keep(&mut self.seconds, between(last, now), SECONDS);
+            keep(&mut self.seconds, &between(last, now), SECONDS);
         }
         self.last = Some(*now);
         let (begun, bytes, lag) = self.minute.get_or_insert((*now, 0, Duration::ZERO));
@@ -69,7 +69,7 @@ impl Rings {
         *lag = now.lag.max(*lag);
         if now.at.saturating_sub(begun.at) >= Duration::from_secs(MINUTE_S) {
             let most = Reading { lag_bytes: *bytes, lag: *lag, ..*now };
-            keep(&mut self.minutes, between(begun, &most), MINUTES);
+            keep(&mut self.minutes, &between(begun, &most), MINUTES);
             self.minute = Some((*now, 0, Duration::ZERO));
         }
     }
