@@ -159,7 +159,7 @@ impl NodeConfig {
     }
 }
 
-/// Called from any thread; kept as it may call back while another one is put in its place.
+/// Shared, so that it is called without the lock under which another one takes its place.
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// A node that is open.
