@@ -153,8 +153,8 @@ pub(super) fn compare<D: Disk>(disk: &D, store: &Store, control: &Control) -> io
             changed.paths.extend(found.into_iter().take(NAMED_MAX));
             changed.paths.sort();
             changed.paths.dedup();
-            let text: String =
-                changed.paths.iter().map(|path| format!("{path}{NOTE_END}")).collect();
+            let mut text = changed.paths.join(NOTE_END);
+            text.push_str(NOTE_END);
             replace(disk, NOTE, text.as_bytes())?;
         }
     }
