@@ -35,8 +35,10 @@ const NAME: &str = "census";
 const MAGIC: &[u8; 8] = b"DUOLOGCE";
 const VERSION: u32 = 1;
 const HEADER_LEN: usize = 32;
-/// The note that stays until everything was compared: one path a line.
+/// The note that stays until everything was compared: one path a line, and what ends a path, which
+/// may have line breaks of its own. 0.1.0 ended it by the line alone.
 const NOTE: &str = "changed-by-others";
+const NOTE_END: &str = "\0\n";
 /// More files are counted and not named.
 const NAMED_MAX: usize = 1000;
 
@@ -172,8 +174,8 @@ pub(super) fn compare<D: Disk>(disk: &D, store: &Store, control: &Control) -> io
             changed.paths.extend(found.into_iter().take(NAMED_MAX));
             changed.paths.sort();
             changed.paths.dedup();
-            let mut text = changed.paths.join("\n");
-            text.push('\n');
+            let mut text = changed.paths.join(NOTE_END);
+            text.push_str(NOTE_END);
             replace(disk, NOTE, text.as_bytes())?;
         }
     }
@@ -209,7 +211,9 @@ fn differences(before: Files<'_>, store: &Store) -> io::Result<Vec<String>> {
 
 fn noted<D: Disk>(disk: &D) -> io::Result<Changed> {
     let bytes = read(disk, NOTE)?.unwrap_or_default();
-    let paths = String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect();
+    let text = String::from_utf8_lossy(&bytes);
+    let ends = if text.contains(NOTE_END) { NOTE_END } else { "\n" };
+    let paths = text.split_terminator(ends).map(str::to_owned).collect();
     Ok(Changed { paths, more: false })
 }
 

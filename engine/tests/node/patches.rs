@@ -175,7 +175,7 @@ fn holds(root: &Path, name: &str, model: &[u8]) -> bool {
 
 #[test]
 fn whatever_is_written_over_whatever_is_what_both_nodes_have() {
-    for seed in 1..=4 {
+    for seed in 1..=2 {
         let mut random = Random::new(seed);
         let pair = Pair::new();
         let names = ["a", "b", "c"];
