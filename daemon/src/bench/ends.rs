@@ -213,7 +213,8 @@ impl Sink for Nowhere {
 
     fn sync(&mut self) -> Result<Ack, SinkError> {
         if let Some(disk) = &self.disk {
-            disk.sync_data().map_err(|source| SinkError::Io { at: Lsn(self.end), source })?;
+            let synced = rustix::fs::fdatasync(disk).map_err(io::Error::from);
+            synced.map_err(|source| SinkError::Io { at: Lsn(self.end), source })?;
         }
         Ok(self.standing())
     }
