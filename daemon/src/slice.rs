@@ -312,7 +312,7 @@ fn remove_below(group: &Path) -> io::Result<bool> {
     let mut none = true;
     for below in groups_below(group)? {
         let gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-        match remove_below(&below).and_then(|none| Ok(none && fs::remove_dir(&below).is_ok())) {
+        match remove_below(&below).map(|none| none && fs::remove_dir(&below).is_ok()) {
             Ok(removed) => none &= removed || !below.exists(),
             Err(error) if gone(&error) => {}
             Err(error) => return Err(error),

@@ -27,7 +27,7 @@ const FETCH_EVERY: Duration = Duration::from_millis(20);
 
 /// One stage, in microseconds.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Stage {
+pub(super) struct Row {
     /// As `/metrics` calls it.
     pub stage: &'static str,
     /// The median.
@@ -50,7 +50,7 @@ pub(super) struct Table {
     followed: usize,
     /// Of those, in how many the other node had it last.
     peer_last: usize,
-    stages: Vec<Stage>,
+    stages: Vec<Row>,
     /// The median of a client, less that of a commit: the write, the kernel and its queue.
     kernel_us: f64,
     /// The same block, written and synced on the disk without anything else.
@@ -162,13 +162,16 @@ fn fetch(node: &Node, over: &AtomicBool) -> Vec<Anatomy> {
     }
 }
 
+/// How a stage is read off a commit.
+type Part<'a> = &'a dyn Fn(&Anatomy) -> Duration;
+
 /// Each stage of the commits that were followed, in the order in which a commit meets them. `None`
 /// where there was none.
-fn stages(anatomies: &[Anatomy]) -> Option<Vec<Stage>> {
+fn stages(anatomies: &[Anatomy]) -> Option<Vec<Row>> {
     let of_peer = |anatomy: &Anatomy| anatomy.peer.unwrap_or_default();
     let disk = |anatomy: &Anatomy| of_peer(anatomy).remote_disk.unwrap_or_default();
     let write = |anatomy: &Anatomy| of_peer(anatomy).remote_write.unwrap_or_default();
-    let all: [(&'static str, &dyn Fn(&Anatomy) -> Duration); 14] = [
+    let all: [(&'static str, Part<'_>); 14] = [
         ("commit", &|it| it.total),
         ("queue", &|it| it.queue),
         ("local_disk", &|it| it.local_disk),
@@ -190,7 +193,7 @@ fn stages(anatomies: &[Anatomy]) -> Option<Vec<Stage>> {
         times.sort_unstable();
         let mean_us = micros(times.iter().sum::<Duration>() / count);
         let at = |per_mille| micros(percentile(&times, per_mille));
-        Stage { stage, p50_us: at(500), p99_us: at(990), mean_us }
+        Row { stage, p50_us: at(500), p99_us: at(990), mean_us }
     };
     Some(all.into_iter().map(stage).collect())
 }

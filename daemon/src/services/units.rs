@@ -113,14 +113,14 @@ impl Units {
         let systemd = |source| StartError::Systemd { source };
         ask("stop", &all).map_err(systemd)?;
         self.slice.close(KILL_LIMIT).map_err(StartError::Slice)?;
-        all.iter().try_for_each(|unit| self.forget(unit)).map_err(systemd)?;
+        all.iter().try_for_each(|unit| Self::forget(unit)).map_err(systemd)?;
         self.slice.open().map_err(StartError::Slice)
     }
 
     /// Has systemd forget the group of a unit that was removed from under it: it looks whether anybody
     /// is left in it only when the unit ends, and else would not make it anew. So the unit ends once
     /// more, by a start that cannot succeed while the slice is closed.
-    fn forget(&self, unit: &str) -> io::Result<()> {
+    fn forget(unit: &str) -> io::Result<()> {
         let until = Instant::now() + ANSWER_LIMIT;
         let mut tried = false;
         loop {

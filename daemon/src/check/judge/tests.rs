@@ -390,7 +390,7 @@ fn a_server_without_a_shield_against_torn_pages_is_told_where_it_needs_one() {
         let lines = judge(&gathered);
         let told = |text: &str| lines.iter().any(|line| line.text.contains(text));
         assert_eq!(told("not outside of it"), off, "{name} = {value}: {lines:#?}");
-        let said = gathered.here.settings.iter().filter_map(unshielded).next();
+        let said = gathered.here.settings.iter().find_map(unshielded);
         assert_eq!(said.is_some(), off, "{name} = {value}: {said:?}");
         assert!(said.is_none_or(|said| said.contains("is not safe in") && said.contains(name)));
     }
