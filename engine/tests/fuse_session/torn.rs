@@ -122,7 +122,10 @@ fn stores_in_mapped_memory_are_whole_by_pages_of_the_kernel() {
     });
     assert!(!pieces.is_empty());
     for (at, len) in pieces {
-        assert!(at % SMALL == 0 && len as u64 % SMALL == 0, "{len} bytes at {at}");
+        assert!(
+            at.is_multiple_of(SMALL) && (len as u64).is_multiple_of(SMALL),
+            "{len} bytes at {at}"
+        );
     }
 }
 
