@@ -24,6 +24,9 @@ fn read_all_pages(cluster: &Cluster) {
     ]);
 }
 
+/// Does something to the node that serves, which is told.
+type Fault = fn(&mut Cluster, usize);
+
 #[test]
 fn no_page_is_torn_on_either_node_whatever_is_cut_or_killed() {
     let settings = Settings { server: SERVER, ..Settings::default() };
@@ -38,7 +41,7 @@ fn no_page_is_torn_on_either_node_whatever_is_cut_or_killed() {
     let churn = |scene: &Scene| {
         scene.cluster.execute(&["UPDATE filler SET n = n + 1 WHERE id % 7 = 3"]);
     };
-    let faults: [(&str, fn(&mut Cluster, usize)); 4] = [
+    let faults: [(&str, Fault); 4] = [
         ("the node that serves loses its power", |cluster, serving| {
             cluster.node(serving).cut_power();
         }),

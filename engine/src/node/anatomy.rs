@@ -229,7 +229,8 @@ mod tests {
     /// claims.
     #[test]
     fn the_stages_of_a_commit_are_its_whole_time_in_every_order() {
-        let asked = Instant::now() + Duration::from_secs(1);
+        let begins = Instant::now();
+        let asked = begins + US * 300;
         let at = |us: u32| asked + US * us;
         let mut seed = 1_u32;
         let mut random = |below: u32| {
@@ -240,14 +241,15 @@ mod tests {
             let mut followed = Followed::new(Lsn(100), asked);
             let mut pieces = Pieces::default();
             if random(4) > 0 {
-                let taken = asked - US * random(300) + US * random(300);
+                let taken = begins + US * random(600);
                 pieces.push(Lsn(100), taken, taken + US * random(50));
             }
             let durable = at(random(400));
             if random(4) > 0 {
                 followed.sync_begins(asked + (durable - asked) / (1 + random(5)));
             }
-            let there = at(50 + random(900));
+            let there_us = 50 + random(900);
+            let there = at(there_us);
             let needs_peer = random(3) > 0;
             followed.is_durable(durable);
             if needs_peer {
@@ -255,7 +257,7 @@ mod tests {
                     all: US * random(900),
                     write: (random(2) > 0).then(|| US * random(2000)),
                 });
-                followed.is_acknowledged(heard(there - US * random(10), disk), &pieces, there);
+                followed.is_acknowledged(heard(at(there_us - random(10)), disk), &pieces, there);
             }
             let held = US * if random(5) == 0 { random(1000) } else { 0 };
             let committed = if needs_peer { durable.max(there) } else { durable } + held;
