@@ -6,12 +6,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench says what is wrong by panicking")]
 
+#[path = "../daemon/src/bench/block.rs"]
+mod block;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use block::Blocks;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use duolog_engine::node::{self, Node, NodeConfig};
 use duolog_engine::store::{Directory, LocalRules, Preset};
@@ -47,9 +51,9 @@ fn mount(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(BLOCK as u64));
     for (name, data) in [("two nodes", dir.path().join("one/data")), ("plain", dir.path().into())] {
         let file = File::create_new(data.join("bench")).unwrap();
-        let (block, mut next) = (vec![7; BLOCK], 0);
+        let (mut blocks, mut next) = (Blocks::new(BLOCK), 0);
         let mut write = || {
-            file.write_all_at(&block, next % BLOCKS * BLOCK as u64).unwrap();
+            file.write_all_at(blocks.another(), next % BLOCKS * BLOCK as u64).unwrap();
             next += 1;
         };
         (0..BLOCKS).for_each(|_| write());

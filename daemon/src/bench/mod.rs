@@ -2,6 +2,7 @@
 //! this computer, for people who measure. Makes files of its own and removes them; touches nothing else.
 
 mod anatomy;
+mod block;
 mod ends;
 mod link;
 mod log;

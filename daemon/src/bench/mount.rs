@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use rustix::fs::{fdatasync, fsync};
 
+use super::block::Blocks;
 use super::measure::{Load, Report};
 use crate::cli::{BenchMount, FsyncEach};
 
@@ -32,7 +33,8 @@ struct BenchFile {
     path: PathBuf,
     /// None: it is opened for each write.
     file: Option<File>,
-    block: Vec<u8>,
+    content: Blocks,
+    block_bytes: u64,
     blocks: u64,
     next: u64,
     fsync: FsyncEach,
@@ -45,10 +47,12 @@ impl BenchFile {
         let path = options.dir.join(name);
         let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path);
         let file = file.with_context(|| format!("cannot make {}", path.display()))?;
-        let block: Vec<u8> = (0..options.load.block_bytes).map(|at| at.to_le_bytes()[0]).collect();
-        let blocks = (FILE_BYTES / u64::from(options.load.block_bytes)).max(1);
+        let content = Blocks::new(usize::try_from(options.load.block_bytes)?);
+        let block_bytes = u64::from(options.load.block_bytes);
+        let blocks = (FILE_BYTES / block_bytes).max(1);
         let (fsync, data_only) = (options.fsync, options.data_only);
-        let mut bench = Self { path, file: None, block, blocks, next: 0, fsync, data_only };
+        let mut bench =
+            Self { path, file: None, content, block_bytes, blocks, next: 0, fsync, data_only };
         for _ in 0..blocks {
             bench.write(&file)?;
         }
@@ -77,11 +81,9 @@ impl BenchFile {
     }
 
     fn write(&mut self, file: &File) -> anyhow::Result<()> {
-        let at = self.next % self.blocks * self.block.len() as u64;
+        let at = self.next % self.blocks * self.block_bytes;
         self.next += 1;
-        // The server's pages differ from one write to the next, too.
-        self.block[..8].copy_from_slice(&self.next.to_le_bytes());
-        let written = file.write_all_at(&self.block, at);
+        let written = file.write_all_at(self.content.another(), at);
         written.with_context(|| format!("writing {}", self.path.display()))
     }
 
