@@ -77,6 +77,10 @@ pub(crate) fn leave(options: &Leave) -> anyhow::Result<()> {
     if left || !options.remove_cluster {
         let unshielded = crate::check::unshielded(&config);
         node::leave(node)?;
+        // systemd would refuse to start them until the computer is started anew.
+        if crate::services::give_back(&config)? {
+            println!("the units of [[service]] are started by systemd again");
+        }
         for directory in &config.directories {
             println!("{} is a plain directory again", directory.path.display());
         }

@@ -13,6 +13,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,12 +96,22 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
-    /// The one of the node with that configuration; nothing where no service is a unit.
+    /// The one of the node with that configuration; nothing where no service is a unit, and none was
+    /// since the computer was started.
     pub(crate) fn of(config: &Config) -> Option<Self> {
-        config.has_units().then(|| {
-            let cgroup = fs::read_to_string("/proc/1/cgroup").unwrap_or_default();
-            Self::new(config.instance, &Path::new(MOUNT).join(root_of(&cgroup)))
-        })
+        let cgroup = fs::read_to_string("/proc/1/cgroup").unwrap_or_default();
+        let slice = Self::new(config.instance, &Path::new(MOUNT).join(root_of(&cgroup)));
+        // The settings may have changed since: what runs in it by those before is ended all the same.
+        let was = || slice.was_of(Path::new(SYSTEMD_RUNS), &config.state_dir);
+        (config.has_units() || was()).then_some(slice)
+    }
+
+    /// Whether the file of the slice says that it is the one of the node with that state directory.
+    /// Another node of the same instance, a demo's for one, leaves it alone.
+    fn was_of(&self, files: &Path, state_dir: &Path) -> bool {
+        let text = fs::read_to_string(files.join(&self.name)).unwrap_or_default();
+        let whose = whose(state_dir);
+        text.lines().any(|line| line == whose)
     }
 
     /// Below a group that is the root of systemd's.
@@ -237,6 +248,11 @@ impl Slice {
     }
 }
 
+/// The line of a slice's file that says whose it is.
+pub(crate) fn whose(state_dir: &Path) -> String {
+    format!("# Of the node in {}", state_dir.display())
+}
+
 /// Everybody in a group and below it.
 pub(crate) fn everybody(group: &Path) -> Vec<Process> {
     // A group that goes meanwhile has nobody in it.
@@ -282,8 +298,10 @@ fn is_cgroup2(path: &Path) -> bool {
     kind == Ok(CGROUP2)
 }
 
+/// Makes a group that only its owner may make others in, whatever the mask of this process: whoever makes
+/// the group of a unit may kill and freeze what runs in it.
 fn make(group: &Path) -> io::Result<()> {
-    match fs::create_dir(group) {
+    match fs::DirBuilder::new().mode(0o755).create(group) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
@@ -333,6 +351,18 @@ mod tests {
         assert_eq!(root_of(""), "");
     }
 
+    /// The daemon's mask is empty, so that files of SQL servers get the mode that they ask for.
+    #[test]
+    fn nobody_else_makes_groups_in_the_slice_whatever_the_mask_is() {
+        use std::os::unix::fs::PermissionsExt;
+        let there = tempfile::tempdir().unwrap();
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let group = there.path().join("duolog1.slice");
+        make(&group).unwrap();
+        assert_eq!(fs::metadata(&group).unwrap().permissions().mode() & 0o777, 0o755);
+        make(&group).unwrap();
+    }
+
     #[test]
     fn a_computer_without_systemd_or_cgroup2_runs_no_units() {
         let there = tempfile::tempdir().unwrap();
@@ -344,6 +374,17 @@ mod tests {
         let said = why("");
         assert!(said.contains("not a cgroup2") && said.contains("boot with"), "{said}");
         assert_eq!(fs::read_dir(there.path()).unwrap().count(), 0, "nothing is made");
+    }
+
+    #[test]
+    fn a_slice_is_of_the_node_that_its_file_names() {
+        let there = tempfile::tempdir().unwrap();
+        let slice = Slice::new(1, there.path());
+        assert!(!slice.was_of(there.path(), Path::new("/state")), "there is none");
+        let text = format!("[Unit]\n{}\n", whose(Path::new("/state")));
+        fs::write(there.path().join("duolog1.slice"), text).unwrap();
+        assert!(slice.was_of(there.path(), Path::new("/state")));
+        assert!(!slice.was_of(there.path(), Path::new("/sta")));
     }
 
     #[test]

@@ -165,7 +165,9 @@ impl Drive {
             let work = locked(&task.work).take();
             drop(work);
         }
-        locked(&shared.ready).clear();
+        // What is dropped may wake, so not under the lock.
+        let ready = std::mem::take(&mut *locked(&shared.ready));
+        drop(ready);
         shared.socket.forget();
         done
     }
@@ -330,11 +332,20 @@ impl Task {
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        if !self.queued.swap(true, SeqCst) && !self.drive.over.load(SeqCst) {
-            let drive = self.drive.clone();
-            locked(&drive.ready).push_back(self);
-            drive.added();
+        if self.queued.swap(true, SeqCst) {
+            return;
         }
+        let drive = self.drive.clone();
+        let mut ready = locked(&drive.ready);
+        // Under the lock: what came after the last look would keep itself, and the socket with it.
+        if drive.over.load(SeqCst) {
+            // Its work may be dropped with it, which may wake others.
+            drop(ready);
+            return;
+        }
+        ready.push_back(self);
+        drop(ready);
+        drive.added();
     }
 }
 

@@ -79,10 +79,12 @@ pub(crate) async fn log_in(
         return Err(Failed::of(Denied::Unknown));
     }
     let node = site.node.clone();
+    // Before it is looked at, which may wait: a password that is changed meanwhile ends this session too.
+    let mark = node.password_mark(&login.name);
     let tried =
         site.block(move || Ok(node.by_password(&login.name, &login.password, from))).await?;
     match tried {
-        Ok(user) => begin(&site, &connection, &headers, &user, By::Password),
+        Ok(user) => begin(&site, &connection, &headers, &user, By::Password, mark),
         Err(denied) => {
             // What is not looked at is not written down: a stranger must not be able to push out of
             // the log what others did.
@@ -111,7 +113,8 @@ pub(crate) async fn log_in_by_certificate(
         let text = "this certificate counts for nobody: it was revoked, or its user was removed";
         return Err(Problem::new(Why::WrongCredentials, text).into());
     };
-    begin(&site, &connection, &headers, &user, By::Certificate)
+    let mark = site.node.password_mark(&user.name);
+    begin(&site, &connection, &headers, &user, By::Certificate, mark)
 }
 
 fn begin(
@@ -120,6 +123,7 @@ fn begin(
     headers: &HeaderMap,
     user: &User,
     by: By,
+    mark: u64,
 ) -> Result<Response, Failed> {
     if user.role < Role::Viewer {
         let text = format!("{} may read metrics and nothing else", user.name);
@@ -132,7 +136,6 @@ fn begin(
     }
     let certificate = connection.certificate.clone().filter(|_| by == By::Certificate);
     let now = Instant::now();
-    let mark = site.node.password_mark(&user.name);
     let token = site.sessions.begin(&user.name, by, certificate, mark, now);
     let token = token.map_err(|error| Problem::new(Why::Unavailable, error.to_string()))?;
     let found = site.sessions.find(&token, false, now);

@@ -40,11 +40,10 @@ impl Blocks {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn what_is_written_over_differs_nearly_everywhere() {
-        let mut blocks = Blocks::new(8192);
+        let mut blocks = super::Blocks::new(8192);
         // 16 MiB of them, twice.
         let first: Vec<_> = (0..2048).map(|_| blocks.another().to_vec()).collect();
         for old in first {

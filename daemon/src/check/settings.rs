@@ -178,12 +178,21 @@ fn mariadb_line(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once('=').unwrap_or((line, "1"));
     let name = name.trim().to_ascii_lowercase().replace('-', "_");
     let name = name.strip_prefix("loose_").unwrap_or(&name).to_owned();
+    if let Some(name) = switched_off(&name) {
+        return Some((name.to_owned(), "OFF".to_owned()));
+    }
     let value = value.trim();
     let value = match value.chars().next() {
         Some(quote @ ('"' | '\'')) => value[1..].split(quote).next().unwrap_or_default(),
         _ => value.split(" #").next().unwrap_or_default().trim_end(),
     };
     Some((name, value.to_owned()))
+}
+
+/// What a name of `MariaDB` switches off: `skip-innodb-doublewrite` is `innodb_doublewrite=OFF`.
+fn switched_off(name: &str) -> Option<&str> {
+    let name = name.strip_prefix("skip_").or_else(|| name.strip_prefix("disable_"))?;
+    MARIADB.contains(&name).then_some(name)
 }
 
 /// What `PostgreSQL` in `data`, known as `directory` and started by `command`, goes by.
@@ -227,19 +236,33 @@ pub(super) fn mariadb(directory: &Path, data: &Path, command: &[String]) -> Sett
     reader.out
 }
 
-/// Settings on a command line: `-c name=value` and `--name=value`.
+/// Settings on a command line: `-c name=value` and `--name=value`, also within one word, as `pg_ctl -o` has
+/// them.
 fn command_settings(command: &[String]) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut words = command.iter().skip(1);
+    let parts = |word: &String| {
+        if word.starts_with("-c ") || word.starts_with("-F ") {
+            word.split_ascii_whitespace().map(str::to_owned).collect()
+        } else {
+            vec![word.clone()]
+        }
+    };
+    let words: Vec<String> = command.iter().skip(1).flat_map(parts).collect();
+    let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
-        let setting = match word.as_str() {
-            "-c" => words.next().map(String::as_str),
+        let setting = match word {
+            "-c" => words.next(),
             // `postgres -F`.
             "-F" => Some("fsync=off"),
             word => word.strip_prefix("--").or_else(|| word.strip_prefix("-c")),
         };
-        if let Some((name, value)) = setting.and_then(|setting| setting.split_once('=')) {
-            found.push((name.to_ascii_lowercase().replace('-', "_"), value.to_owned()));
+        let Some(setting) = setting else { continue };
+        let spelt = |name: &str| name.to_ascii_lowercase().replace('-', "_");
+        if let Some((name, value)) = setting.split_once('=') {
+            found.push((spelt(name), value.to_owned()));
+        } else {
+            let off = switched_off(&spelt(setting)).map(|name| (name.to_owned(), "OFF".to_owned()));
+            found.extend(off);
         }
     }
     found
@@ -296,6 +319,23 @@ mod tests {
         fs::write(directory.path().join("other.conf"), "fsync=off\n").unwrap();
         let settings = postgresql(Path::new("/pg"), directory.path(), &command);
         assert_eq!(values(&settings), [("fsync", "off")]);
+    }
+
+    /// Both are how the packages' own examples and manuals write it.
+    #[test]
+    fn what_is_switched_off_or_stands_in_one_word_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("pg.conf"), "full_page_writes = off\n").unwrap();
+        let command =
+            ["pg_ctl", "start", "-D", "/pg", "-o", "-c config_file=/pg/pg.conf -c fsync=on"];
+        let settings = postgresql(Path::new("/pg"), directory.path(), &command.map(String::from));
+        assert_eq!(values(&settings), [("full_page_writes", "off"), ("fsync", "on")]);
+        let file = directory.path().join("my.cnf");
+        fs::write(&file, "[mysqld]\nskip-innodb_doublewrite\nskip-name-resolve\n").unwrap();
+        let file = format!("--defaults-file={}", file.display());
+        let command = ["mariadbd".to_owned(), file, "--skip-log-bin".to_owned()];
+        let settings = mariadb(Path::new("/my"), directory.path(), &command);
+        assert_eq!(values(&settings), [("innodb_doublewrite", "OFF"), ("log_bin", "OFF")]);
     }
 
     #[test]

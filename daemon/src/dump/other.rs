@@ -17,6 +17,8 @@ use crate::across::{PIECE_MAX, Sender};
 use crate::config::Config;
 use crate::control::{self, Answer, Question};
 
+/// What has to stay free where the other node's part waits: it stands beside this node's log and state.
+const LEFT_FREE_BYTES: u64 = 256 << 20;
 /// The longest name of a file.
 const NAME_BYTES_MAX: usize = 300;
 
@@ -89,6 +91,10 @@ impl<'a, O: Out> Intake<'a, O> {
                 self.taken += bytes.len() as u64;
                 if self.taken > OTHER_BYTES_MAX || self.name.is_none() {
                     bail!("the other node sent more than any snapshot holds");
+                }
+                let room = rustix::fs::fstatvfs(&self.part)?;
+                if room.f_bavail.saturating_mul(room.f_frsize) < LEFT_FREE_BYTES {
+                    bail!("no room for the other node's part: 256 MiB stay free for this node");
                 }
                 self.part.write_all(&bytes).context("no room for the other node's part")?;
             }

@@ -97,6 +97,17 @@ pub(crate) enum UnitFault {
         /// What starts it.
         by: String,
     },
+    /// It would wait for this node, which waits for it.
+    #[error(
+        "{unit} is ordered after {after}, which waits until this node serves, and that waits for {unit}; take \
+         After={after} out of the unit: Duolog starts it once the directory is mounted"
+    )]
+    After {
+        /// The unit.
+        unit: String,
+        /// What it waits for.
+        after: String,
+    },
     /// It runs, and this node did not start it.
     #[error(
         "{unit} runs already, in {group}, and this node did not start it; end it (systemctl stop {unit}), and \
@@ -142,6 +153,13 @@ pub(crate) enum UnitFault {
     Systemd(io::Error),
 }
 
+impl UnitFault {
+    /// Whether what Duolog's own drop-in says does not count: systemd may not have read it yet.
+    pub(super) fn is_of_drop_in(&self) -> bool {
+        matches!(self, Self::Slice { .. } | Self::Restart { .. } | Self::KillMode { .. })
+    }
+}
+
 /// Whether a unit may be a service in that slice.
 pub(super) fn judge(unit: &str, found: &Properties, slice: &str) -> Result<(), UnitFault> {
     let (unit, wanted) = (unit.to_owned(), slice.to_owned());
@@ -169,6 +187,14 @@ pub(super) fn judge(unit: &str, found: &Properties, slice: &str) -> Result<(), U
     if !found.get("JoinsNamespaceOf").is_empty() {
         return Err(UnitFault::Joins { unit, with: get("JoinsNamespaceOf") });
     }
+    // `duolog.service` is activating until its services run, and so is what wants it at boot.
+    let waits = |other: &&str| {
+        matches!(*other, "duolog.service" | "multi-user.target" | "graphical.target")
+            || (other.starts_with("duolog@") && other.ends_with(".service"))
+    };
+    if let Some(after) = found.get("After").split_ascii_whitespace().find(waits) {
+        return Err(UnitFault::After { unit, after: after.to_owned() });
+    }
     match found.get("UpheldBy") {
         "" => Ok(()),
         by => Err(UnitFault::StartedBy { unit, by: by.to_owned() }),
@@ -186,6 +212,8 @@ mod tests {
     fn what_keeps_a_unit_from_being_a_service_is_named() {
         let judged = |text: &str| judge("a.service", &Properties::parse(text), "duolog1.slice");
         judged(GOOD).unwrap();
+        judged(&format!("{GOOD}After=duolog1.slice network.target duolog-witness.service\n"))
+            .unwrap();
         for (from, to, says) in [
             ("loaded", "not-found", "systemd has no a.service"),
             ("loaded", "masked", "it is masked"),
@@ -195,6 +223,7 @@ mod tests {
             ("=process", "=mixed", "ends a.service by KillMode=mixed"),
             ("PAMName=", "PAMName=login", "PAMName=login"),
             ("PAMName=", "JoinsNamespaceOf=b.service", "b.service (JoinsNamespaceOf=)"),
+            ("PAMName=", "After=network.target duolog@2.service", "ordered after duolog@2.service"),
             ("PAMName=", "UpheldBy=multi-user.target", "multi-user.target starts a.service too"),
         ] {
             let error = judged(&GOOD.replace(from, to)).unwrap_err().to_string();

@@ -38,7 +38,7 @@ pub(crate) use restart::{Beside, RestartError, Stray};
 use run::Run;
 use spawn::Prepared;
 pub(crate) use spawn::ordinary;
-pub(crate) use units::Units;
+pub(crate) use units::{Units, give_back};
 use user::User;
 pub(crate) use user::ids_of;
 
@@ -337,10 +337,11 @@ impl Services {
         let _quiet = self.quiet();
         self.life.fetch_add(1, Ordering::SeqCst);
         if let Some(units) = &self.units {
-            if self.ending.load(Ordering::SeqCst) > 0 {
+            let called_off = || self.ending.load(Ordering::SeqCst) > 0;
+            if called_off() {
                 return Err(StartError::Cancelled);
             }
-            units.ready(&self.prepared)?;
+            units.ready(&self.prepared, &called_off)?;
         }
         let timings = self.start_from(0).map_err(|(_, error)| error)?;
         self.look();

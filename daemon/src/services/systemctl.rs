@@ -18,7 +18,7 @@ pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const SAID_MAX: usize = 1 << 20;
 
 /// What is asked of a unit.
-const WANTED: [&str; 14] = [
+const WANTED: [&str; 15] = [
     "LoadState",
     "ActiveState",
     "Type",
@@ -33,6 +33,7 @@ const WANTED: [&str; 14] = [
     "JoinsNamespaceOf",
     "TriggeredBy",
     "UpheldBy",
+    "After",
 ];
 
 /// How it ended.
@@ -103,7 +104,11 @@ pub(super) fn ask(verb: &str, arguments: &[&str]) -> io::Result<String> {
     ask_within(verb, arguments, ANSWER_LIMIT, &|| false)
 }
 
-fn ask_within(
+/// The same, for so long and until it is called off.
+///
+/// # Errors
+/// It did not succeed, and why.
+pub(super) fn ask_within(
     verb: &str,
     arguments: &[&str],
     limit: Duration,

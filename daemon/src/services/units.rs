@@ -20,17 +20,19 @@ use super::faults::{UnitFault, judge};
 use super::restart::Stray;
 use super::run::{Run, STRAGGLERS};
 use super::spawn::Prepared;
-use super::systemctl::{ANSWER_LIMIT, Outcome, Properties, ask, run, words};
+use super::systemctl::{ANSWER_LIMIT, Outcome, Properties, ask, ask_within, run, words};
 use super::{Ended, KILL_LIMIT, LOOK_EVERY, OnEnd, SetUpError, StartError, StopError, sees};
 use crate::config::Config;
 use crate::guardian::canonical;
 use crate::processes::{self, Process};
-use crate::slice::{Slice, SliceError, everybody, kill_group};
+use crate::slice::{Slice, SliceError, everybody, kill_group, whose};
 
 /// Where units and drop-ins are that are gone after a reboot.
 const FILES: &str = "/run/systemd/system";
 /// How long systemd may take to see that a process ended.
 const NOTICE_LIMIT: Duration = Duration::from_secs(1);
+/// How long it may take to hear that a start is called off.
+const CALL_OFF_LIMIT: Duration = Duration::from_millis(200);
 
 /// Where the units of this node run.
 #[derive(Debug)]
@@ -44,13 +46,17 @@ pub(crate) struct Units {
 
 impl Units {
     /// Has systemd hold the units of that configuration, and ends whatever runs in their slice; nothing
-    /// where no service is a unit. Call it before anything is mounted. Blocks while systemd reads its
-    /// files.
+    /// where no service is a unit, and what was one is given back. Call it before anything is mounted.
+    /// Blocks while systemd reads its files.
     ///
     /// # Errors
     /// What is missing on this computer, or wrong about a unit.
     pub(crate) fn prepare(config: &Config) -> Result<Option<Self>, SetUpError> {
         let Some(slice) = Slice::of(config) else { return Ok(None) };
+        if !config.has_units() {
+            give_back(config)?;
+            return Ok(None);
+        }
         slice.usable().and_then(|()| slice.close(KILL_LIMIT)).map_err(SetUpError::Slice)?;
         let units = || {
             let unit = |service: &crate::config::Service| {
@@ -60,20 +66,31 @@ impl Units {
         };
         let names: Vec<_> = units().map(|(_, unit)| unit).collect();
         let file = |path: PathBuf| move |source| SetUpError::UnitFile { path, source };
-        let changed = write_files(Path::new(FILES), slice.name(), &names)
+        let changed = write_files(Path::new(FILES), slice.name(), &config.state_dir, &names)
             .map_err(|(path, source)| file(path)(source))?;
         let systemd = |source| SetUpError::Systemd { source };
         let look = || {
             units().try_for_each(|(service, unit)| {
                 let found = Properties::of(&unit).map_err(systemd)?;
-                let judged = judge(&unit, &found, slice.name()).and_then(|()| alone(&unit, &found));
+                let judged = judge(&unit, &found, slice.name());
+                let judged = judged.and_then(|()| alone(&unit, &found, &|| false));
                 judged.map_err(|fault| SetUpError::Unit { service, fault })
             })
         };
-        // Also where systemd was never told of what an earlier life wrote.
-        if changed || look().is_err() {
-            ask("daemon-reload", &[]).map_err(systemd)?;
-            look()?;
+        // Also where systemd was never told of what an earlier life wrote. Not for other faults: a node
+        // that does not start is tried every second, and that is no reason to read all files each time.
+        let untold = |error: &SetUpError| match error {
+            SetUpError::Unit { fault, .. } => fault.is_of_drop_in(),
+            _ => false,
+        };
+        let first = if changed { None } else { Some(look()) };
+        match first {
+            Some(Ok(())) => {}
+            Some(Err(error)) if !untold(&error) => return Err(error),
+            Some(Err(_)) | None => {
+                ask("daemon-reload", &[]).map_err(systemd)?;
+                look()?;
+            }
         }
         ask("start", &[slice.name()]).map_err(systemd)?;
         let directories = config.directories.iter().map(|directory| canonical(&directory.path));
@@ -86,17 +103,24 @@ impl Units {
     ///
     /// # Errors
     /// A unit cannot be run here, or one runs already that this node did not start.
-    pub(super) fn ready(&self, services: &[Arc<Prepared>]) -> Result<(), StartError> {
+    pub(super) fn ready(
+        &self,
+        services: &[Arc<Prepared>],
+        called_off: &dyn Fn() -> bool,
+    ) -> Result<(), StartError> {
         if self.slice.is_open() {
             return Ok(());
         }
+        // systemd may be busy, and whoever ends services does not wait for it.
+        let ask_of = |unit: &str| Properties::within(unit, ANSWER_LIMIT, called_off);
+        let off = |error| if called_off() { StartError::Cancelled } else { error };
         let mut all = Vec::new();
         for prepared in services {
             let Some(unit) = prepared.service.unit.as_deref() else { continue };
             let fault = fault_of(prepared);
-            let found = Properties::of(unit).map_err(UnitFault::Systemd).map_err(&fault)?;
+            let found = ask_of(unit).map_err(UnitFault::Systemd).map_err(&fault).map_err(off)?;
             judge(unit, &found, self.slice.name()).map_err(&fault)?;
-            alone(unit, &found).map_err(&fault)?;
+            alone(unit, &found, called_off).map_err(&fault).map_err(off)?;
             let group = found.get("ControlGroup");
             if !group.is_empty() && self.slice.holds(group).is_none() {
                 let (unit, group) = (unit.to_owned(), group.to_owned());
@@ -110,21 +134,25 @@ impl Units {
             all.push(unit);
         }
         // Calls off what systemd was asked for before, while nothing of it can run.
-        let systemd = |source| StartError::Systemd { source };
-        ask("stop", &all).map_err(systemd)?;
+        let systemd = |source| off(StartError::Systemd { source });
+        ask_within("stop", &all, ANSWER_LIMIT, called_off).map_err(systemd)?;
         self.slice.close(KILL_LIMIT).map_err(StartError::Slice)?;
-        all.iter().try_for_each(|unit| Self::forget(unit)).map_err(systemd)?;
+        all.iter().try_for_each(|unit| Self::forget(unit, called_off)).map_err(systemd)?;
+        if called_off() {
+            return Err(StartError::Cancelled);
+        }
         self.slice.open().map_err(StartError::Slice)
     }
 
     /// Has systemd forget the group of a unit that was removed from under it: it looks whether anybody
     /// is left in it only when the unit ends, and else would not make it anew. So the unit ends once
     /// more, by a start that cannot succeed while the slice is closed.
-    fn forget(unit: &str) -> io::Result<()> {
+    fn forget(unit: &str, called_off: &dyn Fn() -> bool) -> io::Result<()> {
         let until = Instant::now() + ANSWER_LIMIT;
+        let again = Timespec::try_from(LOOK_EVERY).map_err(io::Error::other)?;
         let mut tried = false;
         loop {
-            let found = Properties::of(unit)?;
+            let found = Properties::within(unit, ANSWER_LIMIT, called_off)?;
             let ended = matches!(found.get("ActiveState"), "inactive" | "failed");
             if ended && found.get("ControlGroup").is_empty() {
                 return Ok(());
@@ -135,8 +163,10 @@ impl Units {
                 return Err(io::Error::other(wrong));
             }
             if ended && !tried {
-                run(&words("start", &[unit]), ANSWER_LIMIT, &|| false)?;
+                run(&words("start", &[unit]), ANSWER_LIMIT, called_off)?;
                 tried = true;
+            } else {
+                poll(&mut [], Some(&again)).ok();
             }
         }
     }
@@ -157,8 +187,12 @@ impl Units {
         let outcome = recorded(prepared, "start", unit, limit, cancelled);
         match outcome.map_err(UnitFault::Systemd).map_err(&fault)? {
             Outcome::Done(_) => {}
-            // Whoever called it off closes the slice.
-            Outcome::CalledOff => return Err(StartError::Cancelled),
+            // Whoever called it off closes the slice, but may end others in order before: this one is not to
+            // begin beside that.
+            Outcome::CalledOff => {
+                ask_within("stop", &["--no-block", unit], CALL_OFF_LIMIT, &|| false).ok();
+                return Err(StartError::Cancelled);
+            }
             Outcome::Late => {
                 self.give_up(prepared);
                 let (seconds, log) = (limit.as_secs(), prepared.log());
@@ -212,8 +246,21 @@ impl Units {
         }
         let main = found.get("MainPID").parse().ok().and_then(Pid::from_raw);
         let main = main.and_then(processes::of);
+        // A script that becomes another user by `su` has what it runs moved into a session (pam_systemd).
+        if let Some(main) = &main
+            && let Some(elsewhere) = self.elsewhere(main.pid)
+        {
+            return Err(UnitFault::RunsElsewhere { unit: unit(), group: elsewhere });
+        }
         let handle = main.as_ref().and_then(processes::handle);
         Ok(Started { group, main, handle })
+    }
+
+    /// The control group of a process that lives outside of the slice.
+    fn elsewhere(&self, pid: Pid) -> Option<String> {
+        let text = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).ok()?;
+        let group = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        self.slice.holds(group).is_none().then(|| group.to_owned())
     }
 
     /// A unit that does not count as started leaves nobody behind, and no start that goes on.
@@ -256,6 +303,30 @@ impl Units {
             }
         }
     }
+}
+
+/// Ends what runs in the slice of that node, and takes the files away that put units there: from then on
+/// they are systemd's again. Whether there were any. Only for a node that serves nothing.
+///
+/// # Errors
+/// Somebody is still there, or systemd does not hear of it.
+pub(crate) fn give_back(config: &Config) -> Result<bool, SetUpError> {
+    let Some(slice) = Slice::of(config) else { return Ok(false) };
+    slice.close(KILL_LIMIT).map_err(SetUpError::Slice)?;
+    let place = Path::new(FILES);
+    let file = |(path, source)| SetUpError::UnitFile { path, source };
+    let mut were = write_files(place, slice.name(), &config.state_dir, &[]).map_err(file)?;
+    // The last one, because it is what says that there is something to give back.
+    let path = place.join(slice.name());
+    match fs::remove_file(&path) {
+        Ok(()) => were = true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(SetUpError::UnitFile { path, source }),
+    }
+    if were {
+        ask("daemon-reload", &[]).map_err(|source| SetUpError::Systemd { source })?;
+    }
+    Ok(were)
 }
 
 /// Ends a unit in order until then, and by force afterwards; whether that was needed. Nobody of it is
@@ -332,9 +403,10 @@ fn recorded(
 }
 
 /// Nothing else is about to start it: what does that is named.
-fn alone(unit: &str, found: &Properties) -> Result<(), UnitFault> {
+fn alone(unit: &str, found: &Properties, called_off: &dyn Fn() -> bool) -> Result<(), UnitFault> {
     for by in found.get("TriggeredBy").split_ascii_whitespace() {
-        let other = Properties::of(by).map_err(UnitFault::Systemd)?;
+        let other = Properties::within(by, ANSWER_LIMIT, called_off);
+        let other = other.map_err(UnitFault::Systemd)?;
         if other.get("ActiveState") == "active" {
             let (unit, by) = (unit.to_owned(), by.to_owned());
             return Err(UnitFault::StartedBy { unit, by });
@@ -390,12 +462,17 @@ fn end_in(found: &Properties) -> Option<String> {
 
 /// Writes what systemd has to know, and takes away what it had to know of units that are services no
 /// more; whether anything changed.
-fn write_files(place: &Path, slice: &str, units: &[String]) -> Result<bool, (PathBuf, io::Error)> {
+fn write_files(
+    place: &Path,
+    slice: &str,
+    state_dir: &Path,
+    units: &[String],
+) -> Result<bool, (PathBuf, io::Error)> {
     let instance = slice.trim_end_matches(".slice");
     // The last one of a unit's, wherever it is: they are read in the order of their names.
     let name = format!("zzz-{instance}.conf");
     let drop_in = |unit: &str| place.join(format!("{unit}.d")).join(&name);
-    let mut changed = write(&place.join(slice), SLICE)?;
+    let mut changed = write(&place.join(slice), &SLICE.replace("WHOSE", &whose(state_dir)))?;
     for unit in units {
         changed |= write(&drop_in(unit), &DROP_IN.replace("SLICE", slice))?;
     }
@@ -437,6 +514,7 @@ fn write(path: &Path, text: &str) -> Result<bool, (PathBuf, io::Error)> {
 /// node ends its services in order.
 const SLICE: &str = "\
 # Written by Duolog, and gone after a reboot: where the units run that are its services.
+WHOSE
 [Unit]
 Description=Units that Duolog starts
 Documentation=man:duolog(1)
@@ -486,7 +564,7 @@ mod tests {
         let at = |name: &str| place.path().join(name);
         let write = |units: &[&str]| {
             let units: Vec<_> = units.iter().map(|unit| String::from(*unit)).collect();
-            write_files(place.path(), "duolog1.slice", &units).unwrap()
+            write_files(place.path(), "duolog1.slice", Path::new("/state"), &units).unwrap()
         };
         fs::create_dir(at("a.service.d")).unwrap();
         fs::write(at("a.service.d/own.conf"), "").unwrap();

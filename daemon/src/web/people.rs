@@ -15,7 +15,7 @@ use duolog_console::api::users::{
 
 use super::backend::{Here, stamp};
 use crate::actions::Refusal;
-use crate::config::{People, Shared, User};
+use crate::config::{Shared, User};
 use crate::document::{ChangeError, Changed, Changes, Document, Name};
 use crate::logs::By;
 use crate::users::{self, EditError, Role};
@@ -53,7 +53,6 @@ fn unfit(error: impl std::fmt::Display) -> Problem {
 fn edited(text: &str, edit: &UserEdit) -> Result<String, Problem> {
     let text = match edit {
         UserEdit::Add(NewUser { name, role, password }) => {
-            users::fit_name(name).map_err(unfit)?;
             let hash = password.as_deref().map(|given| users::hash(name, given));
             let hash = hash.transpose().map_err(unfit)?;
             users::add(text, name, Role::of(*role), hash.as_deref())
@@ -69,6 +68,14 @@ fn edited(text: &str, edit: &UserEdit) -> Result<String, Problem> {
         UserEdit::Remove { name } => users::remove(text, name),
     };
     text.map_err(|error| of_edit(&error))
+}
+
+fn whom(edit: &UserEdit) -> &str {
+    match edit {
+        UserEdit::Add(NewUser { name, .. })
+        | UserEdit::Change { name, .. }
+        | UserEdit::Remove { name } => name,
+    }
 }
 
 /// The command as the log of commands has it: that of the command line, without passwords.
@@ -89,17 +96,22 @@ fn words(edit: &UserEdit) -> (&'static str, Vec<String>) {
 
 /// Nobody shuts everybody out by a click; `duolog users`, as root, still can.
 fn keeps_an_administrator(text: &str) -> Result<(), Problem> {
-    let People { users, .. } = Shared::people(text).map_err(|faults| {
+    let people = Shared::people(text).map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
         Problem::new(Why::BadRequest, faults.join(" | "))
     })?;
-    let counts = |user: &User| user.role == Role::Administrator && !user.disabled;
-    if users.iter().any(counts) {
+    // Nobody gets in without a password or a certificate, whatever the role.
+    let shows = |user: &User| {
+        let valid = |serial: &String| !people.is_revoked(serial);
+        user.password.is_some() || user.certificates.iter().any(valid)
+    };
+    let counts = |user: &User| user.role == Role::Administrator && !user.disabled && shows(user);
+    if people.users.iter().any(counts) {
         return Ok(());
     }
     Err(refused(
-        "no administrator would be left who could change this back; make another one first, or use \
-         duolog users on the computer itself",
+        "no administrator would be left who could log in and change this back; give another one a password \
+         first, or use duolog users on the computer itself",
     ))
 }
 
@@ -168,6 +180,8 @@ impl Here {
         asker: &Asker,
         edit: &UserEdit,
     ) -> Result<SettingsChanged, Problem> {
+        // What is nobody's name is not written down: it may be as long as a request.
+        users::fit_name(whom(edit)).map_err(unfit)?;
         let (command, arguments) = words(edit);
         self.change(asker, (command, &arguments), false, || {
             let base = self.document()?;

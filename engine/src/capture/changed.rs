@@ -18,7 +18,7 @@ use std::ops::Range;
 use duolog_wal::{FileId, Pieces};
 
 use super::Capture;
-use super::data::read_at;
+use super::data::{read_at, read_cached};
 use crate::node::{Content, Patches};
 
 /// Shorter writes are logged whole: their record's header is as long as what could be saved.
@@ -100,8 +100,10 @@ impl Capture {
         // An error is met by whoever has to read: to write these bytes no old ones are needed.
         let file = self.node.store.open_file(id).ok()?;
         let mut old = vec![0; len];
-        let cached = self.node.config.patches == Patches::Cached;
-        let have = read_at(&file, at, &mut old, cached).ok().flatten()?;
+        let have = match self.node.config.patches {
+            Patches::Always => read_at(&file, at, &mut old, false).ok().flatten()?,
+            _ => read_cached(&file, at, &mut old).ok()?,
+        };
         let read_log = |from, part: &mut [u8]| {
             let mut bytes = Vec::with_capacity(part.len());
             self.node.log.read_raw(from, part.len(), &mut bytes).map_err(io::Error::other)?;

@@ -290,22 +290,37 @@ pub(super) fn read_at(
     buffer: &mut [u8],
     cached: bool,
 ) -> io::Result<Option<usize>> {
+    if cached {
+        match read_by(file, offset, buffer, ReadWriteFlags::NOWAIT) {
+            Err(Errno::AGAIN) => return Ok(None),
+            // A file system that cannot say what is cached: read as it comes.
+            Err(Errno::OPNOTSUPP | Errno::INVAL) => {}
+            read => return Ok(Some(read?)),
+        }
+    }
+    Ok(Some(read_by(file, offset, buffer, ReadWriteFlags::empty())?))
+}
+
+/// The same from memory alone: an error also where the file system cannot say what is cached.
+pub(super) fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(read_by(file, offset, buffer, ReadWriteFlags::NOWAIT)?)
+}
+
+fn read_by(
+    file: &File,
+    offset: u64,
+    buffer: &mut [u8],
+    flags: ReadWriteFlags,
+) -> Result<usize, Errno> {
     let mut have = 0;
     while have < buffer.len() {
-        let at = offset + have as u64;
-        let flags = if cached { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
         let slice = IoSliceMut::new(&mut buffer[have..]);
-        match rustix::io::preadv2(file, &mut [slice], at, flags) {
+        match rustix::io::preadv2(file, &mut [slice], offset + have as u64, flags) {
             Ok(0) => break,
             Ok(read) => have += read,
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if cached => return Ok(None),
-            // A file system that cannot say what is cached: read as it comes.
-            Err(Errno::OPNOTSUPP | Errno::INVAL) if cached => {
-                return read_at(file, offset, buffer, false);
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
-    Ok(Some(have))
+    Ok(have)
 }

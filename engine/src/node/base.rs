@@ -88,9 +88,9 @@ impl Node {
         };
         let from = Lsn(manifest.cursor.lsn);
         let copied = base::copy(&self.store, &manifest, dest, on_bytes)?;
-        // What was copied last may hold what was applied last, and that must be on disk before
-        // the manifest says that the copy can be used.
-        let consistent_from = self.applied();
+        // What was copied last may hold what was applied last, to the record, here or before this
+        // node was started. All of that is durable in the log.
+        let consistent_from = self.exactly_applied().lsn.max(self.durable());
         self.progress
             .wait(Stage::Durable, consistent_from, std::time::Duration::from_mins(1))
             .map_err(NodeError::Failed)?;

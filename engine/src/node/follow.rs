@@ -1,6 +1,8 @@
 //! The secondary's side: takes the log as it comes, byte for byte, and applies what the primary
 //! says is committed.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use duolog_wal::{Cursor, Lsn, RecordStream};
 
 use super::{Node, NodeError, POISON};
@@ -72,8 +74,8 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::CutBelowApplied`] when part of the tail was applied here, as on a primary
-    /// that was deposed: this node needs a resynchronisation. [`NodeError::Leading`] on a node
-    /// that leads.
+    /// that was deposed, or may have been before a crash: this node needs a resynchronisation.
+    /// [`NodeError::Leading`] on a node that leads.
     pub fn cut(&self, at: Cursor) -> Result<(), NodeError> {
         let leads = self.leads.read().expect(POISON);
         if leads.is_some() {
@@ -82,6 +84,7 @@ impl Node {
         // The directories may be ahead of what was reported before a crash.
         let marks = self.store.marks().into_iter().map(|mark| mark.lsn).max();
         let applied = self.applying.lock().expect(POISON).lsn.max(marks.unwrap_or_default());
+        let applied = applied.max(Lsn(self.led_to.load(Relaxed)));
         let committed = self.progress.committed();
         if applied > at.lsn || committed > at.lsn {
             return Err(NodeError::CutBelowApplied { at: at.lsn, applied, committed });

@@ -184,6 +184,10 @@ pub struct Node {
     disks: stall::Disks,
     /// Where the apply thread is; held while it applies a record.
     applying: Mutex<Cursor>,
+    /// End of what this node logged as a primary in a life that ended uncleanly, or zero. A primary
+    /// applies what is durable here alone, and nothing on disk says how far it came: any of it may be
+    /// in the directories.
+    led_to: AtomicU64,
     /// Bytes of the pages that patches changed since the last checkpoint: a replay reads them, so
     /// they count for the next one like log.
     patched: AtomicU64,
@@ -270,6 +274,8 @@ impl Node {
         } else {
             (look_through(&log, known.checkpoint, &rooms)?, known.checkpoint)
         };
+        let led = known.conf.primary == known.node && !known.stopped_cleanly;
+        let led_to = if led { recovered.end.lsn } else { Lsn::ZERO };
         tracing::info!(
             end = %recovered.end.lsn,
             forgiven_bytes = recovered.forgiven_bytes,
@@ -296,6 +302,7 @@ impl Node {
             rooms,
             disks: stall::Disks::default(),
             applying: Mutex::new(applied),
+            led_to: AtomicU64::new(led_to.0),
             patched: AtomicU64::new(0),
             pins: Mutex::new(BTreeMap::new()),
             next_pin: AtomicU64::new(0),

@@ -2,6 +2,7 @@
 //! node that applies nothing and begins anew elsewhere, on the side that takes.
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -254,6 +255,8 @@ impl Node {
         *self.received.lock().expect(POISON) = None;
         self.overlay.clear();
         *applying = at;
+        // The directories are brought to another log.
+        self.led_to.store(0, Relaxed);
         self.progress.stand_at(at);
         self.rooms.forget();
         self.folding.forget();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use duolog_engine::node::{CommitRule, Node, NodeError, Register};
 use duolog_wal::{NodeId, View, ViewNum};
 
-use super::{BOUND, Pair, Wire, tree};
+use super::{BOUND, Pair, Wire, config, tree};
 
 /// A view that follows every one that either node has held.
 fn next(nodes: [&Node; 2], primary: NodeId, pair: bool) -> View {
@@ -177,6 +177,35 @@ fn a_deposed_primary_that_applied_more_needs_a_resynchronisation() {
     let refused = pair.first.cut(common).unwrap_err();
     assert!(matches!(refused, NodeError::CutBelowApplied { .. }), "{refused}");
     assert_eq!(pair.first.end(), end);
+}
+
+/// The same of one that was killed, as any that is switched off: what it had applied stands in its
+/// log alone, and no name changed with it.
+#[test]
+fn a_deposed_primary_that_was_killed_needs_a_resynchronisation() {
+    let mut pair = Pair::new();
+    let file = fs::File::create(pair.mount.join("f")).unwrap();
+    file.write_all_at(b"both", 0).unwrap();
+    file.sync_all().unwrap();
+    pair.wire.take();
+    // Answered once it is in the directory, here alone.
+    file.set_len(9).unwrap();
+    drop(file);
+    alone(&pair.second, &pair.first);
+    // As the guardian does; then nothing is synced, and nobody is told.
+    pair.first.abort();
+    pair.first.kill();
+    // The store lets nobody else in before it is dropped.
+    pair.first = Arc::clone(&pair.second);
+    let first = Node::open(config(&pair.path().join("one"), NodeId::Node1)).unwrap();
+    enter(&first, pair.second.view());
+    let common = pair.second.starts()[0];
+    assert!(first.end().lsn > common.lsn);
+    let backing = pair.path().join("one/.data.duolog/data/f");
+    assert_eq!(fs::metadata(backing).unwrap().len(), 9, "what is to be cut was applied");
+    let refused = first.cut(common).unwrap_err();
+    assert!(matches!(refused, NodeError::CutBelowApplied { .. }), "{refused}");
+    first.kill();
 }
 
 /// What was not committed is not applied before there is a mount, so a primary that restarts and

@@ -1,7 +1,5 @@
 //! SQL servers: their versions, and settings that would void the promises.
 
-use std::path::Path;
-
 use super::{At, Group::SqlServer, Line, both};
 use crate::check::facts::{Gathered, Setting, Settings};
 
@@ -124,8 +122,12 @@ const FULL_PAGE_WRITES: Shield = Shield {
     on_again: "full_page_writes = on",
 };
 
-const DOUBLEWRITE: Shield =
-    Shield { name: "innodb_doublewrite", is_off, on_again: "innodb_doublewrite = ON" };
+const DOUBLEWRITE: Shield = Shield {
+    name: "innodb_doublewrite",
+    // `DETECT_ONLY` of MySQL keeps which pages were written, and not the pages.
+    is_off: |value| is_off(value) || value.eq_ignore_ascii_case("detect_only"),
+    on_again: "innodb_doublewrite = ON",
+};
 
 /// What is to be switched on again before the server is started outside of a replicated directory.
 pub(super) fn unshielded(settings: &Settings) -> Option<String> {
@@ -134,7 +136,18 @@ pub(super) fn unshielded(settings: &Settings) -> Option<String> {
         "mariadb" => &DOUBLEWRITE,
         _ => return None,
     };
-    let Setting { value, from, .. } = settings.found.iter().rfind(|it| it.name == shield.name)?;
+    let found = settings.found.iter().rfind(|it| it.name == shield.name);
+    if found.is_none() && !settings.unknown.is_empty() {
+        return Some(format!(
+            "whether {} is off in {} is not known ({}). Before the server is started, see that there is {}: \
+             a power cut may tear pages there from now on",
+            shield.name,
+            settings.directory.display(),
+            settings.unknown.join("; "),
+            shield.on_again
+        ));
+    }
+    let Setting { value, from, .. } = found?;
     (shield.is_off)(value).then(|| {
         format!(
             "{} = {value} ({from}) is not safe in {} from now on: a power cut may tear pages there. \
@@ -147,13 +160,18 @@ pub(super) fn unshielded(settings: &Settings) -> Option<String> {
 }
 
 /// Both are well; who has it off is told where that is not so.
-fn shielded(at: At, shield: &Shield, found: Option<&Setting>, directory: &Path) -> Line {
-    let (name, directory) = (shield.name, directory.display());
+fn shielded(at: At, shield: &Shield, found: Option<&Setting>, settings: &Settings) -> Line {
+    let (name, directory) = (shield.name, settings.directory.display());
     match found.filter(|it| (shield.is_off)(&it.value)) {
         Some(Setting { value, from, .. }) => at.ok(format!(
             "{directory}: {name} = {value} ({from}), which is safe in a replicated directory and not \
              outside of it: for duolog leave, a copy or a replica write {}",
             shield.on_again
+        )),
+        // What is not known is named beside it.
+        None if found.is_none() && !settings.unknown.is_empty() => at.ok(format!(
+            "{directory}: {name} may be on or off; in a replicated directory no page is torn, and \
+             elsewhere it has to be on (docs/operate/torn-pages.md)"
         )),
         None => at.ok(format!(
             "{directory}: {name} is on; in a replicated directory it may be off, where no page is \
@@ -177,7 +195,7 @@ fn of_server(node: u8, settings: &Settings) -> Vec<Line> {
     let at = At(SqlServer, "settings", Some(node));
     let directory = settings.directory.display();
     let last = |name: &str| settings.found.iter().rfind(|it| it.name == name);
-    let shielded = |shield: &Shield| shielded(at, shield, last(shield.name), &settings.directory);
+    let shielded = |shield: &Shield| shielded(at, shield, last(shield.name), settings);
     let mut lines: Vec<Line> = match settings.engine.as_str() {
         "postgresql" => {
             let rules = POSTGRESQL.iter().map(|rule| judged(at, rule, last(rule.name), settings));
