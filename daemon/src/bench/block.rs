@@ -40,7 +40,6 @@ impl Blocks {
 
 #[cfg(test)]
 mod tests {
-
     #[test]
     fn what_is_written_over_differs_nearly_everywhere() {
         let mut blocks = super::Blocks::new(8192);

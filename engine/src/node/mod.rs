@@ -274,8 +274,8 @@ impl Node {
         } else {
             (look_through(&log, known.checkpoint, &rooms)?, known.checkpoint)
         };
-        let led = known.conf.primary == known.node && !known.stopped_cleanly;
-        let led_to = if led { recovered.end.lsn } else { Lsn::ZERO };
+        let led = known.conf.primary == known.node || leader(&log)? == Some(known.node);
+        let led_to = if led && !known.stopped_cleanly { recovered.end.lsn } else { Lsn::ZERO };
         tracing::info!(
             end = %recovered.end.lsn,
             forgiven_bytes = recovered.forgiven_bytes,
@@ -528,6 +528,19 @@ fn look_through(log: &Log<DirDisk>, checkpoint: Cursor, rooms: &Rooms) -> Result
         }
     }
     Ok(committed.min(end))
+}
+
+/// Who led the last view of the log, as far as the log still has its record. The register is ahead of that
+/// from the moment when this node hears of a successor.
+fn leader(log: &Log<DirDisk>) -> Result<Option<NodeId>, NodeError> {
+    let Some(last) = log.history().into_iter().next_back() else { return Ok(None) };
+    let Some(start) = log.cursor_at(last.start)? else { return Ok(None) };
+    let mut reader = log.trusted_reader(start);
+    let record = reader.next(log.end_lsn())?;
+    Ok(record.and_then(|record| match Operation::decode(&record) {
+        Ok(Operation::View(view)) => Some(view.primary),
+        _ => None,
+    }))
 }
 
 /// A flush is asked for by whoever needs one; past this much it is started unasked.

@@ -205,6 +205,12 @@ fn a_deposed_primary_that_was_killed_needs_a_resynchronisation() {
     assert_eq!(fs::metadata(backing).unwrap().len(), 9, "what is to be cut was applied");
     let refused = first.cut(common).unwrap_err();
     assert!(matches!(refused, NodeError::CutBelowApplied { .. }), "{refused}");
+    // It knows of its successor now, and is killed once more before anything came of that.
+    first.kill();
+    drop(first);
+    let first = Node::open(config(&pair.path().join("one"), NodeId::Node1)).unwrap();
+    let refused = first.cut(common).unwrap_err();
+    assert!(matches!(refused, NodeError::CutBelowApplied { .. }), "{refused}");
     first.kill();
 }
 
