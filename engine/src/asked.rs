@@ -1,6 +1,7 @@
 //! How long something that was asked of a disk has been under way. Whoever looks waits for nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What one thread asked a disk for.
@@ -45,6 +46,45 @@ impl Drop for Asking<'_> {
     }
 }
 
+/// What any number of threads asked a disk for.
+#[derive(Debug, Default)]
+pub(crate) struct AskedByMany(Mutex<Vec<Instant>>);
+
+impl AskedByMany {
+    /// Asks; it counts as answered when what is returned is dropped.
+    pub(crate) fn begin(&self) -> AskingOne<'_> {
+        let since = Instant::now();
+        self.all().push(since);
+        AskingOne { all: self, since }
+    }
+
+    /// How long the oldest one has had no answer.
+    pub(crate) fn waits(&self) -> Option<Duration> {
+        self.all().iter().min().map(Instant::elapsed)
+    }
+
+    /// Held for moments, never while a disk is asked.
+    fn all(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A disk is asked for something, beside others.
+#[must_use = "it ends at once"]
+pub(crate) struct AskingOne<'a> {
+    all: &'a AskedByMany,
+    since: Instant,
+}
+
+impl Drop for AskingOne<'_> {
+    fn drop(&mut self) {
+        let mut all = self.all.all();
+        if let Some(at) = all.iter().position(|since| *since == self.since) {
+            all.swap_remove(at);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +97,19 @@ mod tests {
         std::thread::park_timeout(Duration::from_millis(5));
         assert!(asked.waits().expect("it waits") >= Duration::from_millis(4));
         drop(asking);
+        assert_eq!(asked.waits(), None);
+    }
+
+    #[test]
+    fn of_several_the_oldest_counts_and_each_is_answered_by_itself() {
+        let asked = AskedByMany::default();
+        let first = asked.begin();
+        std::thread::park_timeout(Duration::from_millis(5));
+        let second = asked.begin();
+        assert!(asked.waits().expect("it waits") >= Duration::from_millis(4));
+        drop(second);
+        assert!(asked.waits().expect("the first one does") >= Duration::from_millis(4));
+        drop(first);
         assert_eq!(asked.waits(), None);
     }
 }

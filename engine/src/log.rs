@@ -51,7 +51,7 @@ use duolog_wal::record::{BODY_MAX, HEADER_LEN, RecordError};
 use duolog_wal::segment::SEGMENT_HEADER_LEN;
 use duolog_wal::{ClusterId, Cursor, HistoryEntry, Lsn, ViewNum};
 
-use crate::asked::Asked;
+use crate::asked::{Asked, AskedByMany};
 use crate::disk::{DirDisk, Disk, DiskFile, is_no_room};
 use append::Tail;
 use flush::Flush;
@@ -164,6 +164,7 @@ impl<D: Disk> Clone for Log<D> {
 struct Shared<D: Disk> {
     /// What an append asked the disk for. Begun with the tail locked, so there is one at a time.
     writing: Asked,
+    reading: AskedByMany,
     disk: D,
     options: LogOptions,
     cluster: ClusterId,
@@ -247,6 +248,7 @@ impl<D: Disk> Log<D> {
         let shown = Shown { end: tail.end, view: tail.view, history: tail.history.clone() };
         let shared = Shared {
             writing: Asked::default(),
+            reading: AskedByMany::default(),
             disk,
             options,
             cluster,
@@ -277,6 +279,11 @@ impl<D: Disk> Log<D> {
     /// How long the append under way has waited for the disk.
     pub(crate) fn append_waits(&self) -> Option<Duration> {
         self.shared.writing.waits()
+    }
+
+    /// How long the oldest read under way has waited for the disk.
+    pub(crate) fn read_waits(&self) -> Option<Duration> {
+        self.shared.reading.waits()
     }
 
     /// Like [`Log::end`], the position alone, without any lock.

@@ -109,6 +109,7 @@ impl<D: Disk> Shared<D> {
             let len = usize::try_from(upto.since(at)).map_err(|e| io(io::Error::other(e)))?;
             let old = out.len();
             out.resize(old + len, 0);
+            let _asking = self.reading.begin();
             if let Err(error) = segment.file.read_exact_at(&mut out[old..], segment.offset(at)) {
                 out.truncate(old);
                 return Err(io(error));

@@ -63,9 +63,7 @@ impl Node {
                     if moved_back {
                         break;
                     }
-                    let asking = self.disks.apply.begin();
                     self.apply_record(&record)?;
-                    drop(asking);
                     *applying = record.end;
                 }
                 at = record.end;
@@ -107,6 +105,8 @@ impl Node {
         if let Operation::Patch { offset, pieces, .. } = operation {
             self.patched.fetch_add(pages(offset, pieces), Relaxed);
         }
+        let apply =
+            || self.ask_directories(|| self.store.apply(&operation, record.end).map_err(failed));
         match operation {
             Operation::Write { id, .. }
             | Operation::Patch { id, .. }
@@ -116,26 +116,33 @@ impl Node {
                 // as neither.
                 if let Some(content) = self.overlay.get(id) {
                     let mut content = Content::lock(&content);
-                    self.store.apply(&operation, record.end).map_err(failed)?;
+                    apply()?;
                     content.applied(record.end.lsn);
                     return Ok(());
                 }
-                self.store.apply(&operation, record.end).map_err(failed)?;
+                apply()?;
             }
             Operation::Verify { id, offset, len } => {
-                self.reach_mark(lsn, id, offset, len);
-                self.store.apply(&operation, record.end).map_err(failed)?;
+                self.ask_directories(|| self.reach_mark(lsn, id, offset, len));
+                apply()?;
             }
             Operation::Keep { pass, id, offset, len } => {
-                self.reach_keep(lsn, pass, id, offset, len);
-                self.store.apply(&operation, record.end).map_err(failed)?;
+                self.ask_directories(|| self.reach_keep(lsn, pass, id, offset, len));
+                apply()?;
             }
             Operation::Mend { id, at, facts } => {
-                self.reach_mend(record, id, at, facts);
-                self.store.apply(&operation, record.end).map_err(failed)?;
+                self.ask_directories(|| self.reach_mend(record, id, at, facts));
+                apply()?;
             }
-            _ => self.store.apply(&operation, record.end).map_err(failed)?,
+            _ => apply()?,
         }
         Ok(())
+    }
+
+    /// Does what the disk of the directories is asked for: what waits for a file that somebody else has
+    /// locked is none of that.
+    fn ask_directories<T>(&self, what: impl FnOnce() -> T) -> T {
+        let _asking = self.disks.apply.begin();
+        what()
     }
 }

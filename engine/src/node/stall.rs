@@ -41,6 +41,7 @@ impl Node {
         let found = [
             (DiskOf::Log, self.disks.sync.waits()),
             (DiskOf::Log, self.log.append_waits()),
+            (DiskOf::Log, self.log.read_waits()),
             (DiskOf::Directories, self.disks.apply.waits()),
         ];
         let waits = found.into_iter().filter_map(|(of, waits)| Some((of, waits?)));
