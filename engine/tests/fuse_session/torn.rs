@@ -199,15 +199,16 @@ fn torn_by_reclaim(mounted: &Mounted, from: usize, flags: i32, writes: usize) ->
     })
 }
 
-/// A page that begins at a page of the kernel in memory is copied in steps that each succeed as a
-/// whole, and with `O_DIRECT` it is not copied at all.
+/// With `O_DIRECT` memory is not copied by the kernel, and held. Otherwise a copy that meets memory that is
+/// gone ends there: seldom where a page begins at a page of memory, for then it has to go during the copy.
 #[test]
-fn memory_that_is_paged_out_in_mid_write_tears_no_page_that_is_aligned_or_direct() {
+fn memory_that_is_paged_out_in_mid_write_tears_no_page_that_is_direct() {
     let Some(mounted) = mount(|_| {}) else { return };
-    assert_eq!(torn_by_reclaim(&mounted, 0, 0, 3000), 0);
     assert_eq!(torn_by_reclaim(&mounted, 0, libc::O_DIRECT, 1000), 0);
     assert_eq!(torn_by_reclaim(&mounted, 100, libc::O_DIRECT, 1000), 0);
     // Excluded from the promise, and whether it happens here is a matter of luck.
-    let torn = torn_by_reclaim(&mounted, 100, 0, 3000);
-    println!("not aligned in memory: {torn} pages came in two requests");
+    for (from, where_in_memory) in [(0, "aligned"), (100, "not aligned")] {
+        let torn = torn_by_reclaim(&mounted, from, 0, 3000);
+        println!("{where_in_memory} in memory: {torn} pages came in two requests");
+    }
 }
