@@ -35,9 +35,6 @@ use crate::waker::Hand;
 
 /// Sent and not acknowledged, from which on the link counts as behind.
 const BEHIND_BYTES: u64 = 2 * RAW_MAX as u64;
-/// So few are compressed in a few microseconds, about what is saved by encrypting and sending less: the
-/// changed bytes of a page that is rewritten at each commit.
-const FEW_BYTES: usize = 4 << 10;
 
 /// The source of a link, and the stream that it is shipped on while a connection stands.
 pub(crate) struct Shipping<S> {
@@ -274,7 +271,7 @@ impl Flow {
         let max = allowed.min(self.room(acked)).min(RAW_MAX as u64);
         if max > 0 {
             let max = usize::try_from(max).unwrap_or(RAW_MAX);
-            let (compress, sent) = (self.compress(acked, max), self.sent);
+            let (compress, sent) = (self.compress(acked), self.sent);
             let begun = Instant::now().into_std();
             let (bytes, raw_len) = self
                 .packer
@@ -300,13 +297,11 @@ impl Flow {
         self.window_bytes.saturating_sub(self.sent.since(acked))
     }
 
-    fn compress(&self, acked: Lsn, len: usize) -> bool {
+    fn compress(&self, acked: Lsn) -> bool {
         match self.compression {
             Compression::Off => false,
             Compression::Always => true,
-            Compression::Adaptive => {
-                len <= FEW_BYTES || self.blocked || self.sent.since(acked) >= BEHIND_BYTES
-            }
+            Compression::Adaptive => self.blocked || self.sent.since(acked) >= BEHIND_BYTES,
         }
     }
 

@@ -56,22 +56,6 @@ fn what_is_appended_arrives_and_is_acknowledged() {
     }
 }
 
-/// What is short is compressed for next to nothing; a page on an idle link does not wait for that.
-#[test]
-fn an_idle_link_compresses_what_is_short_and_nothing_else() {
-    let pair = Pair::start(&tuning(Compression::Adaptive));
-    let waker = pair.dialer.waker();
-    let mut compressed = 0;
-    for (len, more) in [(400, 20), (8192, 0), (1000, 20)] {
-        for i in 0..20 {
-            pair.acknowledged(pair.primary.append(&page(i, len), &waker));
-        }
-        compressed += more;
-        assert_eq!(pair.dialer.snapshot().compressed_frames, compressed, "after {len} bytes");
-    }
-    pair.stop();
-}
-
 /// What it lacks when it connects, or falls behind, may shrink at a pace; a limit that is lifted holds
 /// up nothing.
 #[test]
