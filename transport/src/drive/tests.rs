@@ -1,3 +1,6 @@
+//! The drive alone: what wakes it, whose thread a task runs on, and how it ends. No QUIC is in it but the
+//! socket.
+
 use std::future::{pending, poll_fn};
 use std::net::Ipv4Addr;
 use std::sync::mpsc::{Receiver, Sender, channel};
