@@ -316,7 +316,10 @@ export class Pair {
       at_ms, state: it.state, commits_per_s: 240 * busy, log_bytes_per_s: 3_400_000 * busy, wire_bytes_per_s: 410_000 * busy,
       lag_bytes: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) * 3000 : Math.round(9000 * busy), lag_ms: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) : Math.round(2 * busy),
       log_bytes: GIB + ((at_ms / 1000) % 3000) * 150_000, retention_bytes: 4 * GIB,
-      stages: { commit: took(930, 3.1), queue: took(60, 4), local_disk: took(510, 2.6), peer: took(870, 2.9), wire: took(190, 3.2), remote_disk: took(680, 2.7), wake_up: took(22, 5) },
+      stages: {
+        commit: took(930, 3.1), local_write: took(14, 4), queue: took(60, 4), local_disk: took(510, 2.6), peer: took(870, 2.9), hand_over: took(1, 9), compress: took(4, 3),
+        wire: took(190, 3.2), remote_disk: took(660, 2.7), remote_write: took(25, 4), remote_sync: took(630, 2.7), acknowledgement: took(9, 5), wake_up: took(22, 5), fuse: took(6, 4),
+      },
     };
   }
 

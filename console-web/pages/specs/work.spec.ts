@@ -250,6 +250,10 @@ test("receipts, charts, branches, information; a branch is dropped by typing its
     expect((await stages.allInnerTexts()).map((it) => it.replace(/ ?[\d.,–]+\s?\S*$/, "").trim())).toEqual(
       ["whole commit", "queue", "local disk", "other node", "other node: wire", "other node: disk", "wake-up"]);
     expect(await stages.filter({ hasText: "–" }).count(), "each stage has a value").toBe(0);
+    const anatomy = page.locator("[data-anatomy] tbody tr");
+    expect(await anatomy.count()).toBe(14);
+    expect(await anatomy.filter({ hasText: "–" }).count(), "each stage has a value").toBe(0);
+    expect(await anatomy.filter({ hasText: "its sync" }).locator("td").first().innerText()).toMatch(/^[67]\d\d\sµs$/);
     await page.check("[data-span=hours]");
     await page.locator("[data-chart] canvas").first().waitFor();
     await to(page, "control/information/2");

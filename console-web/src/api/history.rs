@@ -41,25 +41,39 @@ pub struct Took {
     pub p99_us: u64,
 }
 
-/// How long commits took, by stage; nothing for a stage that nothing passed.
+/// How long commits took, by stage; nothing for a stage that nothing passed. Stages that are part of
+/// another one stand after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct Stages {
     /// The whole of it.
     pub commit: Option<Took>,
+    /// Each write of a server, until its record was in the log's file: before the commit.
+    pub local_write: Option<Took>,
     /// Until the sync of the log began.
     pub queue: Option<Took>,
     /// The sync of the log on this node's disk.
     pub local_disk: Option<Took>,
     /// Until the other node had acknowledged: wire and remote disk together.
     pub peer: Option<Took>,
+    /// Of that, until the link took the log's bytes.
+    pub hand_over: Option<Took>,
+    /// Of that, reading them from the log and compressing them.
+    pub compress: Option<Took>,
     /// Of that the way there and back, and what the other node does but for its disk.
-    #[serde(default)]
     pub wire: Option<Took>,
-    /// Of that the sync of the log on the other node's disk, as its acknowledgements say.
-    #[serde(default)]
+    /// Of that the other node's disk, as its acknowledgements say.
     pub remote_disk: Option<Took>,
+    /// Of its disk, the write of the log.
+    pub remote_write: Option<Took>,
+    /// Of its disk, the sync of the log.
+    pub remote_sync: Option<Took>,
+    /// Of the peer's part, from having its acknowledgement until that counted.
+    pub acknowledgement: Option<Took>,
     /// From the moment that it was on every disk until it was answered.
     pub wake_up: Option<Took>,
+    /// Of that, writing the answer to the kernel.
+    pub fuse: Option<Took>,
 }
 
 /// What a node was and did in one second, or in one minute.

@@ -484,11 +484,18 @@ export type SettingsVersion = {
 export type Stage = "under_way" | "done" | "not_done" | "refused";
 
 export type Stages = {
+  acknowledgement?: Took | null;
   commit?: Took | null;
+  compress?: Took | null;
+  fuse?: Took | null;
+  hand_over?: Took | null;
   local_disk?: Took | null;
+  local_write?: Took | null;
   peer?: Took | null;
   queue?: Took | null;
   remote_disk?: Took | null;
+  remote_sync?: Took | null;
+  remote_write?: Took | null;
   wake_up?: Took | null;
   wire?: Took | null;
 };

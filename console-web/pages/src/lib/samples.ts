@@ -36,3 +36,8 @@ export function columns(samples: readonly Sample[], step_s: number, values: read
   }
   return out;
 }
+
+/** The newest sample in which something was committed. */
+export function newest_with_commits(samples: readonly Sample[]): Sample | undefined {
+  return samples.findLast((it) => it.stages.commit != null);
+}
