@@ -97,7 +97,7 @@ impl Segment {
             Way::NotZeroed => self.cached.write_all_at(record, from as u64).unwrap(),
             Way::OneWrite => {
                 let zeros = &zeros[zeros.len().min(upto - last)..];
-                self.write(&self.cached, &[record, zeros], from, ReadWriteFlags::empty());
+                write(&self.cached, &[record, zeros], from, ReadWriteFlags::empty());
             }
             Way::Direct => {
                 let memory = &mut self.memory[self.base..];
@@ -114,16 +114,10 @@ impl Segment {
         if way == Way::Direct {
             let (from, upto) = (what.start / BLOCK * BLOCK, what.end.next_multiple_of(BLOCK));
             let blocks = &self.memory[self.base..][from..upto];
-            self.write(&self.direct, &[blocks], from, ReadWriteFlags::DSYNC);
+            write(&self.direct, &[blocks], from, ReadWriteFlags::DSYNC);
         } else {
             fdatasync(&self.cached).unwrap();
         }
-    }
-
-    fn write(&self, file: &File, parts: &[&[u8]], at: usize, flags: ReadWriteFlags) {
-        let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        assert_eq!(pwritev2(file, &parts, at as u64, flags).unwrap(), bytes);
     }
 
     /// So many records one after the other: how long each took to append, and to sync.
@@ -143,6 +137,13 @@ impl Segment {
         };
         (0..records).map(one).collect()
     }
+}
+
+/// Writes all of it in one call.
+fn write(file: &File, parts: &[&[u8]], at: usize, flags: ReadWriteFlags) {
+    let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let bytes: usize = parts.iter().map(|part| part.len()).sum();
+    assert_eq!(pwritev2(file, &parts, at as u64, flags).unwrap(), bytes);
 }
 
 fn median(mut all: Vec<Duration>) -> f64 {
@@ -174,7 +175,8 @@ fn measure(segments: &mut [Segment], bytes: usize, rounds: usize, records: usize
         }
     }
     let medians = |at: usize| {
-        let of = |pick: fn(&[Duration; 2]) -> Duration| median(found[at].iter().map(pick).collect());
+        let of =
+            |pick: fn(&[Duration; 2]) -> Duration| median(found[at].iter().map(pick).collect());
         (of(|[append, _]| *append), of(|[_, sync]| *sync), of(|[append, sync]| *append + *sync))
     };
     let (_, _, first) = medians(0);
