@@ -7,7 +7,8 @@
 //! | `buffered` | zeros the page in which it ends, writes the record (what the log does) | `fdatasync` |
 //! | `one write` | writes the record and the zeros at once | `fdatasync` |
 //! | `not zeroed` | writes the record; the page in which it ends is read from the disk | `fdatasync` |
-//! | `direct` | copies the record into memory | the blocks since the last one, `O_DIRECT`, `RWF_DSYNC` |
+//! | `direct` | copies the record into memory | its blocks from there, `O_DIRECT`, `RWF_DSYNC` |
+//! | `both` | as `buffered`, and as `direct`: it outlives the process | as `direct` |
 //!
 //! `cargo bench -p duolog-benches --bench direct` prints medians in microseconds, and each as a
 //! ratio to the first. The disk is that of `DUOLOG_BENCH_DIR`, else that of the build.
@@ -39,13 +40,15 @@ enum Way {
     OneWrite,
     NotZeroed,
     Direct,
+    Both,
 }
 
-const WAYS: [(Way, &str); 4] = [
+const WAYS: [(Way, &str); 5] = [
     (Way::Buffered, "buffered"),
     (Way::OneWrite, "one write"),
     (Way::NotZeroed, "not zeroed"),
     (Way::Direct, "direct"),
+    (Way::Both, "both"),
 ];
 
 /// A file that was written before, with its bytes in aligned memory.
@@ -90,7 +93,7 @@ impl Segment {
         // Not where the page holds records before this one.
         let zeros: &[u8] = if last >= from { &[0; BLOCK] } else { &[] };
         match way {
-            Way::Buffered => {
+            Way::Buffered | Way::Both => {
                 self.cached.write_all_at(zeros, last as u64).unwrap();
                 self.cached.write_all_at(record, from as u64).unwrap();
             }
@@ -99,19 +102,20 @@ impl Segment {
                 let zeros = &zeros[zeros.len().min(upto - last)..];
                 write(&self.cached, &[record, zeros], from, ReadWriteFlags::empty());
             }
-            Way::Direct => {
-                let memory = &mut self.memory[self.base..];
-                memory[from..upto].copy_from_slice(record);
-                if !zeros.is_empty() {
-                    memory[upto..last + BLOCK].fill(0);
-                }
+            Way::Direct => {}
+        }
+        if matches!(way, Way::Direct | Way::Both) {
+            let memory = &mut self.memory[self.base..];
+            memory[from..upto].copy_from_slice(record);
+            if !zeros.is_empty() {
+                memory[upto..last + BLOCK].fill(0);
             }
         }
         from..upto
     }
 
     fn sync(&self, way: Way, what: &Range<usize>) {
-        if way == Way::Direct {
+        if matches!(way, Way::Direct | Way::Both) {
             let (from, upto) = (what.start / BLOCK * BLOCK, what.end.next_multiple_of(BLOCK));
             let blocks = &self.memory[self.base..][from..upto];
             write(&self.direct, &[blocks], from, ReadWriteFlags::DSYNC);
