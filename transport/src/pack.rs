@@ -14,6 +14,10 @@ use crate::frame::{Content, FrameError, HEADER_LEN, Header, RAW_MAX, WIRE_MAX};
 /// Level and window of the compressor: what was measured to pay on pages and WAL.
 const LEVEL: i32 = -1;
 const WINDOW_LOG: u32 = 19;
+/// Zeros are counted in rows of so many.
+const ROW: usize = 64;
+/// Fewer zeros than these are not worth the compressor's call.
+const ZEROS_MIN: usize = 1024;
 /// The largest window that a peer may ask of us: 1 MiB.
 const WINDOW_LOG_MAX: u32 = 20;
 
@@ -21,7 +25,8 @@ const WINDOW_LOG_MAX: u32 = 20;
 #[derive(Default)]
 pub struct Packer {
     zstd: Option<Encoder<'static>>,
-    raw: Vec<u8>,
+    /// A compressed frame, kept for its allocation.
+    wire: Vec<u8>,
 }
 
 impl Packer {
@@ -35,8 +40,8 @@ impl Packer {
         Header { lsn, committed, content: Content::Commit }.encode().to_vec()
     }
 
-    /// A frame with what `read` appends to its buffer: 1 to `RAW_MAX` bytes of log at `lsn`.
-    /// Also returns how many those were.
+    /// A frame with what `read` appends to its buffer: 1 to `RAW_MAX` bytes of log at `lsn`, which
+    /// `compress` looks at to decide. Also returns what the frame holds.
     ///
     /// # Errors
     /// Those of `read`; `UnexpectedEof` when it appended nothing; those of zstd (no memory).
@@ -45,38 +50,32 @@ impl Packer {
         lsn: Lsn,
         committed: Lsn,
         max: usize,
-        compress: bool,
+        compress: impl FnOnce(&[u8]) -> bool,
         read: impl FnOnce(usize, &mut Vec<u8>) -> io::Result<()>,
-    ) -> io::Result<(Vec<u8>, usize)> {
+    ) -> io::Result<(Vec<u8>, Content)> {
         let max = max.min(RAW_MAX);
-        let mut out = Vec::new();
-        let content = if compress {
-            self.raw.clear();
-            read(max, &mut self.raw)?;
-            out.reserve_exact(HEADER_LEN + WIRE_MAX);
-            out.resize(HEADER_LEN, 0);
-            let raw_len = self.raw.len();
-            if raw_len > 0 {
-                let zstd = match &mut self.zstd {
-                    Some(zstd) => zstd,
-                    none => none.insert(encoder()?),
-                };
-                compress_into(zstd, &self.raw, &mut out)?;
-            }
-            Content::Zstd { raw_len, wire_len: out.len() - HEADER_LEN }
-        } else {
-            out.reserve_exact(HEADER_LEN + max);
-            out.resize(HEADER_LEN, 0);
-            read(max, &mut out)?;
-            Content::Raw(out.len() - HEADER_LEN)
-        };
-        let raw_len = content.raw_len();
+        let mut out = Vec::with_capacity(HEADER_LEN + max);
+        out.resize(HEADER_LEN, 0);
+        read(max, &mut out)?;
+        let raw_len = out.len() - HEADER_LEN;
         assert!(raw_len <= max, "the source read {raw_len} bytes, more than the {max} asked for");
         if raw_len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let mut content = Content::Raw(raw_len);
+        if compress(&out[HEADER_LEN..]) {
+            let zstd = match &mut self.zstd {
+                Some(zstd) => zstd,
+                none => none.insert(encoder()?),
+            };
+            self.wire.resize(HEADER_LEN, 0);
+            compress_into(zstd, &out[HEADER_LEN..], &mut self.wire)?;
+            content = Content::Zstd { raw_len, wire_len: self.wire.len() - HEADER_LEN };
+            // It is kept until the peer has it, so it takes no more memory than its bytes.
+            out = self.wire.clone();
+        }
         out[..HEADER_LEN].copy_from_slice(&Header { lsn, committed, content }.encode());
-        Ok((out, raw_len))
+        Ok((out, content))
     }
 }
 
@@ -86,14 +85,24 @@ impl fmt::Debug for Packer {
     }
 }
 
+/// Whether at least a quarter of these bytes is zeros in rows: a compressor takes them for less than
+/// what encrypting and sending them costs.
+pub(crate) fn is_hollow(bytes: &[u8]) -> bool {
+    let (rows, _) = bytes.as_chunks::<ROW>();
+    let enough = (bytes.len() / 4).max(ZEROS_MIN).div_ceil(ROW);
+    let zeros = rows.iter().filter(|row| row.iter().fold(0, |all, byte| all | byte) == 0);
+    zeros.take(enough).count() == enough
+}
+
 fn encoder() -> io::Result<Encoder<'static>> {
     let mut encoder = Encoder::new(LEVEL)?;
     encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
     Ok(encoder)
 }
 
-/// Appends all of `raw`, compressed and flushed, to `out` within its capacity.
+/// Puts all of `raw`, compressed and flushed, behind the place for a header in `out`.
 fn compress_into(encoder: &mut Encoder<'static>, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    out.reserve_exact(HEADER_LEN + WIRE_MAX - out.len());
     let at = out.len();
     let mut input = InBuffer::around(raw);
     let mut output = OutBuffer::around_pos(out, at);
@@ -304,14 +313,14 @@ mod tests {
             let max = [1, 5000, RAW_MAX, 300][usize::try_from(frames % 4).unwrap()];
             let compress = frames % 3 != 0;
             let lsn = Lsn(at as u64);
-            let (bytes, len) = packer
-                .data(lsn, lsn, max, compress, |max, buf| {
+            let (bytes, content) = packer
+                .data(lsn, lsn, max, |_| compress, |max, buf| {
                     buf.extend(&log[at..log.len().min(at + max)]);
                     Ok(())
                 })
                 .unwrap();
             stream.extend(bytes);
-            at += len;
+            at += content.raw_len();
             frames += 1;
             stream.extend(Packer::commit(Lsn(at as u64), lsn));
             frames += 1;
@@ -325,6 +334,32 @@ mod tests {
             assert!(out == log, "in pieces of {piece}");
             assert_eq!((unpacker.next(), unpacker.frames()), (Lsn(log.len() as u64), frames));
         }
+    }
+
+    /// Zeros count where they are many in a row, and a quarter; neither a single short one nor many that
+    /// are scattered.
+    #[test]
+    fn what_is_hollow_has_many_zeros_in_a_row() {
+        let page = |zeros: usize| [vec![7; 8192 - zeros], vec![0; zeros]].concat();
+        assert!(is_hollow(&page(8000)) && is_hollow(&page(2048 + ROW)));
+        assert!(!is_hollow(&page(2048 - ROW)), "less than a quarter");
+        assert!(!is_hollow(&[0; ZEROS_MIN - 1]) && is_hollow(&[0; ZEROS_MIN]));
+        let scattered: Vec<u8> = (0..8192_u32).map(|i| u8::from(i % 50 == 0)).collect();
+        assert!(!is_hollow(&scattered));
+        assert!(!is_hollow(&[]));
+    }
+
+    /// A compressed frame waits for the peer in as much memory as it has bytes.
+    #[test]
+    fn a_compressed_frame_takes_no_more_memory_than_its_bytes() {
+        let read = |max, buf: &mut Vec<u8>| {
+            buf.resize(max, 7);
+            Ok(())
+        };
+        let (bytes, content) =
+            Packer::new().data(Lsn(0), Lsn(0), RAW_MAX, |_| true, read).unwrap();
+        assert_eq!(content, Content::Zstd { raw_len: RAW_MAX, wire_len: bytes.len() - HEADER_LEN });
+        assert!(bytes.capacity() < 200 + HEADER_LEN, "{} bytes", bytes.capacity());
     }
 
     /// A few bytes that decompress to gigabytes stop at what their header announces.
@@ -350,7 +385,7 @@ mod tests {
                 Ok(())
             };
             let lsn = Lsn(i * RAW_MAX as u64);
-            stream.extend(packer.data(lsn, lsn, RAW_MAX, true, read).unwrap().0);
+            stream.extend(packer.data(lsn, lsn, RAW_MAX, |_| true, read).unwrap().0);
         }
         assert!(stream.len() < 200 * 100, "{} bytes", stream.len());
         let mut unpacker = Unpacker::new(Lsn::ZERO).unwrap();

@@ -24,9 +24,9 @@ use crate::ack::Ack;
 use crate::control::StreamKind;
 use crate::drive::Drive;
 use crate::error::{LinkError, OnStream};
-use crate::frame::RAW_MAX;
+use crate::frame::{Content, RAW_MAX};
 use crate::pace::Pace;
-use crate::pack::Packer;
+use crate::pack::{Packer, is_hollow};
 use crate::settings::{Compression, Tuning};
 use crate::source::Source;
 use crate::stats::Stats;
@@ -273,13 +273,15 @@ impl Flow {
             let max = usize::try_from(max).unwrap_or(RAW_MAX);
             let (compress, sent) = (self.compress(acked), self.sent);
             let begun = Instant::now().into_std();
-            let (bytes, raw_len) = self
+            let (bytes, content) = self
                 .packer
                 .data(sent, committed, max, compress, |max, buf| source.read(sent, max, buf))
                 .map_err(LinkError::Source)?;
-            self.sent = sent.plus(raw_len as u64);
+            let raw_len = content.raw_len() as u64;
+            self.sent = sent.plus(raw_len);
             source.packed(self.sent, begun);
-            stats.frames(1, u64::from(compress), raw_len as u64, bytes.len() as u64);
+            let compressed = matches!(content, Content::Zstd { .. });
+            stats.frames(1, u64::from(compressed), raw_len, bytes.len() as u64);
             self.announced(committed);
             return Ok(Some(bytes.into()));
         }
@@ -297,11 +299,14 @@ impl Flow {
         self.window_bytes.saturating_sub(self.sent.since(acked))
     }
 
-    fn compress(&self, acked: Lsn) -> bool {
-        match self.compression {
+    /// Decides by the bytes of a frame whether they are compressed.
+    fn compress(&self, acked: Lsn) -> impl Fn(&[u8]) -> bool + use<> {
+        let (compression, blocked) = (self.compression, self.blocked);
+        let behind = blocked || self.sent.since(acked) >= BEHIND_BYTES;
+        move |bytes| match compression {
             Compression::Off => false,
             Compression::Always => true,
-            Compression::Adaptive => self.blocked || self.sent.since(acked) >= BEHIND_BYTES,
+            Compression::Adaptive => behind || is_hollow(bytes),
         }
     }
 

@@ -56,6 +56,32 @@ fn what_is_appended_arrives_and_is_acknowledged() {
     }
 }
 
+/// Zeros are sent for next to nothing: a page of a server's log that is begun, a file that grows. What
+/// else a commit ships on an idle link does not wait for the compressor.
+#[test]
+fn an_idle_link_compresses_zeros_and_nothing_else() {
+    let pair = Pair::start(&tuning(Compression::Adaptive));
+    let waker = pair.dialer.waker();
+    let begun = [noise(7, 300), vec![0; 7892]].concat();
+    for (what, body, compressed) in [
+        ("short", noise(1, 400), false),
+        ("a page", page(2, 8192), false),
+        ("a page that is begun", begun, true),
+        ("a hollow frame after others", vec![0; 60_000], true),
+        ("short again", noise(3, 400), false),
+    ] {
+        let before = pair.dialer.snapshot();
+        pair.acknowledged(pair.primary.append(&body, &waker));
+        let after = pair.dialer.snapshot();
+        let frames = after.compressed_frames - before.compressed_frames;
+        assert_eq!(frames, u64::from(compressed), "{what}");
+        let (raw, wire) = (after.raw_bytes - before.raw_bytes, after.wire_bytes - before.wire_bytes);
+        assert_eq!(wire < raw / 4, compressed, "{what}: {raw} bytes in {wire}");
+    }
+    assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
+    pair.stop();
+}
+
 /// What it lacks when it connects, or falls behind, may shrink at a pace; a limit that is lifted holds
 /// up nothing.
 #[test]
