@@ -14,10 +14,6 @@ use crate::frame::{Content, FrameError, HEADER_LEN, Header, RAW_MAX, WIRE_MAX};
 /// Level and window of the compressor: what was measured to pay on pages and WAL.
 const LEVEL: i32 = -1;
 const WINDOW_LOG: u32 = 19;
-/// Zeros are counted in rows of so many.
-const ROW: usize = 64;
-/// Fewer zeros than these are not worth the compressor's call.
-const ZEROS_MIN: usize = 1024;
 /// The largest window that a peer may ask of us: 1 MiB.
 const WINDOW_LOG_MAX: u32 = 20;
 
@@ -83,15 +79,6 @@ impl fmt::Debug for Packer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Packer").finish_non_exhaustive()
     }
-}
-
-/// Whether at least a quarter of these bytes is zeros in rows: a compressor takes them for less than
-/// what encrypting and sending them costs.
-pub(crate) fn is_hollow(bytes: &[u8]) -> bool {
-    let (rows, _) = bytes.as_chunks::<ROW>();
-    let enough = (bytes.len() / 4).max(ZEROS_MIN).div_ceil(ROW);
-    let zeros = rows.iter().filter(|row| row.iter().fold(0, |all, byte| all | byte) == 0);
-    zeros.take(enough).count() == enough
 }
 
 fn encoder() -> io::Result<Encoder<'static>> {
@@ -314,10 +301,16 @@ mod tests {
             let compress = frames % 3 != 0;
             let lsn = Lsn(at as u64);
             let (bytes, content) = packer
-                .data(lsn, lsn, max, |_| compress, |max, buf| {
-                    buf.extend(&log[at..log.len().min(at + max)]);
-                    Ok(())
-                })
+                .data(
+                    lsn,
+                    lsn,
+                    max,
+                    |_| compress,
+                    |max, buf| {
+                        buf.extend(&log[at..log.len().min(at + max)]);
+                        Ok(())
+                    },
+                )
                 .unwrap();
             stream.extend(bytes);
             at += content.raw_len();
@@ -336,19 +329,6 @@ mod tests {
         }
     }
 
-    /// Zeros count where they are many in a row, and a quarter; neither a single short one nor many that
-    /// are scattered.
-    #[test]
-    fn what_is_hollow_has_many_zeros_in_a_row() {
-        let page = |zeros: usize| [vec![7; 8192 - zeros], vec![0; zeros]].concat();
-        assert!(is_hollow(&page(8000)) && is_hollow(&page(2048 + ROW)));
-        assert!(!is_hollow(&page(2048 - ROW)), "less than a quarter");
-        assert!(!is_hollow(&[0; ZEROS_MIN - 1]) && is_hollow(&[0; ZEROS_MIN]));
-        let scattered: Vec<u8> = (0..8192_u32).map(|i| u8::from(i % 50 == 0)).collect();
-        assert!(!is_hollow(&scattered));
-        assert!(!is_hollow(&[]));
-    }
-
     /// A compressed frame waits for the peer in as much memory as it has bytes.
     #[test]
     fn a_compressed_frame_takes_no_more_memory_than_its_bytes() {
@@ -356,8 +336,7 @@ mod tests {
             buf.resize(max, 7);
             Ok(())
         };
-        let (bytes, content) =
-            Packer::new().data(Lsn(0), Lsn(0), RAW_MAX, |_| true, read).unwrap();
+        let (bytes, content) = Packer::new().data(Lsn(0), Lsn(0), RAW_MAX, |_| true, read).unwrap();
         assert_eq!(content, Content::Zstd { raw_len: RAW_MAX, wire_len: bytes.len() - HEADER_LEN });
         assert!(bytes.capacity() < 200 + HEADER_LEN, "{} bytes", bytes.capacity());
     }
