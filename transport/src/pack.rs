@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_compressed_frame_takes_no_more_memory_than_its_bytes() {
         let read = |max, buf: &mut Vec<u8>| {
-            buf.resize(max, 7);
+            buf.resize(buf.len() + max, 7);
             Ok(())
         };
         let (bytes, content) = Packer::new().data(Lsn(0), Lsn(0), RAW_MAX, |_| true, read).unwrap();
@@ -360,7 +360,7 @@ mod tests {
         let mut stream = Vec::new();
         for i in 0..200 {
             let read = |max, buf: &mut Vec<u8>| {
-                buf.resize(max, 7);
+                buf.resize(buf.len() + max, 7);
                 Ok(())
             };
             let lsn = Lsn(i * RAW_MAX as u64);
