@@ -150,8 +150,8 @@ pub(crate) struct Ends {
 struct End {
     channel: Channel,
     ways: Vec<Way>,
-    /// A question was answered, ever.
-    answered: bool,
+    /// The other end has taken a message, ever.
+    delivered: bool,
 }
 
 impl Beat {
@@ -264,12 +264,12 @@ impl Ends {
             Some(at) => Some(End {
                 channel: channel(Party::Witness, &at.secret, BARE_LEN + REPLY_MAX)?,
                 ways: vec![Way::new(any_port(at.address), at.address)],
-                answered: false,
+                delivered: false,
             }),
         };
         let (heartbeat_ms, path_lost_ms) = (config.heartbeat_ms, config.path_lost_ms);
         Ok(Self {
-            peer: End { channel: peer, ways, answered: false },
+            peer: End { channel: peer, ways, delivered: false },
             witness,
             heartbeat_ms,
             path_lost_ms,
@@ -318,9 +318,10 @@ impl Ends {
         self.all().flat_map(|end| &end.ways).filter_map(|way| way.socket().cloned()).collect()
     }
 
-    /// Whether each of them ever answered a question; a witness that is not there has.
-    pub(crate) fn answered(&self) -> (bool, bool) {
-        (self.peer.answered, self.witness.as_ref().is_none_or(|witness| witness.answered))
+    /// Whether peer and witness ever took a message, which is more than that they answer; a witness
+    /// that is not there has.
+    pub(crate) fn delivered(&self) -> (bool, bool) {
+        (self.peer.delivered, self.witness.as_ref().is_none_or(|witness| witness.delivered))
     }
 
     /// Takes in what came. Whatever needs an answer has it before anyone is told.
@@ -372,10 +373,10 @@ impl End {
                     way.send_to(&reply, from);
                 }
                 if let Some(sent_ms) = incoming.answered_ms {
-                    self.answered = true;
                     way.answered = Some(at);
                     way.round_trip_ms = Some(at.0.saturating_sub(sent_ms));
                 }
+                self.delivered |= incoming.delivered;
                 payloads.extend(incoming.payload);
                 again |= incoming.again;
             }

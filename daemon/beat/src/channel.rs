@@ -39,6 +39,8 @@ pub(crate) struct Incoming {
     pub payload: Option<Vec<u8>>,
     /// A question of mine of that moment was answered.
     pub answered_ms: Option<u64>,
+    /// What was answered was a message: the other end has taken it.
+    pub delivered: bool,
     /// The other end knows me now: say again what it could not believe.
     pub again: bool,
 }
@@ -81,6 +83,8 @@ impl Channel {
                 match packet.kind {
                     Kind::Answer => {
                         incoming.answered_ms = Some(sent_ms);
+                        let made = self.session.made(packet.echo);
+                        incoming.delivered = made.is_some_and(|(_, kind)| kind == Kind::Message);
                         incoming.payload =
                             Some(packet.payload.to_vec()).filter(|payload| !payload.is_empty());
                     }

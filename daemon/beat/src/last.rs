@@ -2,9 +2,10 @@
 //! daemon with its thread and session ended.
 //!
 //! A session of its own, so whoever hears it knows that the one before is over. Said again until
-//! it was answered, which only a fresh message is, or until the time is up; nothing else is ever
-//! said here. The witness is told first: the other node asks it as soon as it knows, and would
-//! ask in vain while the witness still counts on this node.
+//! it was taken, or until the time is up: that the path was tried and answered is not enough, as
+//! a message that came before its sender was known is lost. The witness is told first: the other
+//! node asks it as soon as it knows, and would ask in vain while the witness still counts on this
+//! node.
 
 use duolog_failover::message::Gone;
 use duolog_failover::{Message, Now, Question};
@@ -43,7 +44,7 @@ pub fn tell_gone(config: &BeatConfig, gone: Gone, limit_ms: u64) -> Result<Told,
     let mut said: [Option<Now>; 2] = [None; 2];
     loop {
         let at = now();
-        let (peer, witness) = ends.answered();
+        let (peer, witness) = ends.delivered();
         let told = Told { peer, witness };
         if told == (Told { peer: true, witness: true }) || at.since(start) >= limit_ms {
             return Ok(told);

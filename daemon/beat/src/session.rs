@@ -42,8 +42,9 @@ pub struct Session {
     keys: Keys,
     own: u64,
     fresh_ms: u64,
-    /// When the newest of my datagrams were sent: that of sequence s stands at s modulo length.
-    sent_ms: Vec<u64>,
+    /// When the newest of my datagrams were sent, and as what: that of sequence s stands at s
+    /// modulo length.
+    made: Vec<(u64, Kind)>,
     sent: u64,
     /// Whom I take from, and what of it I took.
     peer: Option<u64>,
@@ -96,7 +97,7 @@ impl Session {
             keys,
             own,
             fresh_ms,
-            sent_ms: vec![0; remembered],
+            made: vec![(0, Kind::Beat); remembered],
             sent: 0,
             peer: None,
             taken: Window::default(),
@@ -120,7 +121,7 @@ impl Session {
         if packet.to != self.own {
             return Taken::Unproved;
         }
-        let Some(sent_ms) = self.when_sent(packet.echo) else { return Taken::Unproved };
+        let Some((sent_ms, _)) = self.made(packet.echo) else { return Taken::Unproved };
         if now_ms.saturating_sub(sent_ms) > self.fresh_ms {
             return Taken::Unproved;
         }
@@ -196,21 +197,23 @@ impl Session {
     ) -> Vec<u8> {
         self.sent += 1;
         let at = self.place(self.sent);
-        self.sent_ms[at] = now_ms;
+        self.made[at] = (now_ms, kind);
         let (session, sequence) = (self.own, self.sent);
         let (from, cluster) = (self.here, self.cluster);
         Packet { kind, from, cluster, session, to, sequence, echo, payload }
             .encode(least, &self.keys.send)
     }
 
-    fn when_sent(&self, sequence: u64) -> Option<u64> {
-        let kept = self.sent_ms.len() as u64;
+    /// When my datagram of that sequence was sent, and as what; `None` for one that never was, or
+    /// is forgotten.
+    pub fn made(&self, sequence: u64) -> Option<(u64, Kind)> {
+        let kept = self.made.len() as u64;
         let known = (1..=self.sent).contains(&sequence) && self.sent - sequence < kept;
-        known.then(|| self.sent_ms[self.place(sequence)])
+        known.then(|| self.made[self.place(sequence)])
     }
 
     fn place(&self, sequence: u64) -> usize {
-        let kept = self.sent_ms.len() as u64;
+        let kept = self.made.len() as u64;
         usize::try_from(sequence % kept).expect("less than a length")
     }
 }

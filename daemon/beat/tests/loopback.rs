@@ -373,3 +373,24 @@ fn a_witness_that_is_away_keeps_nobody_from_hearing_the_last_word() {
     assert!(!teller.join().unwrap().witness);
     assert!(away.recv_from(&mut [0; DATAGRAM_MAX]).is_ok(), "the witness was asked");
 }
+
+/// Whoever starts anew is not believed at first, and what it said is said again only while it is
+/// recent: on a way that takes longer the path is tried instead, and that it answers says nothing.
+#[test]
+fn the_last_word_is_heard_on_a_way_that_takes_longer_than_a_heartbeat() {
+    let mut between = Between::new();
+    let [node1, node2] = both(&secret(), &[&between]);
+    heard_until(1, &node1, &node2, &mut between);
+    drop(node1);
+    let mut config = Node::config(NodeId::Node1, &secret(), 7, &[&between]);
+    // No way is as fast: nothing is recent once its sender is known.
+    config.heartbeat_ms = 0;
+    let gone = Gone { incarnation: 9, at: now() };
+    let teller = std::thread::spawn(move || tell_gone(&config, gone, 20_000).unwrap());
+    let mut heard = Vec::new();
+    carry_until("the last word", &mut [&mut between], || {
+        heard.extend(node2.heard.try_iter());
+        heard.contains(&Heard::Peer(Message::Gone(gone))) && teller.is_finished()
+    });
+    assert!(teller.join().unwrap().peer);
+}
