@@ -68,7 +68,7 @@ fn main() {
                 out.extend_from_slice(&log);
                 Ok(())
             };
-            packer.data(lsn, Lsn(3), log.len(), compress, read).expect("there is memory").0
+            packer.data(lsn, Lsn(3), log.len(), |_| compress, read).expect("there is memory").0
         };
         let first = frame(Lsn(7));
         let second = frame(Lsn(7).plus(log.len() as u64));

@@ -50,6 +50,7 @@ mod streams;
 pub mod tls;
 mod udp;
 mod waker;
+mod worth;
 
 pub use ack::Ack;
 pub use authority::{Authority, OF_USER, new_key};

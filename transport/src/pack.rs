@@ -21,7 +21,8 @@ const WINDOW_LOG_MAX: u32 = 20;
 #[derive(Default)]
 pub struct Packer {
     zstd: Option<Encoder<'static>>,
-    raw: Vec<u8>,
+    /// A compressed frame, kept for its allocation.
+    wire: Vec<u8>,
 }
 
 impl Packer {
@@ -35,8 +36,8 @@ impl Packer {
         Header { lsn, committed, content: Content::Commit }.encode().to_vec()
     }
 
-    /// A frame with what `read` appends to its buffer: 1 to `RAW_MAX` bytes of log at `lsn`.
-    /// Also returns how many those were.
+    /// A frame with what `read` appends to its buffer: 1 to `RAW_MAX` bytes of log at `lsn`, which
+    /// `compress` looks at to decide. Also returns what the frame holds.
     ///
     /// # Errors
     /// Those of `read`; `UnexpectedEof` when it appended nothing; those of zstd (no memory).
@@ -45,38 +46,32 @@ impl Packer {
         lsn: Lsn,
         committed: Lsn,
         max: usize,
-        compress: bool,
+        compress: impl FnOnce(&[u8]) -> bool,
         read: impl FnOnce(usize, &mut Vec<u8>) -> io::Result<()>,
-    ) -> io::Result<(Vec<u8>, usize)> {
+    ) -> io::Result<(Vec<u8>, Content)> {
         let max = max.min(RAW_MAX);
-        let mut out = Vec::new();
-        let content = if compress {
-            self.raw.clear();
-            read(max, &mut self.raw)?;
-            out.reserve_exact(HEADER_LEN + WIRE_MAX);
-            out.resize(HEADER_LEN, 0);
-            let raw_len = self.raw.len();
-            if raw_len > 0 {
-                let zstd = match &mut self.zstd {
-                    Some(zstd) => zstd,
-                    none => none.insert(encoder()?),
-                };
-                compress_into(zstd, &self.raw, &mut out)?;
-            }
-            Content::Zstd { raw_len, wire_len: out.len() - HEADER_LEN }
-        } else {
-            out.reserve_exact(HEADER_LEN + max);
-            out.resize(HEADER_LEN, 0);
-            read(max, &mut out)?;
-            Content::Raw(out.len() - HEADER_LEN)
-        };
-        let raw_len = content.raw_len();
+        let mut out = Vec::with_capacity(HEADER_LEN + max);
+        out.resize(HEADER_LEN, 0);
+        read(max, &mut out)?;
+        let raw_len = out.len() - HEADER_LEN;
         assert!(raw_len <= max, "the source read {raw_len} bytes, more than the {max} asked for");
         if raw_len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let mut content = Content::Raw(raw_len);
+        if compress(&out[HEADER_LEN..]) {
+            let zstd = match &mut self.zstd {
+                Some(zstd) => zstd,
+                none => none.insert(encoder()?),
+            };
+            self.wire.resize(HEADER_LEN, 0);
+            compress_into(zstd, &out[HEADER_LEN..], &mut self.wire)?;
+            content = Content::Zstd { raw_len, wire_len: self.wire.len() - HEADER_LEN };
+            // It is kept until the peer has it, so it takes no more memory than its bytes.
+            out = self.wire.clone();
+        }
         out[..HEADER_LEN].copy_from_slice(&Header { lsn, committed, content }.encode());
-        Ok((out, raw_len))
+        Ok((out, content))
     }
 }
 
@@ -92,8 +87,9 @@ fn encoder() -> io::Result<Encoder<'static>> {
     Ok(encoder)
 }
 
-/// Appends all of `raw`, compressed and flushed, to `out` within its capacity.
+/// Puts all of `raw`, compressed and flushed, behind the place for a header in `out`.
 fn compress_into(encoder: &mut Encoder<'static>, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    out.reserve_exact(HEADER_LEN + WIRE_MAX - out.len());
     let at = out.len();
     let mut input = InBuffer::around(raw);
     let mut output = OutBuffer::around_pos(out, at);
@@ -304,14 +300,20 @@ mod tests {
             let max = [1, 5000, RAW_MAX, 300][usize::try_from(frames % 4).unwrap()];
             let compress = frames % 3 != 0;
             let lsn = Lsn(at as u64);
-            let (bytes, len) = packer
-                .data(lsn, lsn, max, compress, |max, buf| {
-                    buf.extend(&log[at..log.len().min(at + max)]);
-                    Ok(())
-                })
+            let (bytes, content) = packer
+                .data(
+                    lsn,
+                    lsn,
+                    max,
+                    |_| compress,
+                    |max, buf| {
+                        buf.extend(&log[at..log.len().min(at + max)]);
+                        Ok(())
+                    },
+                )
                 .unwrap();
             stream.extend(bytes);
-            at += len;
+            at += content.raw_len();
             frames += 1;
             stream.extend(Packer::commit(Lsn(at as u64), lsn));
             frames += 1;
@@ -325,6 +327,18 @@ mod tests {
             assert!(out == log, "in pieces of {piece}");
             assert_eq!((unpacker.next(), unpacker.frames()), (Lsn(log.len() as u64), frames));
         }
+    }
+
+    /// A compressed frame waits for the peer in as much memory as it has bytes.
+    #[test]
+    fn a_compressed_frame_takes_no_more_memory_than_its_bytes() {
+        let read = |max, buf: &mut Vec<u8>| {
+            buf.resize(buf.len() + max, 7);
+            Ok(())
+        };
+        let (bytes, content) = Packer::new().data(Lsn(0), Lsn(0), RAW_MAX, |_| true, read).unwrap();
+        assert_eq!(content, Content::Zstd { raw_len: RAW_MAX, wire_len: bytes.len() - HEADER_LEN });
+        assert!(bytes.capacity() < 200 + HEADER_LEN, "{} bytes", bytes.capacity());
     }
 
     /// A few bytes that decompress to gigabytes stop at what their header announces.
@@ -346,11 +360,11 @@ mod tests {
         let mut stream = Vec::new();
         for i in 0..200 {
             let read = |max, buf: &mut Vec<u8>| {
-                buf.resize(max, 7);
+                buf.resize(buf.len() + max, 7);
                 Ok(())
             };
             let lsn = Lsn(i * RAW_MAX as u64);
-            stream.extend(packer.data(lsn, lsn, RAW_MAX, true, read).unwrap().0);
+            stream.extend(packer.data(lsn, lsn, RAW_MAX, |_| true, read).unwrap().0);
         }
         assert!(stream.len() < 200 * 100, "{} bytes", stream.len());
         let mut unpacker = Unpacker::new(Lsn::ZERO).unwrap();

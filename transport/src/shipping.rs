@@ -24,7 +24,7 @@ use crate::ack::Ack;
 use crate::control::StreamKind;
 use crate::drive::Drive;
 use crate::error::{LinkError, OnStream};
-use crate::frame::RAW_MAX;
+use crate::frame::{Content, RAW_MAX};
 use crate::pace::Pace;
 use crate::pack::Packer;
 use crate::settings::{Compression, Tuning};
@@ -32,6 +32,7 @@ use crate::source::Source;
 use crate::stats::Stats;
 use crate::streams;
 use crate::waker::Hand;
+use crate::worth::{Worth, is_hollow};
 
 /// Sent and not acknowledged, from which on the link counts as behind.
 const BEHIND_BYTES: u64 = 2 * RAW_MAX as u64;
@@ -231,6 +232,8 @@ struct Flow {
     committed: Lsn,
     /// Whether the stream did not take a frame at once.
     blocked: bool,
+    /// What compressing has brought while the link was not behind.
+    worth: Worth,
     /// Until when a commit position alone is not worth a packet.
     quiet_until: Instant,
     /// How fast a secondary that lacks much catches up.
@@ -249,6 +252,7 @@ impl Flow {
             sent: from,
             committed: Lsn::ZERO,
             blocked: false,
+            worth: Worth::default(),
             quiet_until: Instant::now(),
             pace: Pace::default(),
             held_until: None,
@@ -271,15 +275,30 @@ impl Flow {
         let max = allowed.min(self.room(acked)).min(RAW_MAX as u64);
         if max > 0 {
             let max = usize::try_from(max).unwrap_or(RAW_MAX);
-            let (compress, sent) = (self.compress(acked), self.sent);
+            let (sent, behind) = (self.sent, self.is_behind(acked));
+            let mut tried = false;
+            let compress = |bytes: &[u8]| match self.compression {
+                Compression::Off => false,
+                Compression::Always => true,
+                Compression::Adaptive if behind || is_hollow(bytes) => true,
+                Compression::Adaptive => {
+                    tried = self.worth.tries(bytes);
+                    tried
+                }
+            };
             let begun = Instant::now().into_std();
-            let (bytes, raw_len) = self
+            let (bytes, content) = self
                 .packer
                 .data(sent, committed, max, compress, |max, buf| source.read(sent, max, buf))
                 .map_err(LinkError::Source)?;
-            self.sent = sent.plus(raw_len as u64);
+            if tried {
+                self.worth.learn(content);
+            }
+            let raw_len = content.raw_len() as u64;
+            self.sent = sent.plus(raw_len);
             source.packed(self.sent, begun);
-            stats.frames(1, u64::from(compress), raw_len as u64, bytes.len() as u64);
+            let compressed = matches!(content, Content::Zstd { .. });
+            stats.frames(1, u64::from(compressed), raw_len, bytes.len() as u64);
             self.announced(committed);
             return Ok(Some(bytes.into()));
         }
@@ -297,12 +316,8 @@ impl Flow {
         self.window_bytes.saturating_sub(self.sent.since(acked))
     }
 
-    fn compress(&self, acked: Lsn) -> bool {
-        match self.compression {
-            Compression::Off => false,
-            Compression::Always => true,
-            Compression::Adaptive => self.blocked || self.sent.since(acked) >= BEHIND_BYTES,
-        }
+    fn is_behind(&self, acked: Lsn) -> bool {
+        self.blocked || self.sent.since(acked) >= BEHIND_BYTES
     }
 
     fn announced(&mut self, committed: Lsn) {

@@ -56,6 +56,44 @@ fn what_is_appended_arrives_and_is_acknowledged() {
     }
 }
 
+/// On an idle link zeros go for next to nothing and long frames as long as that brings something; what
+/// is short does not wait for the compressor.
+#[test]
+fn an_idle_link_compresses_what_is_worth_it() {
+    let pair = Pair::start(&tuning(Compression::Adaptive));
+    let waker = pair.dialer.waker();
+    let begun = || [noise(7, 300), vec![0; 7892]].concat();
+    let several = || page(2, 4000);
+    for (what, body, compressed) in [
+        ("short", page(1, 400), false),
+        ("several commits", several(), true),
+        ("a page of a log that is begun", begun(), true),
+        ("zeros", vec![0; 60_000], true),
+        ("short after others", page(3, 400), false),
+    ] {
+        let before = pair.dialer.snapshot();
+        pair.acknowledged(pair.primary.append(&body, &waker));
+        let after = pair.dialer.snapshot();
+        let frames = after.compressed_frames - before.compressed_frames;
+        assert_eq!(frames, u64::from(compressed), "{what}");
+        let (raw, wire) =
+            (after.raw_bytes - before.raw_bytes, after.wire_bytes - before.wire_bytes);
+        assert_eq!(wire < raw / 4, compressed, "{what}: {raw} bytes in {wire}");
+    }
+    // Of 99 that do not shrink the first is tried, and then one after pauses of 1, 3, 7, 15 and 31.
+    let tried = |body: &dyn Fn(u64) -> Vec<u8>| {
+        let before = pair.dialer.snapshot().compressed_frames;
+        for i in 0..99 {
+            pair.acknowledged(pair.primary.append(&body(i), &waker));
+        }
+        pair.dialer.snapshot().compressed_frames - before
+    };
+    assert_eq!(tried(&|i| noise(100 + i, 4000)), 6);
+    assert_eq!(tried(&|_| begun()), 99, "zeros all the same");
+    assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
+    pair.stop();
+}
+
 /// What it lacks when it connects, or falls behind, may shrink at a pace; a limit that is lifted holds
 /// up nothing.
 #[test]
