@@ -107,6 +107,13 @@ peer = "{ADDRESS[other]}:7533"
             raise Failed(f"{self.name}: not durable on both: {first['state']} ({first['sentence']}), "
                          f"{second['state']} ({second['sentence']}), {log}")
 
+    def settle(self, limit_s=60):
+        """Waits until both nodes have in their directories what is committed, so that none of it is left for later."""
+        def applied():
+            first, second = self.status("a"), self.status("b")
+            return first and second and min(it["log"]["applied"] for it in (first, second)) >= first["log"]["committed"]
+        wait_until(f"{self.name}: all applied on both nodes", applied, limit_s)
+
     def counters(self):
         """Log bytes and bytes on the wire since the node started, as the node counts them."""
         status = self.status("a")

@@ -190,6 +190,11 @@ class Hosts:
             self.groups[name] = Group(name)
         return self.groups[name]
 
+    def end_group(self, name):
+        """Ends whoever is left in a group, which may be made anew then."""
+        if name in self.groups:
+            self.groups.pop(name).end()
+
     def command(self, node, args, user=None):
         """What runs `args` on a node, or where this runs, as a user."""
         args = [str(it) for it in args]

@@ -83,13 +83,16 @@ class Server:
 class Peer:
     """One of what is compared."""
 
-    works, regimes = ("oltp",), ("steady",)
+    works, regimes, checkpoint_works = ("oltp",), ("steady",), ()
 
     def __init__(self, hosts, name):
         self.hosts, self.name, self.group, self.server = hosts, name, name, None
 
     def select(self, regime):
         """It is measured as it is."""
+
+    def settle(self):
+        """After its turn: waits until what it left to be done is done, which the next one would wait for else."""
 
     def touch_all(self):
         """Fills the buffer pool, and writes most pages once."""
@@ -141,6 +144,8 @@ class Alone(Peer):
 class SemiSynchronous(Peer):
     """A commit waits until the replica has it in its relay log, and that on its disk: durable on both."""
 
+    replica = None
+
     def make(self, template):
         for node in "ab":
             data = self.hosts.make_dir(node, self.name, owner="mysql")
@@ -191,9 +196,14 @@ class SemiSynchronous(Peer):
         if self.server.status("Rpl_semi_sync_master_status") != "ON" or self.server.status("Rpl_semi_sync_master_no_tx") != "0":
             raise Failed(f"{self.name}: commits did not wait for the replica")
 
+    def settle(self):
+        def applied():
+            return self.server.setting("gtid_binlog_pos") == self.replica.setting("gtid_slave_pos")
+        wait_until(f"{self.name}: all applied by the replica", applied, 60)
+
     def stop(self):
         super().stop()
-        if self.replica.process and self.replica.process.poll() is None:
+        if self.replica and self.replica.process and self.replica.process.poll() is None:
             self.replica.stop()
 
 
@@ -242,6 +252,9 @@ class OnDuolog(Peer):
 
     def counters(self):
         return {**super().counters(), **self.pair.counters()}
+
+    def settle(self):
+        self.pair.settle()
 
 
 def version():

@@ -26,6 +26,8 @@ transaction writes at least');
 """
 # PostgreSQL's least; the load goes on for two of them, and the second one is measured.
 INTERVAL_S = 30
+# So little that nearly each page that is read comes from the kernel's page cache.
+CACHED_BUFFERS = "16MB"
 
 
 def make_template(hosts, scale):
@@ -103,6 +105,8 @@ class Server:
                 with open(script, "w") as file:
                     file.write(INSERT)
             args += ["-f", script]
+        if work == "select":
+            args += ["-S", "-M", "prepared"]
         if log:
             args += ["-l", f"--log-prefix={log}"]
         return args + ["postgres"]
@@ -113,6 +117,7 @@ class Peer:
 
     works = ("tpcb", "insert")
     regimes = ("steady", "checkpoint")
+    checkpoint_works = works
 
     def __init__(self, hosts, name, base_settings=None):
         self.hosts, self.name = hosts, name
@@ -122,9 +127,6 @@ class Peer:
 
     def make(self, template):
         raise NotImplementedError
-
-    def prepare(self, work):
-        """Before a row of cells."""
 
     def select(self, regime):
         """Makes it the one that is measured now."""
@@ -145,9 +147,23 @@ class Peer:
             if self.server.sql(f"show {setting}") != "on":
                 raise Failed(f"{self.name}: {setting} is not on")
 
+    def settle(self):
+        """After its turn: waits until what it left to be done is done, which the next one would wait for else."""
+
+    def cached(self, begin):
+        """Restarts it so that it reads all its pages from the kernel's page cache, and all of them are there; or as it was."""
+        self.server.stop()
+        self.server.settings["shared_buffers"] = CACHED_BUFFERS if begin else SETTINGS["shared_buffers"]
+        self.server.start()
+        if begin:
+            self.hosts.run("clients", None, ["find", f"{self.server.data}/base", "-type", "f", "-exec", "dd", "if={}", "of=/dev/null",
+                                             "bs=1M", "status=none", ";"])
+
     def counters(self):
-        lsn = self.server.sql("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-        return {"wal": int(lsn), "wire": self.hosts.link_bytes(), "cpu": self.hosts.group(self.group).cpu_s()}
+        # What is read into the shared buffers: nothing where pages are warm, everything where they are too small.
+        lsn, blocks = self.server.sql(
+            "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn, (select sum(blks_read) from pg_stat_database)").split("|")
+        return {"wal": int(lsn), "blocks": int(blocks), "wire": self.hosts.link_bytes(), "cpu": self.hosts.group(self.group).cpu_s()}
 
     def warm_up(self, work, clients, seconds):
         args = self.server.command(work, clients, seconds)
@@ -192,12 +208,14 @@ class Peer:
         self.hosts.run("clients", None, ["cp", "-a", f"{template}/.", at], limit_s=900)
 
     def stop(self):
-        if self.server and self.server.process:
+        if self.server and self.server.process and self.server.process.poll() is None:
             self.server.stop()
 
 
 class Alone(Peer):
     """No second copy."""
+
+    regimes = ("cached", *Peer.regimes)
 
     def make(self, template):
         data = self.hosts.make_dir("a", self.name, owner="postgres")
@@ -208,6 +226,10 @@ class Alone(Peer):
 
 class Native(Alone):
     """PostgreSQL's own synchronous replication, `synchronous_commit = on`: on the standby's disk, too."""
+
+    # It reads as the one without a standby does.
+    regimes = Peer.regimes
+    standby = None
 
     def make(self, template):
         data = self.hosts.make_dir("a", self.name, owner="postgres")
@@ -237,20 +259,30 @@ class Native(Alone):
         if self.standby.sql("show fsync") != "on":
             raise Failed(f"{self.name}: the standby does not sync")
         flushed = "select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), flush_lsn) from pg_stat_replication"
-        wait_until(f"{self.name}: all on the standby's disk", lambda: float(self.server.sql(flushed)) <= 0, 20)
+        wait_until(f"{self.name}: all on the standby's disk", lambda: float(self.server.sql(flushed) or 1) <= 0, 20)
 
     def select(self, regime):
         super().select(regime)
         timeout = f"{INTERVAL_S}s" if regime == "checkpoint" else "1h"
         self.standby.set({"checkpoint_timeout": timeout})
 
+    def settle(self):
+        # Asked there: what it says of itself to the other one is up to 10 s old.
+        end = self.server.sql("select pg_current_wal_flush_lsn()")
+        replayed = f"select pg_last_wal_replay_lsn() >= '{end}'"
+        wait_until(f"{self.name}: all replayed by the standby", lambda: self.standby.sql(replayed) == "t", 60)
+
     def stop(self):
         super().stop()
-        self.standby.stop()
+        if self.standby and self.standby.process:
+            self.standby.stop()
 
 
 class OnDuolog(Peer):
     """On a pair of Duolog nodes: a commit is on the disks of both."""
+
+    regimes = ("cached", *Peer.regimes)
+    pair = None
 
     def make(self, template):
         self.pair = Pair(self.hosts, self.group, [("data", "postgresql")])
@@ -276,13 +308,22 @@ class OnDuolog(Peer):
     def counters(self):
         return {**super().counters(), **self.pair.counters()}
 
+    def settle(self):
+        self.pair.settle()
+
     def stop(self):
         super().stop()
-        self.pair.stop()
+        if self.pair:
+            self.pair.stop()
 
 
 class OnDuologNoImages(Peer):
-    """The same server on the same pair with `full_page_writes` off, where pages are never torn."""
+    """The same server on the same pair with `full_page_writes` off, where pages are never torn. No full-page image
+    in a regime, and it is the same; a table that only grows has none that matters, so inserts are left out.
+    """
+
+    regimes = ("checkpoint",)
+    checkpoint_works = ("tpcb",)
 
     def __init__(self, hosts, name, of):
         super().__init__(hosts, name)
@@ -299,6 +340,9 @@ class OnDuologNoImages(Peer):
 
     def counters(self):
         return self.of.counters()
+
+    def settle(self):
+        self.of.settle()
 
     def stop(self):
         pass
