@@ -147,8 +147,11 @@ class Peer:
             if self.server.sql(f"show {setting}") != "on":
                 raise Failed(f"{self.name}: {setting} is not on")
 
-    def settle(self):
-        """After its turn: waits until what it left to be done is done, which the next one would wait for else."""
+    def settle(self, regime):
+        """After its turn: has it do what it left to be done, which would be done in the next one's turn else."""
+        if regime == "checkpoint":
+            self.server.set({"checkpoint_timeout": "1h"})
+            self.server.sql("checkpoint")
 
     def cached(self, begin):
         """Restarts it so that it reads all its pages from the kernel's page cache, and all of them are there; or as it was."""
@@ -266,11 +269,15 @@ class Native(Alone):
         timeout = f"{INTERVAL_S}s" if regime == "checkpoint" else "1h"
         self.standby.set({"checkpoint_timeout": timeout})
 
-    def settle(self):
+    def settle(self, regime):
+        super().settle(regime)
         # Asked there: what it says of itself to the other one is up to 10 s old.
         end = self.server.sql("select pg_current_wal_flush_lsn()")
         replayed = f"select pg_last_wal_replay_lsn() >= '{end}'"
         wait_until(f"{self.name}: all replayed by the standby", lambda: self.standby.sql(replayed) == "t", 60)
+        if regime == "checkpoint":
+            self.standby.set({"checkpoint_timeout": "1h"})
+            self.standby.sql("checkpoint")
 
     def stop(self):
         super().stop()
@@ -308,7 +315,8 @@ class OnDuolog(Peer):
     def counters(self):
         return {**super().counters(), **self.pair.counters()}
 
-    def settle(self):
+    def settle(self, regime):
+        super().settle(regime)
         self.pair.settle()
 
     def stop(self):
@@ -341,8 +349,8 @@ class OnDuologNoImages(Peer):
     def counters(self):
         return self.of.counters()
 
-    def settle(self):
-        self.of.settle()
+    def settle(self, regime):
+        self.of.settle(regime)
 
     def stop(self):
         pass

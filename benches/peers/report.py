@@ -137,9 +137,14 @@ def verdict(holds):
     return {True: "held  ", False: "MISSED", None: "      "}[holds]
 
 
+def plots(found):
+    """By the name of a file: title and drawing."""
+    return plot.all_of(found, Cells(found))
+
+
 def write(found, out):
     """Writes the table and the plots. Returns how many bounds are missed."""
-    files = {"table.md": table(found), **{f"{name}.svg": drawing for name, drawing in plot.all_of(found, Cells(found)).items()}}
+    files = {"table.md": table(found), **{f"{name}.svg": drawing for name, (_, drawing) in plots(found).items()}}
     for name, text in files.items():
         # A run that is ended meanwhile leaves the one before.
         with open(os.path.join(out, f".{name}"), "w") as file:
