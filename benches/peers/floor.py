@@ -49,9 +49,9 @@ def measure(this):
     distance = this.found[0]["round_trip_us"] if options.rtt_ms else 0
     floor = found["fuse"] + max(found["fdatasync_a"], found["quic"] + distance + found["fdatasync_b"])
     this.keep(kind="floor", floor_us=round(floor, 1), ratio=round(found["fsync_mount"] / floor, 3),
-              read_ratio=round(found["read_mount"] / found["read_plain"], 3),
-              read_ratio_single=round(found["read_mount"] / found["read_plain_single"], 3), **folios,
-              distance_us=distance, **{name + ("_mb_s" if "read" in name else "_us"): round(value, 1)
+              read_ratio=round(found["read_plain"] / found["read_mount"], 3),
+              read_ratio_single=round(found["read_plain_single"] / found["read_mount"], 3), **folios,
+              distance_us=distance, **{name + ("_ns" if "read" in name else "_us"): round(value, 1)
                                        for name, value in found.items()})
     print("  " + json.dumps(this.found[-1]), flush=True)
 

@@ -122,8 +122,8 @@ def table(found):
                      f"| fsync through the mount / plain | {it['fsync_mount_us']} / {it['fsync_plain_us']} |",
                      f"| the mount / the floor | {it['ratio']} |",
                      f"| open, write, fsync, close: mount / plain | {it['reopen_mount_us']} / {it['reopen_plain_us']} |",
-                     "", "| cached reads of 8 KiB | MB/s | pages a folio | adjacent in memory |", "| --- | --- | --- | --- |"]
-            said += [f"| {what} | {it[f'read_{name}_mb_s']:.0f} | {it[f'folio_{name}'] or '?'} | {it[f'adjacent_{name}']} |" for name, what in READS.items()] + [""]
+                     "", "| a cached read of 8 KiB | ns of a processor | pages a folio | adjacent in memory |", "| --- | --- | --- | --- |"]
+            said += [f"| {what} | {it[f'read_{name}_ns']:.0f} | {it[f'folio_{name}'] or '?'} | {it[f'adjacent_{name}']} |" for name, what in READS.items()] + [""]
     failed = [it for it in found if it["kind"] == "failed"]
     said += [f"- left out: {it['peer']}: {it['why'].splitlines()[0]}" for it in failed] + ([""] if failed else [])
     said += ["| bound | found | bound | |", "| --- | --- | --- | --- |"]
