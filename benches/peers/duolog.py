@@ -99,9 +99,14 @@ peer = "{ADDRESS[other]}:7533"
 
     def check(self):
         """Fails unless every commit is on both disks now."""
-        first, second = self.status("a"), self.status("b")
-        if not first or not second:
-            raise Failed(f"{self.name}: a node does not answer:\n{tail(self.processes['a'].said)}")
+        def answer():
+            found = self.status("a"), self.status("b")
+            return all(found) and found
+        # Beside other work an answer may take longer than a status is waited for.
+        try:
+            first, second = wait_until("an answer", answer, 20)
+        except Failed:
+            raise Failed(f"{self.name}: a node does not answer:\n{tail(self.processes['a'].said)}") from None
         log = first["log"]
         if (first["state"], second["state"]) != ("PRIM", "SECOND") or (log["acknowledged"] or 0) < log["committed"]:
             raise Failed(f"{self.name}: not durable on both: {first['state']} ({first['sentence']}), "
