@@ -26,6 +26,9 @@ transaction writes at least');
 """
 # PostgreSQL's least; the load goes on for two of them, and the second one is measured.
 INTERVAL_S = 30
+# What is kept of old segments to be written over, as a server has them that has run for a while: enough for the regime steady, and
+# less on a slow disk, which is in memory and on which there is less to write.
+RECYCLED_MIB = {"usual": 1024, "slow": 512}
 # So little that nearly each page that is read comes from the kernel's page cache.
 CACHED_BUFFERS = "16MB"
 
@@ -48,7 +51,8 @@ class Server:
 
     def __init__(self, hosts, group, node, data, settings=None):
         self.hosts, self.group, self.node, self.data = hosts, group, node, data
-        self.settings = {**SETTINGS, **(settings or {})}
+        self.recycled_mib = RECYCLED_MIB["usual" if hosts.flush_ms is None else "slow"]
+        self.settings = {**SETTINGS, "min_wal_size": f"{self.recycled_mib}MB", **(settings or {})}
         self.sockets = hosts.make_dir("sockets", f"{group}-{node}", owner="postgres")
         self.process = None
 
@@ -84,6 +88,13 @@ class Server:
         for key, value in settings.items():
             wait_until(f"{self.group}: {key}", lambda: self.sql(f"show {key}") == value, 20)
 
+    def fill_log(self):
+        """Writes as much WAL as is recycled: from the next checkpoint on new WAL goes over old one, and no segment is made of zeros,
+        which would be synced and shipped besides what is measured.
+        """
+        self.sql("select count(pg_logical_emit_message(false, 'old', repeat(md5(it::text), 25000))) "
+                 f"from generate_series(1, {(self.recycled_mib << 20) // (25000 * 32)}) as it")
+
     def touch_all(self):
         """Writes every page once, so that its full-page image is behind it."""
         self.sql("checkpoint")
@@ -118,6 +129,8 @@ class Peer:
     works = ("tpcb", "insert")
     regimes = ("steady", "checkpoint")
     checkpoint_works = works
+    # Whether WAL goes over old one, as where a server has run for a while, or into segments that are new.
+    recycled = True
 
     def __init__(self, hosts, name, base_settings=None):
         self.hosts, self.name = hosts, name
@@ -136,7 +149,14 @@ class Peer:
 
     def touch_all(self):
         """After this nothing is written for the first time."""
+        if self.recycled:
+            self.server.fill_log()
+            self.recycle()
         self.server.touch_all()
+
+    def recycle(self):
+        """Makes what is behind in the WAL into what is written next."""
+        self.server.sql("checkpoint")
 
     def full_page_writes(self):
         return "on"
@@ -164,9 +184,9 @@ class Peer:
 
     def counters(self):
         # What is read into the shared buffers: nothing where pages are warm, everything where they are too small.
-        lsn, blocks = self.server.sql(
-            "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn, (select sum(blks_read) from pg_stat_database)").split("|")
-        return {"wal": int(lsn), "blocks": int(blocks), "wire": self.hosts.link_bytes(), "cpu": self.hosts.group(self.group).cpu_s()}
+        lsn, blocks, files = self.server.sql(
+            "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn, (select sum(blks_read) from pg_stat_database), (select count(*) from pg_ls_waldir())").split("|")
+        return {"wal": int(lsn), "blocks": int(blocks), "wal_files": int(files), "wire": self.hosts.link_bytes(), "cpu": self.hosts.group(self.group).cpu_s()}
 
     def warm_up(self, work, clients, seconds):
         args = self.server.command(work, clients, seconds)
@@ -240,14 +260,16 @@ class Native(Alone):
         with open(f"{data}/pg_hba.conf", "a") as rules:
             rules.write("host replication all 10.92.0.0/24 trust\n")
         self.server = Server(self.hosts, self.group, "a", data, {
-            **self.settings, "listen_addresses": ADDRESS["a"], "wal_keep_size": "4GB"})
+            **self.settings, "listen_addresses": ADDRESS["a"]})
         self.server.start()
+        # Keeps what the standby lacks, and nothing else.
+        self.server.sql("select pg_create_physical_replication_slot('standby', true)")
         data = self.hosts.make_dir("b", self.name, owner="postgres")
         self.copy(template, data)
         open(f"{data}/standby.signal", "w").close()
         self.standby = Server(self.hosts, self.group, "b", data, {
             **self.settings,
-            "primary_conninfo": f"host={ADDRESS['a']} user=postgres application_name=standby"})
+            "primary_slot_name": "standby", "primary_conninfo": f"host={ADDRESS['a']} user=postgres application_name=standby"})
         self.standby.start()
         self.server.set({"synchronous_standby_names": "standby"})
         wait_until(f"{self.name}: a synchronous standby", lambda: self._state() == "streaming sync", 60)
@@ -278,6 +300,11 @@ class Native(Alone):
         if regime == "checkpoint":
             self.standby.set({"checkpoint_timeout": "1h"})
             self.standby.sql("checkpoint")
+
+    def recycle(self):
+        super().recycle()
+        self.settle("steady")
+        self.standby.sql("checkpoint")
 
     def stop(self):
         super().stop()

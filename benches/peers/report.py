@@ -93,7 +93,7 @@ def table(found):
             f"{run['cpus']} cores ({run['cpu']}), kernel {run['kernel']}, {run['postgresql']}, commit {run['commit']}; load "
             f"{run['load']:.1f} at the begin. Round trip {run['round_trip_us']:.0f} us, MTU {run['mtu']}, flush "
             + (f"{run['flush_ms']} ms (a disk in memory)" if run["flush_ms"] is not None else "of the machine's own disk")
-            + f". Medians of {run['rounds']} rounds of {run['seconds']} s, {run['checkpoint_rounds']} beside checkpoints."
+            + f". Medians of {run['rounds']} rounds of {run['seconds']} s, {run['checkpoint_rounds']} beside checkpoints. WAL {run['wal']}."
             + ("" if any(it["kind"] == "end" for it in found) else " **Not whole: the run was ended, or goes on.**"), ""]
     for names, base, sync in ((POSTGRESQL, "postgresql", "postgresql-sync"), (MARIADB, "mariadb", "mariadb-semisync")):
         rows = [row for row in cells.rows() if any((name, *row) in cells.found for name in names)]
