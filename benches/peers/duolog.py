@@ -99,13 +99,25 @@ peer = "{ADDRESS[other]}:7533"
 
     def check(self):
         """Fails unless every commit is on both disks now."""
-        first, second = self.status("a"), self.status("b")
-        if not first or not second:
-            raise Failed(f"{self.name}: a node does not answer:\n{tail(self.processes['a'].said)}")
+        def answer():
+            found = self.status("a"), self.status("b")
+            return all(found) and found
+        # Beside other work an answer may take longer than a status is waited for.
+        try:
+            first, second = wait_until("an answer", answer, 20)
+        except Failed:
+            raise Failed(f"{self.name}: a node does not answer:\n{tail(self.processes['a'].said)}") from None
         log = first["log"]
         if (first["state"], second["state"]) != ("PRIM", "SECOND") or (log["acknowledged"] or 0) < log["committed"]:
             raise Failed(f"{self.name}: not durable on both: {first['state']} ({first['sentence']}), "
                          f"{second['state']} ({second['sentence']}), {log}")
+
+    def settle(self, limit_s=60):
+        """Waits until both nodes have in their directories what is committed, so that none of it is left for later."""
+        def applied():
+            first, second = self.status("a"), self.status("b")
+            return first and second and min(it["log"]["applied"] for it in (first, second)) >= first["log"]["committed"]
+        wait_until(f"{self.name}: all applied on both nodes", applied, limit_s)
 
     def counters(self):
         """Log bytes and bytes on the wire since the node started, as the node counts them."""

@@ -10,13 +10,12 @@ import time
 
 from duolog import Pair
 from hosts import AT_ONCE, read, wait_until
-
-READ_BYTES = 128 << 20
+from reads import Reads
 
 
 def measure(this):
     """Everything of `floor`, in turns."""
-    if not this.wants("floor"):
+    if not this.wants("floor") or any(it["kind"] == "floor" for it in this.found):
         return
     hosts, options = this.hosts, this.options
     print("floor", flush=True)
@@ -26,11 +25,7 @@ def measure(this):
     mounted = pair.directory("data")
     plain = {node: hosts.make_dir(node, "floor-plain") for node in "ab"}
     fuse = Fuse(hosts)
-    for at in (mounted, plain["a"]):
-        with open(f"{at}/read", "wb") as file:
-            for _ in range(READ_BYTES >> 20):
-                file.write(os.urandom(1 << 20))
-            os.fsync(file.fileno())
+    reads = Reads(hosts, mounted, plain["a"])
     figures = {}
 
     def keep(name, value):
@@ -44,19 +39,19 @@ def measure(this):
         keep("fsync_mount", synced(hosts, mounted, []))
         keep("reopen_plain", synced(hosts, plain["a"], ["--reopen"]))
         keep("reopen_mount", synced(hosts, mounted, ["--reopen"]))
-        keep("read_plain", read_mb_s(hosts, f"{plain['a']}/read"))
-        keep("read_mount", read_mb_s(hosts, f"{mounted}/read"))
+        reads.measure(keep)
+    folios = reads.folios()
     pair.check()
     pair.stop()
-    hosts.group("floor").end()
-    del hosts.groups["floor"]
+    hosts.end_group("floor")
     found = {name: statistics.median(values) for name, values in figures.items()}
     # The link's bench goes over loopback: a longer way comes on top of it.
     distance = this.found[0]["round_trip_us"] if options.rtt_ms else 0
     floor = found["fuse"] + max(found["fdatasync_a"], found["quic"] + distance + found["fdatasync_b"])
     this.keep(kind="floor", floor_us=round(floor, 1), ratio=round(found["fsync_mount"] / floor, 3),
-              read_ratio=round(found["read_mount"] / found["read_plain"], 3),
-              distance_us=distance, **{name + ("_mb_s" if "read" in name else "_us"): round(value, 1)
+              read_ratio=round(found["read_plain"] / found["read_mount"], 3),
+              read_ratio_single=round(found["read_plain_single"] / found["read_mount"], 3), **folios,
+              distance_us=distance, **{name + ("_ns" if "read" in name else "_us"): round(value, 1)
                                        for name, value in found.items()})
     print("  " + json.dumps(this.found[-1]), flush=True)
 
@@ -73,17 +68,6 @@ def linked(hosts):
     said = hosts.run("clients", "a", [
         hosts.tools["duolog"], "bench", "link", "--seconds", 2, "--mtu-bytes", 6500 if hosts.mtu >= 6600 else 1452, "--json"])
     return json.loads(said)["p50_us"]
-
-
-def read_mb_s(hosts, at):
-    """Reads of 8 KiB from the cache, one thread."""
-    args = ["dd", f"if={at}", "of=/dev/null", "bs=8k"]
-    best = []
-    for _ in range(3):
-        began = time.monotonic()
-        hosts.run("clients", "a", args)
-        best.append(READ_BYTES / (time.monotonic() - began) / 1e6)
-    return max(best)
 
 
 class Fuse:

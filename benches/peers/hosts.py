@@ -190,6 +190,20 @@ class Hosts:
             self.groups[name] = Group(name)
         return self.groups[name]
 
+    def end_group(self, name):
+        """Ends whoever is left in a group, which may be made anew then."""
+        if name in self.groups:
+            self.groups.pop(name).end()
+
+    def free(self, name):
+        """Makes room on disks in memory: whoever had this directory on both nodes has ended."""
+        if self.flush_ms is None:
+            return
+        for own in [self.path(node, it) for node in "ab" for it in (name, f"{name}-brick")]:
+            for at in mounts_below(own):
+                subprocess.run(["umount", "-l", at], stderr=subprocess.DEVNULL)
+            shutil.rmtree(own, ignore_errors=True)
+
     def command(self, node, args, user=None):
         """What runs `args` on a node, or where this runs, as a user."""
         args = [str(it) for it in args]

@@ -14,6 +14,8 @@ from duolog import Pair
 from hosts import ADDRESS, Failed, read, run, tail, wait_until
 
 TABLES, ROWS = 4, 50000
+# Dirty pages that the purge of what is old makes in between.
+CLEAN_PAGES = 20
 SETTINGS = [
     "--skip-name-resolve", "--innodb-flush-method=O_DIRECT", "--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=512M",
     "--innodb-log-file-size=1G", "--performance-schema=OFF", "--max-connections=200", "--innodb-io-capacity=1000",
@@ -74,6 +76,14 @@ class Server:
     def setting(self, name):
         return self.sql(f"select @@global.{name}")
 
+    def clean(self):
+        """Writes every page that is not written yet, as an idle server does by and by."""
+        usual = self.setting("innodb_max_dirty_pages_pct")
+        self.sql("set global innodb_max_dirty_pages_pct = 0")
+        wait_until(f"{self.group}: no dirty pages on node {self.node}",
+                   lambda: int(self.status("Innodb_buffer_pool_pages_dirty")) <= CLEAN_PAGES, 60)
+        self.sql(f"set global innodb_max_dirty_pages_pct = {usual}")
+
     def sysbench(self, what, clients, seconds):
         return ["sysbench", "oltp_write_only", f"--mysql-socket={self.socket}", "--mysql-user=root", "--db-driver=mysql",
                 f"--tables={TABLES}", f"--table-size={ROWS}", f"--threads={clients}", f"--time={seconds}", "--events=0",
@@ -83,13 +93,17 @@ class Server:
 class Peer:
     """One of what is compared."""
 
-    works, regimes = ("oltp",), ("steady",)
+    works, regimes, checkpoint_works = ("oltp",), ("steady",), ()
 
     def __init__(self, hosts, name):
         self.hosts, self.name, self.group, self.server = hosts, name, name, None
 
     def select(self, regime):
         """It is measured as it is."""
+
+    def settle(self, regime):
+        """After its turn: has it do what it left to be done, which would be done in the next one's turn else."""
+        self.server.clean()
 
     def touch_all(self):
         """Fills the buffer pool, and writes most pages once."""
@@ -141,6 +155,8 @@ class Alone(Peer):
 class SemiSynchronous(Peer):
     """A commit waits until the replica has it in its relay log, and that on its disk: durable on both."""
 
+    replica = None
+
     def make(self, template):
         for node in "ab":
             data = self.hosts.make_dir(node, self.name, owner="mysql")
@@ -180,6 +196,8 @@ class SemiSynchronous(Peer):
         syncs = len(re.findall(r"sync\(\d+<[^>]*/relay\.\d+>", read(traced)))
         if transactions == 0 or syncs < transactions * 0.9:
             raise Failed(f"{self.name}: {syncs} syncs of the relay log for {transactions} transactions, which must be one each")
+        # `sync_relay_log = 1` syncs after each event of a transaction; with more than 1 it acknowledges what is not synced.
+        print(f"  {self.name}: {syncs / transactions:.1f} syncs of the relay log for a transaction", flush=True)
 
     def check(self):
         super().check()
@@ -191,9 +209,16 @@ class SemiSynchronous(Peer):
         if self.server.status("Rpl_semi_sync_master_status") != "ON" or self.server.status("Rpl_semi_sync_master_no_tx") != "0":
             raise Failed(f"{self.name}: commits did not wait for the replica")
 
+    def settle(self, regime):
+        def applied():
+            return self.server.setting("gtid_binlog_pos") == self.replica.setting("gtid_slave_pos")
+        super().settle(regime)
+        wait_until(f"{self.name}: all applied by the replica", applied, 60)
+        self.replica.clean()
+
     def stop(self):
         super().stop()
-        if self.replica.process and self.replica.process.poll() is None:
+        if self.replica and self.replica.process and self.replica.process.poll() is None:
             self.replica.stop()
 
 
@@ -242,6 +267,10 @@ class OnDuolog(Peer):
 
     def counters(self):
         return {**super().counters(), **self.pair.counters()}
+
+    def settle(self, regime):
+        super().settle(regime)
+        self.pair.settle()
 
 
 def version():

@@ -36,6 +36,11 @@ def per_transaction(delta, count):
         found["cpu_s_per_1000"] = round(delta["cpu"] * 1000 / count, 4)
     # `wal`: what the server logs; `log`: what Duolog logs; `wire`: the link's own counter, with all headers,
     # both directions; `node_wire`: what Duolog counts.
+    if "wal_files" in delta:
+        # Not of a transaction: how many there are more than before.
+        found["wal_files"] = delta["wal_files"]
+    if "blocks" in delta:
+        found["blocks_read"] = round(delta["blocks"] / count, 2)
     for key in ("wal", "log", "wire", "node_wire", "client_cpu"):
         if key in delta:
             found[f"{key}_bytes" if key != "client_cpu" else key] = round(delta[key] / count, 1)

@@ -26,6 +26,11 @@ transaction writes at least');
 """
 # PostgreSQL's least; the load goes on for two of them, and the second one is measured.
 INTERVAL_S = 30
+# What is kept of old segments to be written over, as a server has them that has run for a while: enough for the regime steady, and
+# less on a slow disk, which is in memory and on which there is less to write.
+RECYCLED_MIB = {"usual": 1024, "slow": 512}
+# So little that nearly each page that is read comes from the kernel's page cache.
+CACHED_BUFFERS = "16MB"
 
 
 def make_template(hosts, scale):
@@ -46,7 +51,8 @@ class Server:
 
     def __init__(self, hosts, group, node, data, settings=None):
         self.hosts, self.group, self.node, self.data = hosts, group, node, data
-        self.settings = {**SETTINGS, **(settings or {})}
+        self.recycled_mib = RECYCLED_MIB["usual" if hosts.flush_ms is None else "slow"]
+        self.settings = {**SETTINGS, "min_wal_size": f"{self.recycled_mib}MB", **(settings or {})}
         self.sockets = hosts.make_dir("sockets", f"{group}-{node}", owner="postgres")
         self.process = None
 
@@ -82,6 +88,13 @@ class Server:
         for key, value in settings.items():
             wait_until(f"{self.group}: {key}", lambda: self.sql(f"show {key}") == value, 20)
 
+    def fill_log(self):
+        """Writes as much WAL as is recycled: from the next checkpoint on new WAL goes over old one, and no segment is made of zeros,
+        which would be synced and shipped besides what is measured.
+        """
+        self.sql("select count(pg_logical_emit_message(false, 'old', repeat(md5(it::text), 25000))) "
+                 f"from generate_series(1, {(self.recycled_mib << 20) // (25000 * 32)}) as it")
+
     def touch_all(self):
         """Writes every page once, so that its full-page image is behind it."""
         self.sql("checkpoint")
@@ -103,6 +116,8 @@ class Server:
                 with open(script, "w") as file:
                     file.write(INSERT)
             args += ["-f", script]
+        if work == "select":
+            args += ["-S", "-M", "prepared"]
         if log:
             args += ["-l", f"--log-prefix={log}"]
         return args + ["postgres"]
@@ -113,6 +128,9 @@ class Peer:
 
     works = ("tpcb", "insert")
     regimes = ("steady", "checkpoint")
+    checkpoint_works = works
+    # Whether WAL goes over old one, as where a server has run for a while, or into segments that are new.
+    recycled = True
 
     def __init__(self, hosts, name, base_settings=None):
         self.hosts, self.name = hosts, name
@@ -123,9 +141,6 @@ class Peer:
     def make(self, template):
         raise NotImplementedError
 
-    def prepare(self, work):
-        """Before a row of cells."""
-
     def select(self, regime):
         """Makes it the one that is measured now."""
         timeout = f"{INTERVAL_S}s" if regime == "checkpoint" else "1h"
@@ -134,7 +149,14 @@ class Peer:
 
     def touch_all(self):
         """After this nothing is written for the first time."""
+        if self.recycled:
+            self.server.fill_log()
+            self.recycle()
         self.server.touch_all()
+
+    def recycle(self):
+        """Makes what is behind in the WAL into what is written next."""
+        self.server.sql("checkpoint")
 
     def full_page_writes(self):
         return "on"
@@ -145,9 +167,26 @@ class Peer:
             if self.server.sql(f"show {setting}") != "on":
                 raise Failed(f"{self.name}: {setting} is not on")
 
+    def settle(self, regime):
+        """After its turn: has it do what it left to be done, which would be done in the next one's turn else."""
+        if regime == "checkpoint":
+            self.server.set({"checkpoint_timeout": "1h"})
+            self.server.sql("checkpoint")
+
+    def cached(self, begin):
+        """Restarts it so that it reads all its pages from the kernel's page cache, and all of them are there; or as it was."""
+        self.server.stop()
+        self.server.settings["shared_buffers"] = CACHED_BUFFERS if begin else SETTINGS["shared_buffers"]
+        self.server.start()
+        if begin:
+            self.hosts.run("clients", None, ["find", f"{self.server.data}/base", "-type", "f", "-exec", "dd", "if={}", "of=/dev/null",
+                                             "bs=1M", "status=none", ";"])
+
     def counters(self):
-        lsn = self.server.sql("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-        return {"wal": int(lsn), "wire": self.hosts.link_bytes(), "cpu": self.hosts.group(self.group).cpu_s()}
+        # What is read into the shared buffers: nothing where pages are warm, everything where they are too small.
+        lsn, blocks, files = self.server.sql(
+            "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn, (select sum(blks_read) from pg_stat_database), (select count(*) from pg_ls_waldir())").split("|")
+        return {"wal": int(lsn), "blocks": int(blocks), "wal_files": int(files), "wire": self.hosts.link_bytes(), "cpu": self.hosts.group(self.group).cpu_s()}
 
     def warm_up(self, work, clients, seconds):
         args = self.server.command(work, clients, seconds)
@@ -192,12 +231,14 @@ class Peer:
         self.hosts.run("clients", None, ["cp", "-a", f"{template}/.", at], limit_s=900)
 
     def stop(self):
-        if self.server and self.server.process:
+        if self.server and self.server.process and self.server.process.poll() is None:
             self.server.stop()
 
 
 class Alone(Peer):
     """No second copy."""
+
+    regimes = ("cached", *Peer.regimes)
 
     def make(self, template):
         data = self.hosts.make_dir("a", self.name, owner="postgres")
@@ -209,20 +250,26 @@ class Alone(Peer):
 class Native(Alone):
     """PostgreSQL's own synchronous replication, `synchronous_commit = on`: on the standby's disk, too."""
 
+    # It reads as the one without a standby does.
+    regimes = Peer.regimes
+    standby = None
+
     def make(self, template):
         data = self.hosts.make_dir("a", self.name, owner="postgres")
         self.copy(template, data)
         with open(f"{data}/pg_hba.conf", "a") as rules:
             rules.write("host replication all 10.92.0.0/24 trust\n")
         self.server = Server(self.hosts, self.group, "a", data, {
-            **self.settings, "listen_addresses": ADDRESS["a"], "wal_keep_size": "4GB"})
+            **self.settings, "listen_addresses": ADDRESS["a"]})
         self.server.start()
+        # Keeps what the standby lacks, and nothing else.
+        self.server.sql("select pg_create_physical_replication_slot('standby', true)")
         data = self.hosts.make_dir("b", self.name, owner="postgres")
         self.copy(template, data)
         open(f"{data}/standby.signal", "w").close()
         self.standby = Server(self.hosts, self.group, "b", data, {
             **self.settings,
-            "primary_conninfo": f"host={ADDRESS['a']} user=postgres application_name=standby"})
+            "primary_slot_name": "standby", "primary_conninfo": f"host={ADDRESS['a']} user=postgres application_name=standby"})
         self.standby.start()
         self.server.set({"synchronous_standby_names": "standby"})
         wait_until(f"{self.name}: a synchronous standby", lambda: self._state() == "streaming sync", 60)
@@ -237,20 +284,39 @@ class Native(Alone):
         if self.standby.sql("show fsync") != "on":
             raise Failed(f"{self.name}: the standby does not sync")
         flushed = "select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), flush_lsn) from pg_stat_replication"
-        wait_until(f"{self.name}: all on the standby's disk", lambda: float(self.server.sql(flushed)) <= 0, 20)
+        wait_until(f"{self.name}: all on the standby's disk", lambda: float(self.server.sql(flushed) or 1) <= 0, 20)
 
     def select(self, regime):
         super().select(regime)
         timeout = f"{INTERVAL_S}s" if regime == "checkpoint" else "1h"
         self.standby.set({"checkpoint_timeout": timeout})
 
+    def settle(self, regime):
+        super().settle(regime)
+        # Asked there: what it says of itself to the other one is up to 10 s old.
+        end = self.server.sql("select pg_current_wal_flush_lsn()")
+        replayed = f"select pg_last_wal_replay_lsn() >= '{end}'"
+        wait_until(f"{self.name}: all replayed by the standby", lambda: self.standby.sql(replayed) == "t", 60)
+        if regime == "checkpoint":
+            self.standby.set({"checkpoint_timeout": "1h"})
+            self.standby.sql("checkpoint")
+
+    def recycle(self):
+        super().recycle()
+        self.settle("steady")
+        self.standby.sql("checkpoint")
+
     def stop(self):
         super().stop()
-        self.standby.stop()
+        if self.standby and self.standby.process:
+            self.standby.stop()
 
 
 class OnDuolog(Peer):
     """On a pair of Duolog nodes: a commit is on the disks of both."""
+
+    regimes = ("cached", *Peer.regimes)
+    pair = None
 
     def make(self, template):
         self.pair = Pair(self.hosts, self.group, [("data", "postgresql")])
@@ -276,13 +342,23 @@ class OnDuolog(Peer):
     def counters(self):
         return {**super().counters(), **self.pair.counters()}
 
+    def settle(self, regime):
+        super().settle(regime)
+        self.pair.settle()
+
     def stop(self):
         super().stop()
-        self.pair.stop()
+        if self.pair:
+            self.pair.stop()
 
 
 class OnDuologNoImages(Peer):
-    """The same server on the same pair with `full_page_writes` off, where pages are never torn."""
+    """The same server on the same pair with `full_page_writes` off, where pages are never torn. No full-page image
+    in a regime, and it is the same; a table that only grows has none that matters, so inserts are left out.
+    """
+
+    regimes = ("checkpoint",)
+    checkpoint_works = ("tpcb",)
 
     def __init__(self, hosts, name, of):
         super().__init__(hosts, name)
@@ -299,6 +375,9 @@ class OnDuologNoImages(Peer):
 
     def counters(self):
         return self.of.counters()
+
+    def settle(self, regime):
+        self.of.settle(regime)
 
     def stop(self):
         pass

@@ -7,6 +7,9 @@ import plot
 
 POSTGRESQL = ("postgresql", "postgresql-sync", "postgresql-duolog", "postgresql-duolog-fpw-off", "postgresql-glusterfs")
 MARIADB = ("mariadb", "mariadb-semisync", "mariadb-duolog", "mariadb-duolog-dw-off")
+# What cached reads are compared of, as `reads` names it.
+READS = {"mount": "mount", "plain": "plain directory", "plain_single": "plain directory, read page by page before",
+         "memory_single": "tmpfs, huge=never", "memory_large": "tmpfs, huge=always"}
 PEERS = ("floor", *POSTGRESQL, *MARIADB)
 
 
@@ -40,44 +43,46 @@ class Cells:
 
 
 def bounds(found):
-    """Each bound: what, the value found, the bound, whether it holds. Those that nothing was measured for are left out."""
+    """Each bound: what, the value found or none, the bound, whether it holds or none. A bound of nothing is a figure to look at."""
     cells, checkpoint = Cells(found), ("interval", "second half")
-    duolog, sync = "postgresql-duolog", "postgresql-sync"
-    off = "postgresql-duolog-fpw-off"
+    duolog, sync, alone, gluster = "postgresql-duolog", "postgresql-sync", "postgresql", "postgresql-glusterfs"
+    off, rows = "postgresql-duolog-fpw-off", []
 
     def at_least(what, values, bound):
-        return [(what, min(values), f">= {bound}", min(values) >= bound)] if values else []
+        rows.append((what, min(values), f">= {bound}", min(values) >= bound) if values else (what, None, f">= {bound}", None))
 
     def at_most(what, values, bound):
-        return [(what, max(values), f"<= {bound}", max(values) <= bound)] if values else []
+        rows.append((what, max(values), f"<= {bound}", max(values) <= bound) if values else (what, None, f"<= {bound}", None))
+
+    def shown(what, values):
+        rows.extend((what, it, "", None) for it in values[:1])
     six = cells.ratios(duolog, sync, ("tpcb", "insert"))
     mean = [math.exp(sum(map(math.log, six)) / len(six))] if six else []
-    rows = []
-    rows += at_least("TPS, Duolog / own replication, steady: the least cell", six, 1.0)
-    rows += at_least(f"the same: geometric mean of {len(six)} cells", mean, 1.1)
-    rows += at_least("the same, checkpoints every 30 s, full_page_writes on: the least",
-                     cells.ratios(duolog, sync, regimes=("interval",)), 0.95)
-    rows += at_least("the same, full_page_writes off on Duolog: TPC-B, 8 clients",
-                     cells.ratios(off, sync, ("tpcb",), ("interval",), (8,)), 1.3)
-    rows += at_least("TPS, Duolog / unreplicated: TPC-B, 8 clients", cells.ratios(duolog, "postgresql", ("tpcb",), clients=(8,)), 0.65)
-    rows += at_least("the same, full_page_writes off, checkpoints", cells.ratios(off, "postgresql", ("tpcb",), ("interval",), (8,)), 0.9)
-    rows += at_least("TPS, Duolog / GlusterFS: TPC-B, the least", cells.ratios(duolog, "postgresql-glusterfs", ("tpcb",)), 4)
-    rows += at_least("TPS, Duolog / GlusterFS: inserts, the least", cells.ratios(duolog, "postgresql-glusterfs", ("insert",)), 6)
-    rows += at_least("TPS, MariaDB, Duolog / semi-synchronous, 8 clients",
-                     cells.ratios("mariadb-duolog", "mariadb-semisync", clients=(8,)), 4)
-    better = cells.ratios("mariadb-duolog-dw-off", "mariadb-duolog", clients=(8,))
-    rows += at_least("TPS, MariaDB on Duolog, doublewrite off / on, 8 clients", better, 1.0)
+    at_least(f"PostgreSQL, TPS, Duolog / own replication, steady: the least of {len(six)} cells", six, 1.0)
+    at_least("the same: geometric mean", mean, 1.1)
+    at_least("the same, checkpoints every 30 s, full_page_writes on: the least", cells.ratios(duolog, sync, regimes=("interval",)), 0.95)
+    at_least("the same, full_page_writes off on Duolog: TPC-B, 8 clients", cells.ratios(off, sync, ("tpcb",), ("interval",), (8,)), 1.3)
+    at_least("PostgreSQL, TPS, Duolog / unreplicated: TPC-B, 8 clients", cells.ratios(duolog, alone, ("tpcb",), clients=(8,)), 0.65)
+    at_least("the same, full_page_writes off on Duolog, checkpoints", cells.ratios(off, alone, ("tpcb",), ("interval",), (8,)), 0.9)
+    at_least("PostgreSQL, TPS, Duolog / GlusterFS: TPC-B, the least", cells.ratios(duolog, gluster, ("tpcb",)), 4)
+    at_least("PostgreSQL, TPS, Duolog / GlusterFS: inserts, the least", cells.ratios(duolog, gluster, ("insert",)), 6)
+    at_least("MariaDB, TPS, Duolog / semi-synchronous, 8 clients", cells.ratios("mariadb-duolog", "mariadb-semisync", clients=(8,)), 4)
+    shown("the same, doublewrite off on Duolog", cells.ratios("mariadb-duolog-dw-off", "mariadb-semisync", clients=(8,)))
+    at_least("MariaDB on Duolog, TPS, doublewrite off / on, 8 clients", cells.ratios("mariadb-duolog-dw-off", "mariadb-duolog", clients=(8,)), 1.0)
+    shown("MariaDB, TPS, Duolog with doublewrite off / unreplicated, 8 clients", cells.ratios("mariadb-duolog-dw-off", "mariadb", clients=(8,)))
+    at_most("wire bytes a transaction, Duolog / own replication, steady: the most", cells.ratios(duolog, sync, figure="wire_bytes"), 1.0)
     for part in checkpoint:
-        rows += at_most(f"wire bytes a transaction, Duolog / own replication, {part}: the most",
-                        cells.ratios(duolog, sync, regimes=(part,), figure="wire_bytes"), 1.0)
-    rows += at_most("wire bytes a transaction, Duolog / own replication, steady: the most",
-                    cells.ratios(duolog, sync, figure="wire_bytes"), 1.0)
-    rows += at_most("CPU for 1000 transactions, Duolog / own replication: the most",
-                    cells.ratios(duolog, sync, regimes=("steady", "interval"), figure="cpu_s_per_1000"), 1.2)
-    for it in found:
-        if it["kind"] == "floor":
-            rows += at_most("8 KiB written and synced, p50: mount / floor", [it["ratio"]], 1.5)
-            rows += at_least("cached reads: mount / plain", [it["read_ratio"]], 0.95)
+        of = "the whole interval" if part == "interval" else "its second half"
+        at_most(f"the same, checkpoints, {of}: the most", cells.ratios(duolog, sync, regimes=(part,), figure="wire_bytes"), 1.0)
+    at_most("CPU for 1000 transactions, Duolog / own replication: the most",
+            cells.ratios(duolog, sync, regimes=("steady", "interval"), figure="cpu_s_per_1000"), 1.2)
+    floor = next((it for it in found if it["kind"] == "floor"), {})
+    one = lambda name: [floor[name]] if name in floor else []
+    at_most("8 KiB written and synced, p50: mount / floor", one("ratio"), 1.5)
+    at_least("cached reads of 8 KiB: mount / plain", one("read_ratio"), 0.95)
+    shown("cached reads of 8 KiB: mount / plain directory whose cache holds single pages, too", one("read_ratio_single"))
+    shown("pgbench -S from the page cache, TPS, Duolog / unreplicated: the least",
+          sorted(cells.ratios(duolog, alone, ("select",), ("cached",))))
     return rows
 
 
@@ -88,7 +93,8 @@ def table(found):
             f"{run['cpus']} cores ({run['cpu']}), kernel {run['kernel']}, {run['postgresql']}, commit {run['commit']}; load "
             f"{run['load']:.1f} at the begin. Round trip {run['round_trip_us']:.0f} us, MTU {run['mtu']}, flush "
             + (f"{run['flush_ms']} ms (a disk in memory)" if run["flush_ms"] is not None else "of the machine's own disk")
-            + f". Medians of {run['rounds']} rounds of {run['seconds']} s, {run['checkpoint_rounds']} beside checkpoints.", ""]
+            + f". Medians of {run['rounds']} rounds of {run['seconds']} s, {run['checkpoint_rounds']} beside checkpoints. WAL {run['wal']}."
+            + ("" if any(it["kind"] == "end" for it in found) else " **Not whole: the run was ended, or goes on.**"), ""]
     for names, base, sync in ((POSTGRESQL, "postgresql", "postgresql-sync"), (MARIADB, "mariadb", "mariadb-semisync")):
         rows = [row for row in cells.rows() if any((name, *row) in cells.found for name in names)]
         if not rows:
@@ -116,28 +122,41 @@ def table(found):
                      f"| fsync through the mount / plain | {it['fsync_mount_us']} / {it['fsync_plain_us']} |",
                      f"| the mount / the floor | {it['ratio']} |",
                      f"| open, write, fsync, close: mount / plain | {it['reopen_mount_us']} / {it['reopen_plain_us']} |",
-                     f"| cached reads of 8 KiB, MB/s, mount / plain | {it['read_mount_mb_s']} / {it['read_plain_mb_s']} = {it['read_ratio']} |", ""]
+                     "", "| a cached read of 8 KiB | ns of a processor | pages a folio | adjacent in memory |", "| --- | --- | --- | --- |"]
+            said += [f"| {what} | {it[f'read_{name}_ns']:.0f} | {it[f'folio_{name}'] or '?'} | {it[f'adjacent_{name}']} |" for name, what in READS.items()] + [""]
     failed = [it for it in found if it["kind"] == "failed"]
     said += [f"- left out: {it['peer']}: {it['why'].splitlines()[0]}" for it in failed] + ([""] if failed else [])
-    rows = bounds(found)
-    if rows:
-        said += ["| bound | found | bound | |", "| --- | --- | --- | --- |"]
-        said += [f"| {what} | {value:.2f} | {bound} | {'held' if holds else '**missed**'} |" for what, value, bound, holds in rows]
+    said += ["| bound | found | bound | |", "| --- | --- | --- | --- |"]
+    said += [f"| {what} | {'not measured' if value is None else f'{value:.2f}'} | {bound} | {verdict(holds).strip().replace('MISSED', '**missed**')} |"
+             for what, value, bound, holds in bounds(found)]
     return "\n".join(said) + "\n"
+
+
+def verdict(holds):
+    """In a word, of the same width."""
+    return {True: "held  ", False: "MISSED", None: "      "}[holds]
+
+
+def plots(found):
+    """By the name of a file: title and drawing."""
+    return plot.all_of(found, Cells(found))
 
 
 def write(found, out):
     """Writes the table and the plots. Returns how many bounds are missed."""
-    text = table(found)
-    with open(os.path.join(out, "table.md"), "w") as file:
-        file.write(text)
-    for name, drawing in plot.all_of(found, Cells(found)).items():
-        with open(os.path.join(out, f"{name}.svg"), "w") as file:
-            file.write(drawing)
-    rows = bounds(found)
-    print("\nbounds")
-    for what, value, bound, holds in rows:
-        print(f"  {'held  ' if holds else 'MISSED'} {value:8.2f} {bound:<8} {what}")
+    files = {"table.md": table(found), **{f"{name}.svg": drawing for name, (_, drawing) in plots(found).items()}}
+    for name, text in files.items():
+        # A run that is ended meanwhile leaves the one before.
+        with open(os.path.join(out, f".{name}"), "w") as file:
+            file.write(text)
+        os.rename(os.path.join(out, f".{name}"), os.path.join(out, name))
     # Those bounds are of a near link and a quick disk; on others the figures are shown, and judged by people.
     usual = found[0]["flush_ms"] is None and not found[0]["rtt_ms"]
-    return sum(not it[3] for it in rows) if usual else 0
+    return sum(it[3] is False for it in bounds(found)) if usual else 0
+
+
+def say(found):
+    """Prints each bound, what was found, and whether it holds."""
+    print("\nbounds")
+    for what, value, bound, holds in bounds(found):
+        print(f"  {verdict(holds)} {'not measured' if value is None else f'{value:.2f}':>12} {bound:<8} {what}")
