@@ -90,7 +90,7 @@ export class Pair {
   private made(state: State, serves: boolean): Node {
     return {
       state, sentence: SENTENCE[state] ?? "", serves, reached: true, alarms: [],
-      switches: { failover: true, maintenance_until_ms: null, start_at_boot: true, auto_rejoin: false, checkers: true },
+      switches: { failover: true, maintenance_until_ms: null, start_at_boot: true, auto_rejoin: false, error_detection: true, checkers: true },
     };
   }
 
@@ -293,6 +293,7 @@ export class Pair {
       case "failover":
       case "start_at_boot":
       case "auto_rejoin":
+      case "error_detection":
       case "checkers":
         for (const it of nodes) this.nodes[it - 1]!.switches[action.kind] = action.on;
         break;
@@ -368,9 +369,9 @@ export class Pair {
     const it = this.nodes[node - 1]!;
     const one = (name: string, kind: Resource["kind"], value: string, health: Resource["health"], cause: string | null = null): Resource =>
       ({ name, kind, value, health, cause, since_ms: health === "off" ? null : this.now() - 5_400_000 });
-    const tone = it.state === "STOP" ? "bad" : it.state === "WAIT" ? "changing" : "well";
+    const tone = it.state === "STOP" ? "bad" : it.state === "WAIT" ? "changing" : it.state === "ALONE" ? "warned" : "well";
     return [
-      one("node.state", "node", it.state, tone), one("node.data_sync", "node", this.sync(node), this.sync(node) === "uptodate" ? "well" : "bad"),
+      one("node.state", "node", it.state, tone, this.said(node)), one("node.data_sync", "node", this.sync(node), this.sync(node) === "uptodate" ? "well" : "bad"),
       one("log.end", "log", "0/C0001267", "well"), one("log.retention", "log", "1.2 GiB of 4 GiB", "well"),
       one("link.peer", "link", this.sync(node) === "connection error" ? "not connected" : "connected", this.sync(node) === "connection error" ? "bad" : "well", this.sync(node) === "connection error" ? "timed out" : null),
       one("path.10.0.0.1:7533", "path", "up, 1 ms", "well"), one("path.192.168.7.1:7533", "path", "down", "bad", "no answer for 41 s; check that network's cable and switch"),

@@ -243,6 +243,7 @@ impl Pair {
             maintenance_until_ms: kept.maintenance_until_ms.filter(|until| *until > wall_ms()),
             start_at_boot: settings.start_at_boot,
             auto_rejoin: settings.auto_rejoin,
+            error_detection: kept.error_detection != Some(false),
             checkers: kept.checkers != Some(false),
         }
     }
@@ -261,7 +262,11 @@ impl Pair {
             .context("cannot start a thread")?;
         let kept = Kept::load(&config.state_dir);
         let (tell, told) = channel();
-        let checks = Arc::new(Checks::new(&config.services, kept.checkers == Some(false), tell));
+        let switched = Switched {
+            suspended: kept.error_detection == Some(false),
+            checkers: kept.checkers != Some(false),
+        };
+        let checks = Arc::new(Checks::new(&config.services, switched, tell));
         let watch = checks.clone();
         let on_end = Box::new(move |_: Ended| watch.tell(Said::Ended));
         let units = Units::prepare(config)?;

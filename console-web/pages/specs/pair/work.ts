@@ -63,6 +63,7 @@ test("a swap moves service and address; the page follows, and never shows two of
     await shows(page, primary, "PRIM");
     const seen = await watch(page);
     expect((await outcome(page, () => act(page, "both", "swap"))).stage).toBe("done");
+    expect((await standing(second))!.state, "it is done when it is said to be").toBe("PRIM");
     await shows(page, second, "PRIM");
     await shows(page, primary, "SECOND");
     await page.waitForSelector(`[data-vip='${second}']`);
@@ -121,8 +122,15 @@ test("each switch is switched and switched back, and the other node's console kn
       await way("failover_on", false, (it) => it.failover);
       await way("maintenance_on", true, (it) => it.maintenance_until_ms! > Date.now());
       await way("maintenance_off", false, (it) => it.maintenance_until_ms == null);
-      await way("checkers_off", true, (it) => !it.checkers);
+      await way("error_detection_off", true, (it) => !it.error_detection && it.checkers);
+      await page.locator("[data-node='1']").getByText("error detection suspended", { exact: true }).waitFor();
+      await until("an alarm", async () => (await standing(1))!.alarms?.some((it) => it.includes("error detection of services is suspended")));
+      await way("error_detection_on", false, (it) => it.error_detection);
+      await way("checkers_off", true, (it) => !it.checkers && it.error_detection);
+      await page.locator("[data-node='1']").getByText("all checkers stopped", { exact: true }).waitFor();
+      await until("an alarm", async () => (await standing(1))!.alarms?.some((it) => it.includes("all checkers of services are stopped")));
       await way("checkers_on", false, (it) => it.checkers);
+      await until("no alarm", async () => !(await standing(1))!.alarms?.some((it) => it.includes("of services")));
       for (const on of [!first.start_at_boot, first.start_at_boot]) {
         await way(`start_at_boot_${on ? "on" : "off"}`, !on, (it) => it.start_at_boot === on);
       }
@@ -159,6 +167,9 @@ test("what was done stands in the commands log of the node that did it, with the
       await page.locator("[role=log] .line", { hasText: "otto" }).first().waitFor();
       const lines = await page.locator("[role=log] .line").allInnerTexts();
       expect(lines.some((line) => /\b(start|stop|swap|restart)\b/.test(line)), lines.join("\n")).toBe(true);
+      // Its own log: what was asked for at the other node, and nothing that would be the other one's.
+      expect(lines.some((line) => line.includes(`of node${other(node)}`)), lines.join("\n")).toBe(true);
+      expect(lines.filter((line) => line.includes(`of node${node})`))).toEqual([]);
     });
   }
 });
