@@ -177,7 +177,11 @@ mod tests {
         ] {
             let status = Status { state, ..example.clone() };
             let found = of(&status).into_iter().find(|it| it.name == "node.state").unwrap();
-            assert_eq!((found.health, found.cause.as_deref()), (health, Some("it says so")), "{state:?}");
+            assert_eq!(
+                (found.health, found.cause.as_deref()),
+                (health, Some("it says so")),
+                "{state:?}"
+            );
         }
     }
 }

@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use actions::{
-    ActOn, Checkers, ErrorDetection, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
+    ActOn, Checkers, ErrorDetection, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start,
+    Swap,
 };
 pub(crate) use certs::{Certs, CertsVerb, RenewCertificate, RevokeCertificate, UserCertificate};
 pub(crate) use check::{Check, Drill};

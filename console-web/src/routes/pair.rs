@@ -133,26 +133,26 @@ pub(crate) async fn snapshot(
         stream::unfold((Some(first), pieces, Some(made)), move |(first, mut pieces, mut made)| {
             let (site, caller) = (site.clone(), caller.clone());
             async move {
-            let next = match first {
-                Some(first) => Some(first),
-                None => pieces.recv().await,
-            };
-            if let Some(next) = next {
-                made.as_ref()?;
-                // It may take minutes: whoever may not have it any longer does not get the rest.
-                if site.role_of(&caller) >= Some(Role::Operator) {
-                    return Some((Ok(next), (None, pieces, made)));
+                let next = match first {
+                    Some(first) => Some(first),
+                    None => pieces.recv().await,
+                };
+                if let Some(next) = next {
+                    made.as_ref()?;
+                    // It may take minutes: whoever may not have it any longer does not get the rest.
+                    if site.role_of(&caller) >= Some(Role::Operator) {
+                        return Some((Ok(next), (None, pieces, made)));
+                    }
+                    let denied = io::Error::other("whoever asked for it may not have it any more");
+                    return Some((Err(denied), (None, pieces, None)));
                 }
-                let denied = io::Error::other("whoever asked for it may not have it any more");
-                return Some((Err(denied), (None, pieces, None)));
-            }
-            // Half a file must not look like a whole one.
-            let failed = match made.take()?.await {
-                Ok(Ok(())) => return None,
-                Ok(Err(problem)) => io::Error::other(problem),
-                Err(error) => io::Error::other(error),
-            };
-            Some((Err(failed), (None, pieces, None)))
+                // Half a file must not look like a whole one.
+                let failed = match made.take()?.await {
+                    Ok(Ok(())) => return None,
+                    Ok(Err(problem)) => io::Error::other(problem),
+                    Err(error) => io::Error::other(error),
+                };
+                Some((Err(failed), (None, pieces, None)))
             }
         });
     let file = format!("attachment; filename=\"duolog-{}.zip\"", about.cluster);

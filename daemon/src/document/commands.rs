@@ -74,7 +74,10 @@ mod tests {
     #[test]
     fn what_is_run_anew_is_found_whatever_key_says_it() {
         assert_eq!(new("/bin/tell", "/bin/sh"), ["pair.notify"]);
-        assert_eq!(new("[pair]\n", "[pair]\ndrop_address = [\"/bin/sh\"]\n"), ["pair.drop_address"]);
+        assert_eq!(
+            new("[pair]\n", "[pair]\ndrop_address = [\"/bin/sh\"]\n"),
+            ["pair.drop_address"]
+        );
         assert_eq!(new("start = [\"/bin/one\"]", "start = [\"/bin/sh\"]"), ["service.start"]);
         assert_eq!(new("/bin/is", "/bin/sh"), ["service.check"]);
         assert_eq!(new("\"a\"", "\"b\""), ["service.checker.command"]);
@@ -87,7 +90,9 @@ mod tests {
         assert_eq!(user, ["service.check", "service.checker.command", "service.start"]);
         let preset = "[[service]]\npreset = \"postgresql\"\nname = \"db\"\ndata = \"/data\"\nprograms = \"/bin\"\n";
         let before = read(preset);
-        let asks = format!("{preset}[[service.checker]]\nkind = \"sql\"\nquery = \"COPY a TO PROGRAM 'sh'\"\n");
+        let asks = format!(
+            "{preset}[[service.checker]]\nkind = \"sql\"\nquery = \"COPY a TO PROGRAM 'sh'\"\n"
+        );
         assert_eq!(new_commands(Some(&before), &read(&asks)), ["service.checker.query"]);
         let programs = read(&preset.replace("\"/bin\"", "\"/tmp\""));
         let all = ["service.check", "service.checker.query", "service.start"];

@@ -41,6 +41,7 @@ use crate::document::{Documents, Other};
 use crate::drill::Running;
 use crate::logs::Logs;
 use crate::notify;
+use crate::services::policy::Switched;
 use crate::services::{Beside, Ended, ServiceStanding, Services, Units};
 use crate::shell::node_config;
 use crate::verify::Verifier;

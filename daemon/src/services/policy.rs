@@ -181,6 +181,12 @@ pub(crate) struct Switched {
     pub checkers: bool,
 }
 
+#[cfg(test)]
+impl Switched {
+    /// As it is where nobody switched anything.
+    pub(crate) const ON: Self = Self { suspended: false, checkers: true };
+}
+
 impl Policy {
     /// Watches nothing yet. `services` in the order of their start.
     pub(crate) fn new(services: Vec<Rules>, switched: Switched) -> Self {

@@ -83,7 +83,10 @@ mod tests {
         );
         assert_eq!(commands[0].command.as_ref().unwrap().number, ended.number);
         // What fields of their own say is not said again.
-        assert_eq!(commands[0].text, "ann (console 10.0.0.5) force-start --node=here because: fire");
+        assert_eq!(
+            commands[0].text,
+            "ann (console 10.0.0.5) force-start --node=here because: fire"
+        );
         assert!(commands[1].text.starts_with(&format!("{} -> done in ", commands[0].text)));
         let application = read(Log::Application);
         let said = &application[0];

@@ -154,7 +154,10 @@ fn all_checkers_are_stopped_at_both_until_they_are_started_and_an_end_counts_mea
     answers(&pair, 1, "503");
     assert_ne!(pair.runs(1, 1, 1), server);
     let commands = done(&pair.duolog(1, &["logs", "--commands"]));
-    assert!(commands.contains("checkers stop") && commands.contains("checkers start"), "{commands}");
+    assert!(
+        commands.contains("checkers stop") && commands.contains("checkers start"),
+        "{commands}"
+    );
 }
 
 #[test]

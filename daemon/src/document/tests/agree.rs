@@ -265,7 +265,10 @@ fn a_console_has_something_new_run_only_where_the_files_of_both_nodes_let_it() {
         match (may, came) {
             ([false, _], Err(error @ ChangeError::Commands { .. })) => {
                 let text = error.to_string();
-                assert!(text.contains("service.start would") && text.contains("duolog config edit"), "{text}");
+                assert!(
+                    text.contains("service.start would") && text.contains("duolog config edit"),
+                    "{text}"
+                );
                 assert!(matches!(asked, Err(ChangeError::Commands { .. })));
             }
             ([true, false], Err(ChangeError::Unwilling { node: 2, why })) => {
@@ -289,6 +292,7 @@ fn a_console_has_something_new_run_only_where_the_files_of_both_nodes_let_it() {
         let restarts = format!("{runs}restarts = 3\n");
         assert_eq!(one.changes_by_console(&restarts, true).unwrap().changes.at_once.len(), 1);
         one.is_cut(false);
+        two.compare();
         one.change(&serves("/bin/d"), false).unwrap();
         assert_eq!(two.text(), serves("/bin/d"));
     }

@@ -97,7 +97,11 @@ impl Node {
     }
 
     /// The same over this node's console.
-    pub(super) fn changes_by_console(&self, text: &str, here: bool) -> Result<Changed, ChangeError> {
+    pub(super) fn changes_by_console(
+        &self,
+        text: &str,
+        here: bool,
+    ) -> Result<Changed, ChangeError> {
         let author = Author { who: "ann".into(), console: true };
         self.documents.change(self.name().as_ref(), text.into(), author, here)
     }

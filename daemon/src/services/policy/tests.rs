@@ -2,8 +2,6 @@
 
 use super::*;
 
-const ON: Switched = Switched { suspended: false, checkers: true };
-
 const SECOND: u64 = 1_000;
 
 fn rules(restarts: u32, checks: usize) -> Rules {
@@ -25,7 +23,7 @@ struct Run {
 
 impl Run {
     fn new(services: Vec<Rules>) -> Self {
-        let mut run = Self { policy: Policy::new(services, ON), now_ms: 1_000_000 };
+        let mut run = Self { policy: Policy::new(services, Switched::ON), now_ms: 1_000_000 };
         assert_eq!(run.tick(), [], "nothing is checked before it was started");
         run
     }
