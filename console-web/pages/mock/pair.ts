@@ -47,6 +47,8 @@ export class Pair {
   readonly tell = new Set<(event: string, data: unknown) => void>();
   private lost = 0;
   private progress: number | null = null;
+  /** How far the second copy is behind on average, in milliseconds. */
+  behind_ms = 2;
   private number = 1;
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
 
@@ -315,7 +317,7 @@ export class Pair {
     const took = (us: number, tail: number) => (busy === 0 ? null : { count: Math.round(240 * busy), p50_us: Math.round(us * (0.8 + busy / 5)), p99_us: Math.round(us * tail * (0.7 + busy / 3)) });
     return {
       at_ms, state: it.state, commits_per_s: 240 * busy, log_bytes_per_s: 3_400_000 * busy, wire_bytes_per_s: 410_000 * busy,
-      lag_bytes: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) * 3000 : Math.round(9000 * busy), lag_ms: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) : Math.round(2 * busy),
+      lag_bytes: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) * 3000 : Math.round(9000 * busy), lag_ms: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) : Math.round(this.behind_ms * busy),
       log_bytes: GIB + ((at_ms / 1000) % 3000) * 150_000, retention_bytes: 4 * GIB,
       stages: { commit: took(930, 3.1), queue: took(60, 4), local_disk: took(510, 2.6), peer: took(870, 2.9), wire: took(190, 3.2), remote_disk: took(680, 2.7), wake_up: took(22, 5) },
     };

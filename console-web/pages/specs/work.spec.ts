@@ -430,11 +430,13 @@ test("a node that is ALONE is green with a warning among its resources, as every
 });
 
 test("no two marks beside a chart are called the same", async () => {
+  const near = new Pair();
+  near.behind_ms = 0.5;
   await look({}, async ({ page }) => {
     await logIn(page);
     await to(page, "control/charts/1");
     await page.waitForFunction(() => [...document.querySelectorAll<HTMLElement>("[data-marks]")].filter((it) => it.dataset.marks).length === 7);
     const all = await page.locator("[data-marks]").evaluateAll((them) => them.map((it) => (it as HTMLElement).dataset.marks!.split("|")));
     for (const marks of all) expect(new Set(marks).size, marks.join(", ")).toBe(marks.length);
-  });
+  }, near);
 });
