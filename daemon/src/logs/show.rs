@@ -378,7 +378,7 @@ pub(crate) fn command(line: &Value, step: bool) -> String {
 }
 
 /// A line of any of the logs for people.
-pub(crate) fn for_people(line: &Value) -> String {
+fn for_people(line: &Value) -> String {
     let of = |key: &str| text(line.get(key));
     let (time, node) = (of("time"), of("node"));
     let mut out = vec![time, format!("node{node}")];
