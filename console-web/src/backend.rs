@@ -190,11 +190,16 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// They cannot be had.
     fn users(&self) -> Result<Vec<UserEntry>, Problem>;
-    /// Changes them, on both nodes. Asks again whether the user may.
+    /// Changes them, on both nodes; `here`: though the other one may not answer. Asks again whether the user may.
     ///
     /// # Errors
     /// Why they are as they were.
-    fn edit_users(&self, asker: &Asker, edit: &UserEdit) -> Result<SettingsChanged, Problem>;
+    fn edit_users(
+        &self,
+        asker: &Asker,
+        edit: &UserEdit,
+        here: bool,
+    ) -> Result<SettingsChanged, Problem>;
     /// Writes the ZIP of a snapshot of both nodes.
     ///
     /// # Errors

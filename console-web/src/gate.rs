@@ -279,6 +279,15 @@ impl crate::site::Site {
         }
     }
 
+    /// What somebody may do now who asked a while ago; nothing: nobody is found any more.
+    pub(crate) fn role_of(&self, caller: &Caller) -> Option<Role> {
+        match (&caller.session, &caller.certificate) {
+            (Some((_, found)), _) => self.role_now(&found.begun),
+            (None, Some(der)) => self.node.by_certificate(der).ok().map(|user| user.role),
+            (None, None) => None,
+        }
+    }
+
     /// Who asks.
     ///
     /// # Errors

@@ -42,8 +42,9 @@ pub(crate) fn of(status: &Status) -> Vec<Resource> {
 fn node(status: &Status) -> Vec<Resource> {
     let state = match status.state {
         State::Prim | State::Second => Health::Well,
+        State::Alone => Health::Warned,
         State::Wait => Health::Changing,
-        State::Alone | State::Stop => Health::Bad,
+        State::Stop => Health::Bad,
     };
     let sync = match status.data_sync {
         DataSync::Uptodate => Health::Well,
@@ -52,12 +53,12 @@ fn node(status: &Status) -> Vec<Resource> {
         DataSync::NotConfigured => Health::Off,
     };
     let alarms = if status.alarms.is_empty() { Health::Well } else { Health::Bad };
-    let cause = |bad| (bad == Health::Bad).then(|| status.sentence.clone());
     let number =
         |name: &str, value: u64| resource(name, Kind::Node, value.to_string(), Health::Well);
     let mut all = vec![
+        // The sentence says more than the state does: a PRIM may wait.
         Resource {
-            cause: cause(state),
+            cause: Some(status.sentence.clone()),
             ..resource("node.state", Kind::Node, word(&status.state), state)
         },
         resource("node.data_sync", Kind::Node, word(&status.data_sync), sync),
@@ -154,4 +155,33 @@ fn of_checker(service: &Service, checker: &Checker) -> Resource {
     let health = if found.result == CheckResult::Ok { Health::Well } else { Health::Bad };
     let (since_ms, cause) = (Some(found.since_ms), found.cause.clone());
     Resource { since_ms, cause, ..resource(name, Kind::Checker, word(&found.result), health) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The colours of product and pages: ALONE serves, which no red cross says.
+    #[test]
+    fn a_node_that_is_alone_is_warned_about_and_not_called_bad() {
+        let zero = serde_json::json!({ "version": "1", "cluster": "0", "node": 1, "view": 1, "incarnation": 1, "state": "PRIM",
+            "sentence": "it says so", "data_sync": "uptodate", "lag_bytes": 0, "peer": null, "directories": [],
+            "log": { "first": 0, "end": 0, "durable": 0, "acknowledged": null, "committed": 0, "applied": 0, "checkpoint": 0 } });
+        let example: Status = serde_json::from_value(zero).unwrap();
+        for (state, health) in [
+            (State::Prim, Health::Well),
+            (State::Second, Health::Well),
+            (State::Alone, Health::Warned),
+            (State::Wait, Health::Changing),
+            (State::Stop, Health::Bad),
+        ] {
+            let status = Status { state, ..example.clone() };
+            let found = of(&status).into_iter().find(|it| it.name == "node.state").unwrap();
+            assert_eq!(
+                (found.health, found.cause.as_deref()),
+                (health, Some("it says so")),
+                "{state:?}"
+            );
+        }
+    }
 }

@@ -68,6 +68,7 @@ fn confirmed(wish: &Wish, target: Target, socket: &Path) -> anyhow::Result<bool>
             | Wish::Maintenance { .. }
             | Wish::StartAtBoot { .. }
             | Wish::AutoRejoin { .. }
+            | Wish::ErrorDetection { .. }
             | Wish::Checkers { .. }
     ) {
         return Ok(true);

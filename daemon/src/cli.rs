@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use actions::{
-    ActOn, Checkers, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start, Swap,
+    ActOn, Checkers, ErrorDetection, ForceStart, Listing, Maintenance, Setting, SplitBrain, Start,
+    Swap,
 };
 pub(crate) use certs::{Certs, CertsVerb, RenewCertificate, RevokeCertificate, UserCertificate};
 pub(crate) use check::{Check, Drill};
@@ -92,7 +93,9 @@ pub(crate) enum Command {
     AutoRejoin(Setting),
     /// No automatic takeover for a while.
     Maintenance(Maintenance),
-    /// Suspend or resume the error detection of services, their checkers and ends, at a node.
+    /// Suspend or resume the error detection of services at a node: what fails is not acted upon, whoever finds it.
+    ErrorDetection(ErrorDetection),
+    /// Stop or start all checkers of services at a node: none looks, and only the end of a process counts.
     Checkers(Checkers),
     /// Compare both copies while the pair serves: asked of the primary. Exit code 0: they are equal.
     Verify(VerifyCopies),

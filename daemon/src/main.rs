@@ -99,6 +99,7 @@ fn perform(command: Command, log_json: bool) -> anyhow::Result<ExitCode> {
         Command::AutoRejoin(options) => {
             return act::run(&options.common, &Wish::AutoRejoin { on: options.on() });
         }
+        Command::ErrorDetection(options) => return act::run(&options.common, &options.wish()),
         Command::Checkers(options) => return act::run(&options.common, &options.wish()),
         Command::Maintenance(options) => return act::run(&options.common, &options.wish()),
         Command::Estimate(options) => resync::estimate(&options)?,

@@ -165,7 +165,7 @@ impl World {
                     Kept::Failover(on) => settings.failover = on,
                     Kept::StartAtBoot(on) => settings.start_at_boot = on,
                     Kept::AutoRejoin(on) => settings.auto_rejoin = on,
-                    Kept::Checkers(_) | Kept::Maintenance(_) => {}
+                    Kept::ErrorDetection(_) | Kept::Checkers(_) | Kept::Maintenance(_) => {}
                 }
             }
         }

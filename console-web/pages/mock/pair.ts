@@ -47,6 +47,8 @@ export class Pair {
   readonly tell = new Set<(event: string, data: unknown) => void>();
   private lost = 0;
   private progress: number | null = null;
+  /** How far the second copy is behind on average, in milliseconds. */
+  behind_ms = 2;
   private number = 1;
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
 
@@ -90,7 +92,7 @@ export class Pair {
   private made(state: State, serves: boolean): Node {
     return {
       state, sentence: SENTENCE[state] ?? "", serves, reached: true, alarms: [],
-      switches: { failover: true, maintenance_until_ms: null, start_at_boot: true, auto_rejoin: false, checkers: true },
+      switches: { failover: true, maintenance_until_ms: null, start_at_boot: true, auto_rejoin: false, error_detection: true, checkers: true },
     };
   }
 
@@ -293,6 +295,7 @@ export class Pair {
       case "failover":
       case "start_at_boot":
       case "auto_rejoin":
+      case "error_detection":
       case "checkers":
         for (const it of nodes) this.nodes[it - 1]!.switches[action.kind] = action.on;
         break;
@@ -314,7 +317,7 @@ export class Pair {
     const took = (us: number, tail: number) => (busy === 0 ? null : { count: Math.round(240 * busy), p50_us: Math.round(us * (0.8 + busy / 5)), p99_us: Math.round(us * tail * (0.7 + busy / 3)) });
     return {
       at_ms, state: it.state, commits_per_s: 240 * busy, log_bytes_per_s: 3_400_000 * busy, wire_bytes_per_s: 410_000 * busy,
-      lag_bytes: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) * 3000 : Math.round(9000 * busy), lag_ms: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) : Math.round(2 * busy),
+      lag_bytes: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) * 3000 : Math.round(9000 * busy), lag_ms: it.state === "ALONE" ? Math.max(0, at_ms - this.lost) : Math.round(this.behind_ms * busy),
       log_bytes: GIB + ((at_ms / 1000) % 3000) * 150_000, retention_bytes: 4 * GIB,
       stages: {
         commit: took(930, 3.1), local_write: took(14, 4), queue: took(60, 4), local_disk: took(510, 2.6), peer: took(870, 2.9), hand_over: took(1, 9), compress: took(4, 3),
@@ -371,9 +374,9 @@ export class Pair {
     const it = this.nodes[node - 1]!;
     const one = (name: string, kind: Resource["kind"], value: string, health: Resource["health"], cause: string | null = null): Resource =>
       ({ name, kind, value, health, cause, since_ms: health === "off" ? null : this.now() - 5_400_000 });
-    const tone = it.state === "STOP" ? "bad" : it.state === "WAIT" ? "changing" : "well";
+    const tone = it.state === "STOP" ? "bad" : it.state === "WAIT" ? "changing" : it.state === "ALONE" ? "warned" : "well";
     return [
-      one("node.state", "node", it.state, tone), one("node.data_sync", "node", this.sync(node), this.sync(node) === "uptodate" ? "well" : "bad"),
+      one("node.state", "node", it.state, tone, this.said(node)), one("node.data_sync", "node", this.sync(node), this.sync(node) === "uptodate" ? "well" : "bad"),
       one("log.end", "log", "0/C0001267", "well"), one("log.retention", "log", "1.2 GiB of 4 GiB", "well"),
       one("link.peer", "link", this.sync(node) === "connection error" ? "not connected" : "connected", this.sync(node) === "connection error" ? "bad" : "well", this.sync(node) === "connection error" ? "timed out" : null),
       one("path.10.0.0.1:7533", "path", "up, 1 ms", "well"), one("path.192.168.7.1:7533", "path", "down", "bad", "no answer for 41 s; check that network's cable and switch"),

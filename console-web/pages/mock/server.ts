@@ -10,7 +10,7 @@ const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const KINDS: Record<string, string> = { html: "text/html; charset=utf-8", js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8", svg: "image/svg+xml" };
 const RANK: Record<Role, number> = { metrics: 0, viewer: 1, operator: 2, administrator: 3 };
-const ADMIN_ONLY = new Set(["swap_without_sync", "force_start", "keep_writes", "failover", "maintenance", "start_at_boot", "auto_rejoin", "checkers"]);
+const ADMIN_ONLY = new Set(["swap_without_sync", "force_start", "keep_writes", "failover", "maintenance", "start_at_boot", "auto_rejoin", "error_detection", "checkers"]);
 
 export interface Mock {
   url: string;
@@ -131,7 +131,7 @@ export async function serve(port = 0, pair = new Pair()): Promise<Mock> {
       if (needs("administrator")) return;
       const made = (text: string) => {
         pair.settings = { version: pair.settings.version + 1, who: known.name, text };
-        return { stamp: pair.stamp(), both: true, at_once: ["user"], at_restart: [] };
+        return { stamp: pair.stamp(), both: pair.nodes.every((it) => it.reached), at_once: ["user"], at_restart: [] };
       };
       if (path === "/settings" && from.method === "GET") return json(to, 200, { from: "document", stamp: pair.stamp(), text: pair.settings.text });
       if (path.startsWith("/settings")) {
@@ -143,6 +143,8 @@ export async function serve(port = 0, pair = new Pair()): Promise<Mock> {
         return json(to, 200, { ...made(draft.text), at_once: ["pair.verify_every_s"] });
       }
       const user = decodeURIComponent(path.split("/")[2] ?? "");
+      const both = pair.nodes.every((it) => it.reached);
+      if (from.method !== "GET" && !both && url.searchParams.get("here") !== "true") return problem(to, 502, "unreachable", "node2 does not answer, so nothing was changed here");
       const found = pair.users.find((it) => it.name === user);
       if (path === "/users" && from.method === "GET") return json(to, 200, pair.users);
       if (path === "/users") {

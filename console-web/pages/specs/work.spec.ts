@@ -111,7 +111,7 @@ test("a forced start needs a reason and the word", async () => {
 });
 
 test("switches, maintenance and the estimate", async () => {
-  await look({}, async ({ page }) => {
+  await look({}, async ({ page, mock }) => {
     await logIn(page);
     await choose(page, "node1", "failover_off");
     await page.click("dialog button[type=submit]");
@@ -119,6 +119,17 @@ test("switches, maintenance and the estimate", async () => {
     await flag.waitFor();
     await choose(page, "node1", "failover_on");
     await flag.waitFor({ state: "detached" });
+    for (const [key, text, takes] of [
+      ["error_detection", "error detection suspended", "neither restarted nor failed over"], ["checkers", "all checkers stopped", "only the end of a process"],
+    ] as const) {
+      await choose(page, "node1", `${key}_off`);
+      await page.locator("dialog", { hasText: takes }).waitFor();
+      await page.click("dialog button[type=submit]");
+      await page.getByText(text, { exact: true }).waitFor();
+      expect(mock.pair.records.at(-1)?.action).toEqual({ kind: key, on: false });
+      await choose(page, "node1", `${key}_on`);
+      await page.getByText(text, { exact: true }).waitFor({ state: "detached" });
+    }
     await choose(page, "node1", "maintenance_on");
     await page.selectOption("dialog select", "900");
     await page.click("dialog button[type=submit]");
@@ -379,4 +390,57 @@ test("who is no administrator is told so where users and settings are", async ()
     await page.getByText("Only an administrator").waitFor();
     expect(await page.locator("[data-users], [data-document]").count()).toBe(0);
   });
+});
+
+test("while the other node is silent users are changed here alone if that is said, and the page says so", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await to(page, "control/settings");
+    await page.waitForSelector("[data-user=vera]");
+    expect(await page.locator("[data-silent], [data-users] [data-here]").count()).toBe(0);
+    mock.pair.scene("silent");
+    await page.locator("[data-silent]", { hasText: "node2 does not answer" }).waitFor();
+    const disable = async () => {
+      await page.click("[data-user=vera] [data-do=disable]");
+      await page.click("dialog button[type=submit]");
+    };
+    await disable();
+    await page.locator("[data-users] [data-came=false]", { hasText: "nothing was changed" }).waitFor();
+    await page.check("[data-users] [data-here]");
+    await disable();
+    await page.locator("[data-user=vera]", { hasText: "disabled" }).waitFor();
+    await page.getByText("the other one takes it over when they meet.").waitFor();
+  });
+});
+
+test("a node that is ALONE is green with a warning among its resources, as everywhere else", async () => {
+  await look({}, async ({ page, mock }) => {
+    await logIn(page);
+    await to(page, "control/resources/1");
+    await page.waitForSelector("[data-resource='node.state'][data-health=well]");
+    mock.pair.scene("alone");
+    const row = page.locator("[data-resource='node.state'][data-health=warned]");
+    await row.waitFor();
+    expect(await row.innerText()).toMatch(/ALONE[\s\S]*serves without a second copy/);
+    const colour = (name: string) => page.evaluate((it) => {
+      const probe = document.body.appendChild(document.createElement("i"));
+      probe.style.color = `var(${it})`;
+      const found = getComputedStyle(probe).color;
+      probe.remove();
+      return found;
+    }, name);
+    expect(await row.locator(".health").evaluate((it) => getComputedStyle(it).color)).toBe(await colour("--green"));
+  });
+});
+
+test("no two marks beside a chart are called the same", async () => {
+  const near = new Pair();
+  near.behind_ms = 0.5;
+  await look({}, async ({ page }) => {
+    await logIn(page);
+    await to(page, "control/charts/1");
+    await page.waitForFunction(() => [...document.querySelectorAll<HTMLElement>("[data-marks]")].filter((it) => it.dataset.marks).length === 7);
+    const all = await page.locator("[data-marks]").evaluateAll((them) => them.map((it) => (it as HTMLElement).dataset.marks!.split("|")));
+    for (const marks of all) expect(new Set(marks).size, marks.join(", ")).toBe(marks.length);
+  }, near);
 });

@@ -34,7 +34,7 @@ test("what a node was that does not answer is not what it is", () => {
 });
 
 const node = (serves: boolean, failover: boolean) =>
-  ({ serves, switches: { failover, maintenance_until_ms: null, start_at_boot: true, auto_rejoin: false, checkers: true } }) as NodeStanding;
+  ({ serves, switches: { failover, maintenance_until_ms: null, start_at_boot: true, auto_rejoin: false, error_detection: true, checkers: true } }) as NodeStanding;
 
 test("what interrupts service is asked about, what forces needs a reason, and both need a role", () => {
   const by = new Map(entries("node1", node(true, true)).map((it) => [it.key, it]));

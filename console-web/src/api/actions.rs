@@ -67,9 +67,14 @@ pub enum Action {
         /// On or off.
         on: bool,
     },
-    /// The checkers of services: looking, or suspended.
-    Checkers {
+    /// The error detection of services: while it is suspended no failure counts, whatever found it.
+    ErrorDetection {
         /// On, or suspended.
+        on: bool,
+    },
+    /// All checkers of services: while they are stopped none looks, and only the end of a process counts.
+    Checkers {
+        /// Started, or stopped.
         on: bool,
     },
     /// Settles a split brain: the writes of the node that is asked stay in service.
@@ -92,6 +97,7 @@ impl Action {
             | Self::Maintenance { .. }
             | Self::StartAtBoot { .. }
             | Self::AutoRejoin { .. }
+            | Self::ErrorDetection { .. }
             | Self::Checkers { .. }
             | Self::KeepWrites { .. } => Role::Administrator,
         }

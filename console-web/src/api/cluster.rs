@@ -67,7 +67,9 @@ pub struct Switches {
     pub start_at_boot: bool,
     /// Whether it follows by itself after another took over from it.
     pub auto_rejoin: bool,
-    /// Whether the checkers of services look; otherwise they are suspended.
+    /// Whether failures of services count; otherwise their error detection is suspended.
+    pub error_detection: bool,
+    /// Whether the checkers of services look; otherwise all are stopped.
     pub checkers: bool,
 }
 

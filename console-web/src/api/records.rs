@@ -170,6 +170,8 @@ pub enum ResourceKind {
 pub enum Health {
     /// As it should be.
     Well,
+    /// It does what it is there for, and something is missing: a node that is ALONE.
+    Warned,
     /// On its way.
     Changing,
     /// Somebody has to look.

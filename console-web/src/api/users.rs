@@ -108,6 +108,16 @@ pub struct SettingsDraft {
     pub here: bool,
 }
 
+/// How users are changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UserQuery {
+    /// Although the other node does not answer; it takes it over when they meet.
+    #[serde(default)]
+    pub here: bool,
+}
+
 /// Something that is wrong in settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SettingsFault {

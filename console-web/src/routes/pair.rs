@@ -15,6 +15,7 @@ use crate::answer::Failed;
 use crate::api::cluster::Cluster;
 use crate::api::problem::{Problem, Why};
 use crate::api::records::{Licence, SettingsQuery, SettingsVersion};
+use crate::api::session::Role;
 use crate::api::status::Stamp;
 use crate::gate::Caller;
 use crate::site::Shared;
@@ -105,7 +106,7 @@ impl io::Write for Pipe {
         (status = 503, body = Problem)))]
 pub(crate) async fn snapshot(
     State(site): State<Shared>,
-    Extension(Caller { asker, .. }): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Failed> {
     let busy = "snapshots are under way; wait until one is done";
     let place = site.snapshots.clone().try_acquire_owned();
@@ -113,6 +114,7 @@ pub(crate) async fn snapshot(
     let (to, mut pieces) = mpsc::channel(WAITING);
     let node = site.node.clone();
     let about = site.about.clone();
+    let asker = caller.asker.clone();
     // Not among the questions: who takes it may be slow, and others ask meanwhile.
     let made = tokio::task::spawn_blocking(move || {
         let _place = place;
@@ -128,21 +130,30 @@ pub(crate) async fn snapshot(
         .into());
     };
     let rest =
-        stream::unfold((Some(first), pieces, Some(made)), async |(first, mut pieces, mut made)| {
-            let next = match first {
-                Some(first) => Some(first),
-                None => pieces.recv().await,
-            };
-            if let Some(next) = next {
-                return Some((Ok(next), (None, pieces, made)));
+        stream::unfold((Some(first), pieces, Some(made)), move |(first, mut pieces, mut made)| {
+            let (site, caller) = (site.clone(), caller.clone());
+            async move {
+                let next = match first {
+                    Some(first) => Some(first),
+                    None => pieces.recv().await,
+                };
+                if let Some(next) = next {
+                    made.as_ref()?;
+                    // It may take minutes: whoever may not have it any longer does not get the rest.
+                    if site.role_of(&caller) >= Some(Role::Operator) {
+                        return Some((Ok(next), (None, pieces, made)));
+                    }
+                    let denied = io::Error::other("whoever asked for it may not have it any more");
+                    return Some((Err(denied), (None, pieces, None)));
+                }
+                // Half a file must not look like a whole one.
+                let failed = match made.take()?.await {
+                    Ok(Ok(())) => return None,
+                    Ok(Err(problem)) => io::Error::other(problem),
+                    Err(error) => io::Error::other(error),
+                };
+                Some((Err(failed), (None, pieces, None)))
             }
-            // Half a file must not look like a whole one.
-            let failed = match made.take()?.await {
-                Ok(Ok(())) => return None,
-                Ok(Err(problem)) => io::Error::other(problem),
-                Err(error) => io::Error::other(error),
-            };
-            Some((Err(failed), (None, pieces, None)))
         });
     let file = format!("attachment; filename=\"duolog-{}.zip\"", about.cluster);
     let headers = [(CONTENT_TYPE, "application/zip".to_owned()), (CONTENT_DISPOSITION, file)];

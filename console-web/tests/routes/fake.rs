@@ -34,6 +34,8 @@ pub(crate) struct Fake {
     pub(crate) acted: Mutex<Vec<(String, Role)>>,
     pub(crate) said: Mutex<Vec<String>>,
     pub(crate) tried: Mutex<u32>,
+    /// Holds a snapshot up after its first piece until something comes.
+    pub(crate) snapshot_goes_on: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
     pub(crate) mark: Mutex<u64>,
     pub(crate) looked_now: Mutex<Option<Instant>>,
 }
@@ -78,6 +80,7 @@ impl Fake {
             acted: Mutex::default(),
             said: Mutex::default(),
             tried: Mutex::default(),
+            snapshot_goes_on: Mutex::default(),
             mark: Mutex::default(),
             looked_now: Mutex::default(),
         })
@@ -216,14 +219,23 @@ impl Backend for Fake {
         Ok(Vec::new())
     }
 
-    fn edit_users(&self, asker: &Asker, edit: &UserEdit) -> Result<SettingsChanged, Problem> {
-        self.said.lock().unwrap().push(format!("{} {edit:?}", asker.name));
+    fn edit_users(
+        &self,
+        asker: &Asker,
+        edit: &UserEdit,
+        here: bool,
+    ) -> Result<SettingsChanged, Problem> {
+        let here = if here { " here" } else { "" };
+        self.said.lock().unwrap().push(format!("{} {edit:?}{here}", asker.name));
         none()
     }
 
     fn snapshot(&self, _: &Asker, to: &mut dyn io::Write) -> Result<(), Problem> {
         to.write_all(b"PK").map_err(|error| Problem::new(Why::Unavailable, error.to_string()))?;
-        to.flush().map_err(|error| Problem::new(Why::Unavailable, error.to_string()))
+        to.flush().map_err(|error| Problem::new(Why::Unavailable, error.to_string()))?;
+        let Some(goes_on) = self.snapshot_goes_on.lock().unwrap().take() else { return Ok(()) };
+        goes_on.recv().unwrap();
+        to.write_all(b"REST").map_err(|error| Problem::new(Why::Unavailable, error.to_string()))
     }
 
     fn metrics(&self) -> String {

@@ -214,6 +214,33 @@ async fn somebody_logs_in_and_out_and_is_out_at_once_when_the_user_is_removed() 
     }
 }
 
+/// What is sent takes its time, in which a user may be shut out.
+#[tokio::test]
+async fn a_snapshot_ends_when_who_asked_for_it_may_not_have_it_any_more() {
+    let fake = Fake::new();
+    let console = Console::new(fake.clone());
+    let by_password = Visitor::named(&console, "oli").await;
+    let by_certificate = Visitor { certificate: Some("oli"), ..Visitor::new(&console) };
+    for visitor in [by_password, by_certificate] {
+        for role in [Role::Operator, Role::Viewer] {
+            let (go, goes_on) = std::sync::mpsc::channel();
+            *fake.snapshot_goes_on.lock().unwrap() = Some(goes_on);
+            let mut body = visitor.begin("GET", "/api/v1/snapshot", "").await.into_body();
+            let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(first, "PK");
+            let of = |role| {
+                let mut users = fake.users.lock().unwrap();
+                users.iter_mut().find(|user| user.0 == "oli").unwrap().1 = role;
+            };
+            of(role);
+            go.send(()).unwrap();
+            let rest = body.frame().await.unwrap();
+            assert_eq!(rest.is_ok(), role == Role::Operator, "{role:?}: {rest:?}");
+            of(Role::Operator);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_logs_in_until_it_counts_no_more_and_clear_text_is_said_to_be_that() {
     let fake = Fake::new();

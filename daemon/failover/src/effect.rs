@@ -257,7 +257,9 @@ pub enum Kept {
     StartAtBoot(bool),
     /// Follow by itself after another took over.
     AutoRejoin(bool),
-    /// Whether failures of services count.
+    /// Whether failures of services count, whoever finds them.
+    ErrorDetection(bool),
+    /// Whether the checkers of services look.
     Checkers(bool),
     /// No automatic takeover until then, or none any more.
     Maintenance(Option<Now>),

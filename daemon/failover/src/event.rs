@@ -132,7 +132,9 @@ pub enum Action {
     StartAtBoot(bool),
     /// Whether this node follows by itself after another took over from it.
     AutoRejoin(bool),
-    /// Whether failures of services count.
+    /// Whether failures of services count, whoever finds them.
+    ErrorDetection(bool),
+    /// Whether the checkers of services look.
     Checkers(bool),
     /// Settles a split brain that waits for a human.
     SplitBrain {

@@ -55,6 +55,7 @@ fn reached(wish: &Wish, standing: &SeatStanding) -> bool {
         | Wish::Maintenance { .. }
         | Wish::StartAtBoot { .. }
         | Wish::AutoRejoin { .. }
+        | Wish::ErrorDetection { .. }
         | Wish::Checkers { .. }
         | Wish::KeepWrites { .. } => true,
     }

@@ -87,9 +87,17 @@ pub(crate) enum Wish {
         /// On or off.
         on: bool,
     },
-    /// The error detection of services.
-    Checkers {
+    /// The error detection of services. A node of 0.1.0 says it, and understands it, by the name that it
+    /// had there.
+    #[serde(rename = "checkers")]
+    ErrorDetection {
         /// On, or suspended.
+        on: bool,
+    },
+    /// All checkers of services. Not understood by a node of 0.1.0.
+    #[serde(rename = "all_checkers")]
+    Checkers {
+        /// Started, or stopped.
         on: bool,
     },
     /// Settles a split brain: the writes of the node that is asked stay in service.
@@ -113,8 +121,10 @@ impl Wish {
             Self::Maintenance { .. } => "maintenance",
             Self::StartAtBoot { .. } => "start-at-boot",
             Self::AutoRejoin { .. } => "auto-rejoin",
-            Self::Checkers { on: true } => "checkers resume",
-            Self::Checkers { on: false } => "checkers suspend",
+            Self::ErrorDetection { on: true } => "error-detection resume",
+            Self::ErrorDetection { on: false } => "error-detection suspend",
+            Self::Checkers { on: true } => "checkers start",
+            Self::Checkers { on: false } => "checkers stop",
             Self::KeepWrites { .. } => "split-brain",
         }
     }
@@ -135,6 +145,7 @@ impl Wish {
             }
             Self::StartAtBoot { on } => Action::StartAtBoot { on },
             Self::AutoRejoin { on } => Action::AutoRejoin { on },
+            Self::ErrorDetection { on } => Action::ErrorDetection { on },
             Self::Checkers { on } => Action::Checkers { on },
             Self::KeepWrites { reason } => Action::KeepWrites { reason },
         };
@@ -156,6 +167,7 @@ impl Wish {
             }
             Action::StartAtBoot { on } => Self::StartAtBoot { on },
             Action::AutoRejoin { on } => Self::AutoRejoin { on },
+            Action::ErrorDetection { on } => Self::ErrorDetection { on },
             Action::Checkers { on } => Self::Checkers { on },
             Action::KeepWrites { reason } => Self::KeepWrites { reason },
         }
@@ -179,6 +191,7 @@ impl Wish {
             | Self::Swap
             | Self::SwapWithoutSync { .. }
             | Self::ForceStart { .. }
+            | Self::ErrorDetection { .. }
             | Self::Checkers { .. }
             | Self::KeepWrites { .. } => Vec::new(),
         }

@@ -169,9 +169,9 @@ pub(crate) enum Detection {
     Resume,
 }
 
-/// `duolog checkers`.
+/// `duolog error-detection`.
 #[derive(Args, Debug)]
-pub(crate) struct Checkers {
+pub(crate) struct ErrorDetection {
     /// What to do with it.
     #[arg(value_enum)]
     pub to: Detection,
@@ -180,9 +180,46 @@ pub(crate) struct Checkers {
     pub common: ActOn,
 }
 
+impl ErrorDetection {
+    pub(crate) fn wish(&self) -> Wish {
+        Wish::ErrorDetection { on: self.to == Detection::Resume }
+    }
+}
+
+/// Stop or start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Looking {
+    /// None looks until they are started; that is an alarm. The end of a process counts all the same.
+    Stop,
+    /// They look again, and what they find counts.
+    Start,
+    /// What `duolog error-detection suspend` does: 0.1.0 called it so.
+    #[value(hide = true)]
+    Suspend,
+    /// What `duolog error-detection resume` does: 0.1.0 called it so.
+    #[value(hide = true)]
+    Resume,
+}
+
+/// `duolog checkers`.
+#[derive(Args, Debug)]
+pub(crate) struct Checkers {
+    /// What to do with all of them.
+    #[arg(value_enum)]
+    pub to: Looking,
+    /// Where.
+    #[command(flatten)]
+    pub common: ActOn,
+}
+
 impl Checkers {
     pub(crate) fn wish(&self) -> Wish {
-        Wish::Checkers { on: self.to == Detection::Resume }
+        match self.to {
+            Looking::Stop => Wish::Checkers { on: false },
+            Looking::Start => Wish::Checkers { on: true },
+            Looking::Suspend => Wish::ErrorDetection { on: false },
+            Looking::Resume => Wish::ErrorDetection { on: true },
+        }
     }
 }
 
@@ -276,11 +313,22 @@ mod tests {
             panic!("no failover")
         };
         assert!(!failover.on() && failover.common.node == Target::Other);
-        let Ok(Command::Checkers(checkers)) = parse("checkers suspend --node both") else {
-            panic!("no checkers")
+        let Ok(Command::ErrorDetection(detection)) = parse("error-detection suspend --node both")
+        else {
+            panic!("no error detection")
         };
-        assert_eq!(checkers.common.node, Target::Both);
-        assert_eq!(checkers.wish(), Wish::Checkers { on: false });
+        assert_eq!(detection.common.node, Target::Both);
+        assert_eq!(detection.wish(), Wish::ErrorDetection { on: false });
+        for (line, wish) in [
+            ("checkers stop", Wish::Checkers { on: false }),
+            ("checkers start", Wish::Checkers { on: true }),
+            // As scripts for 0.1.0 say it.
+            ("checkers suspend", Wish::ErrorDetection { on: false }),
+            ("checkers resume", Wish::ErrorDetection { on: true }),
+        ] {
+            let Ok(Command::Checkers(checkers)) = parse(line) else { panic!("no {line}") };
+            assert_eq!(checkers.wish(), wish, "{line}");
+        }
         let Ok(Command::Maintenance(on)) = parse("maintenance on --for 2h") else {
             panic!("no maintenance")
         };
@@ -310,6 +358,8 @@ mod tests {
             "failover",
             "checkers",
             "checkers off",
+            "error-detection",
+            "error-detection stop",
             "stop --node everywhere",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -71,7 +71,15 @@ fn the_sample_shows_the_defaults() {
         .chain(["conflict", "foreground", "stop_signal", "start_seconds", "stop_seconds"])
         .chain(["process", "restarts", "restart_window_seconds", "instance"])
         .chain(["interval_ms", "timeout_ms", "failures"])
-        .chain(["dir", "file_bytes", "files", "level", "https", "metrics_credentials"]);
+        .chain([
+            "dir",
+            "file_bytes",
+            "files",
+            "level",
+            "https",
+            "metrics_credentials",
+            "change_commands",
+        ]);
     let mut short = SAMPLE.to_owned();
     for key in optional {
         let line = short.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::reader::{Faults, Section};
-use super::values::address;
+use super::values::{address, switch};
 
 /// Where the first instance listens for HTTPS; the others have the ports above it, ten apart.
 pub(crate) const HTTPS_PORT: u16 = 9453;
@@ -18,6 +18,8 @@ pub(crate) struct Web {
     pub http: Option<SocketAddr>,
     /// The file with the token of those who read metrics.
     pub metrics_credentials: PathBuf,
+    /// Whether an administrator of the console may change what is run on this computer.
+    pub change_commands: bool,
 }
 
 /// `has_certificate`: what HTTPS shows is there.
@@ -54,6 +56,12 @@ pub(super) fn read_web(
         None => Some(base.join("metrics.token")),
         Some(found) => Some(base.join(found.value)),
     };
+    let change_commands = switch(faults, &mut section, "change_commands", false);
     section.finish(faults);
-    Some(Web { https: https?, http: http?, metrics_credentials: metrics_credentials? })
+    Some(Web {
+        https: https?,
+        http: http?,
+        metrics_credentials: metrics_credentials?,
+        change_commands: change_commands?,
+    })
 }

@@ -26,6 +26,7 @@ use duolog_transport::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use super::changes::{Changes, at_once, changes};
+use super::commands::new_commands;
 use super::refused::{ChangeError, UnsafeTimers};
 use super::said::{Asked, PATIENCE, Said, Stands, Ways};
 use super::{Document, Name, Stamp, TEXT_MAX, keep, open, set_aside, versions};
@@ -56,6 +57,22 @@ pub(crate) trait Live: Send + Sync {
     fn apply(&self, was: &Shared, new: &Shared);
 }
 
+/// Who changes the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Author {
+    /// What he is called.
+    pub who: String,
+    /// Whether he does it over a console: then not everything may be changed.
+    pub console: bool,
+}
+
+/// An operator at the computer itself.
+impl From<String> for Author {
+    fn from(who: String) -> Self {
+        Self { who, console: false }
+    }
+}
+
 /// A version that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Changed {
@@ -76,6 +93,8 @@ pub(crate) struct Documents {
     /// The times by which this process runs, for its life.
     pub(super) running: Timers,
     pub(super) other: Other,
+    /// Whether this node's console may change what is run.
+    pub(super) change_commands: bool,
     /// What the other node was configured with.
     peer: Option<Fingerprint>,
     pub(super) live: OnceLock<Box<dyn Live>>,
@@ -156,6 +175,7 @@ impl Documents {
             in_file,
             running: Timers::of(&config.pair),
             other,
+            change_commands: config.web.as_ref().is_some_and(|web| web.change_commands),
             peer: config.peer.as_ref().map(|peer| peer.fingerprint),
             live: OnceLock::new(),
             keys: OnceLock::new(),
@@ -218,7 +238,7 @@ impl Documents {
         &self,
         base: Option<&Name>,
         text: String,
-        who: String,
+        Author { who, console }: Author,
         here: bool,
     ) -> Result<Changed, ChangeError> {
         let shared = self.read(&text)?;
@@ -232,6 +252,11 @@ impl Documents {
         if known.current().is_some_and(|document| document.text == text) {
             return Err(ChangeError::Same);
         }
+        let keys = if console { self.may_run(&known, &shared)? } else { Vec::new() };
+        let node = 3 - self.me;
+        if !keys.is_empty() && ways.is_none() && !matches!(self.other, Other::Nobody) {
+            return Err(ChangeError::CommandsHere { keys, node });
+        }
         let before = known.current().and_then(|document| self.timers_of(document));
         self.is_safe(&Timers::of(&shared.pair), before, ways.is_some())?;
         let version = known.current().map_or(1, |document| document.stamp.version + 1);
@@ -240,12 +265,15 @@ impl Documents {
         if let Some(ways) = ways {
             known.offered = Some(new.clone());
             drop(known);
-            let kept = self.ask_to_keep(&*ways, &new, base);
+            let kept = self.ask_to_keep(&*ways, &new, base, console);
             known = self.known();
             known.offered = None;
             both = kept.is_ok();
             match kept {
                 // It went away since it was asked how it stands.
+                Err(ChangeError::Unreachable { .. }) if here && !keys.is_empty() => {
+                    return Err(ChangeError::CommandsHere { keys, node });
+                }
                 Err(ChangeError::Unreachable { .. }) if here => {}
                 kept => kept?,
             }
@@ -275,6 +303,30 @@ impl Documents {
         let before = known.current().and_then(|document| self.timers_of(document));
         self.is_safe(&Timers::of(&shared.pair), before, true)?;
         Ok(self.due(&known.effect, &shared))
+    }
+
+    /// What [`Documents::change`] would refuse a console alone.
+    ///
+    /// # Errors
+    /// [`ChangeError`]: it would.
+    pub(crate) fn a_console_may(&self, text: &str) -> Result<(), ChangeError> {
+        let shared = self.read(text)?;
+        self.may_run(&self.known(), &shared).map(drop)
+    }
+
+    /// The keys of `new` that have something run which is not run by what counts, where a console may
+    /// change them.
+    fn may_run(&self, known: &Known, new: &Shared) -> Result<Vec<&'static str>, ChangeError> {
+        let keys = self.new_commands(known.current(), new);
+        if keys.is_empty() || self.change_commands {
+            return Ok(keys);
+        }
+        Err(ChangeError::Commands { keys })
+    }
+
+    pub(super) fn new_commands(&self, was: Option<&Document>, new: &Shared) -> Vec<&'static str> {
+        let was = was.and_then(|was| Shared::parse(&was.text, &self.around).ok());
+        new_commands(was.as_ref(), new)
     }
 
     fn read(&self, text: &str) -> Result<Shared, ChangeError> {
@@ -337,9 +389,10 @@ impl Documents {
         ways: &dyn Ways,
         new: &Document,
         base: Option<&Name>,
+        console: bool,
     ) -> Result<(), ChangeError> {
         let node = 3 - self.me;
-        let ask = Asked::Keep { stamp: new.stamp.clone(), base: base.cloned() };
+        let ask = Asked::Keep { stamp: new.stamp.clone(), base: base.cloned(), console };
         match ways.ask(ask, KEEP_LIMIT) {
             Some(Said::Kept) => Ok(()),
             Some(Said::Refused(why)) => Err(ChangeError::Unwilling { node, why }),

@@ -55,7 +55,7 @@ pub(crate) fn answer_change(
     who.truncate(who.floor_char_boundary(WHO_MAX));
     let (say, answers) = mpsc::channel(1);
     let begun = std::thread::Builder::new().name("duolog-settings".into()).spawn(move || {
-        let answer = match documents.change(base.as_ref(), text, who, here) {
+        let answer = match documents.change(base.as_ref(), text, who.into(), here) {
             Ok(changed) => Answer::SettingsChanged(Box::new(changed)),
             Err(ChangeError::Faulty(faults)) => Answer::SettingsFaulty(faults),
             Err(error) => Answer::Refused(error.to_string()),

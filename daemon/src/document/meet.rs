@@ -50,14 +50,21 @@ impl Documents {
             Asked::Piece { name, from } => {
                 self.known().find(&name).map_or(Said::NotHere, |document| piece(document, from))
             }
-            Asked::Keep { stamp, base } => match self.keep_theirs(&stamp, base.as_ref()) {
-                Ok(()) => Said::Kept,
-                Err(why) => Said::Refused(why.short()),
-            },
+            Asked::Keep { stamp, base, console } => {
+                match self.keep_theirs(&stamp, base.as_ref(), console) {
+                    Ok(()) => Said::Kept,
+                    Err(why) => Said::Refused(why.short()),
+                }
+            }
         }
     }
 
-    fn keep_theirs(&self, stamp: &Stamp, base: Option<&Name>) -> Result<(), Unwilling> {
+    fn keep_theirs(
+        &self,
+        stamp: &Stamp,
+        base: Option<&Name>,
+        console: bool,
+    ) -> Result<(), Unwilling> {
         if self.in_file {
             return Err(Unwilling::InFile);
         }
@@ -79,7 +86,8 @@ impl Documents {
         if let Some(why) = differs(&known) {
             return Err(why);
         }
-        let before = known.current().and_then(|document| self.timers_of(document));
+        let was = known.current().cloned();
+        let before = was.as_ref().and_then(|document| self.timers_of(document));
         drop(known);
         let new = fetch(&**ways, &name)
             .ok_or_else(|| Unwilling::Failed { why: "its text did not come over".into() })?;
@@ -89,6 +97,10 @@ impl Documents {
         })?;
         self.go_with(&Timers::of(&shared.pair), before)
             .map_err(|why| Unwilling::Timers { why: why.to_string() })?;
+        if console && !self.change_commands && !self.new_commands(was.as_ref(), &shared).is_empty()
+        {
+            return Err(Unwilling::Commands);
+        }
         let mut known = self.known();
         // Something may have come between.
         if let Some(why) = differs(&known) {

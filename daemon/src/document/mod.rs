@@ -15,6 +15,7 @@ mod agree;
 mod answer;
 mod changes;
 mod command;
+mod commands;
 mod edit;
 mod import;
 mod meet;
@@ -27,7 +28,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use agree::{Changed, Documents, Live, Other};
+pub(crate) use agree::{Author, Changed, Documents, Live, Other};
 pub(crate) use answer::{answer_change, answer_history, answer_show};
 pub(crate) use changes::Changes;
 pub(crate) use command::{change, fetch, run};

@@ -67,6 +67,28 @@ pub(crate) enum ChangeError {
         /// Why not.
         why: Unwilling,
     },
+    /// A console is to have commands run that are not run now.
+    #[error(
+        "{} would have the computers run what they do not run now, and this node's file does not let a console \
+         change that; use duolog config edit or duolog config set on one of the computers, or write \
+         change_commands = true below [web] into the file of each node", keys.join(", ")
+    )]
+    Commands {
+        /// The keys that say it.
+        keys: Vec<&'static str>,
+    },
+    /// A console is to have them run, and the other node cannot say whether it lets it.
+    #[error(
+        "{} would have the computers run what they do not run now, and node{node} does not answer, whose file \
+         has to let a console change that, too; wait for it, or use duolog config edit --here on this computer",
+        keys.join(", ")
+    )]
+    CommandsHere {
+        /// The keys that say it.
+        keys: Vec<&'static str>,
+        /// 1 or 2.
+        node: u8,
+    },
     /// Both were changed at the same moment.
     #[error(
         "{} was made at the same moment and counts; yours is kept in the history (duolog config \

@@ -50,6 +50,9 @@ pub(crate) enum Asked {
         stamp: Stamp,
         /// The version that it was made from.
         base: Option<Name>,
+        /// Whether it was made by the console.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        console: bool,
     },
 }
 
@@ -102,6 +105,8 @@ pub(crate) enum Unwilling {
         /// Why not, and what would do.
         why: String,
     },
+    /// A console had it made, and it has commands run that were not run.
+    Commands,
     /// It cannot be kept.
     Failed {
         /// Why not.
@@ -117,7 +122,7 @@ impl Unwilling {
             Self::Faulty { first, count } => Self::Faulty { first: short(first), count },
             Self::Timers { why } => Self::Timers { why: short(why) },
             Self::Failed { why } => Self::Failed { why: short(why) },
-            Self::Differs { .. } | Self::InFile => self,
+            Self::Differs { .. } | Self::InFile | Self::Commands => self,
         }
     }
 }
@@ -142,6 +147,10 @@ impl fmt::Display for Unwilling {
                 write!(f, "they cannot be used there ({count} faults): {first}")
             }
             Self::Timers { why } => f.write_str(why),
+            Self::Commands => f.write_str(
+                "its file does not let a console change what is run ([web] change_commands); use \
+                 duolog config edit or duolog config set on one of the computers",
+            ),
             Self::Failed { why } => write!(f, "it cannot keep them: {why}; mend that there"),
         }
     }
@@ -197,11 +206,12 @@ pub(crate) fn longest() -> Vec<(Asked, Said)> {
     let differs = Unwilling::Differs { name: Some(name.clone()) };
     let failed = Unwilling::Failed { why: quotes(2 * WHY_MAX) };
     let base = Some(name.clone());
+    let keep = |base| Asked::Keep { stamp: new.stamp.clone(), base, console: true };
     vec![
         (Asked::Stands(stands.clone()), Said::Stands { stands, has_yours: false }),
         (Asked::Piece { name, from: usize::MAX }, piece(&new, 1)),
-        (Asked::Keep { stamp: new.stamp.clone(), base }, Said::Refused(faulty.short())),
-        (Asked::Keep { stamp: new.stamp.clone(), base: None }, Said::Refused(failed.short())),
-        (Asked::Keep { stamp: new.stamp, base: None }, Said::Refused(differs)),
+        (keep(base), Said::Refused(faulty.short())),
+        (keep(None), Said::Refused(failed.short())),
+        (keep(None), Said::Refused(differs)),
     ]
 }

@@ -31,7 +31,7 @@ pub(crate) use commands::{By, Running};
 pub(crate) use module::{ModuleLog, STATE, filter, nothing, now_is};
 pub(crate) use page::page;
 pub(crate) use secrets::{hide, hide_words};
-pub(crate) use show::{Query, for_people, lines, parts, show};
+pub(crate) use show::{Query, command as command_text, lines, parts, show};
 
 use crate::config::Config;
 use sink::{Sink, Sizes};

@@ -344,34 +344,46 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// A line of any of the logs for people.
-pub(crate) fn for_people(line: &Value) -> String {
-    let text = |value: Option<&Value>| match value {
+fn text(value: Option<&Value>) -> String {
+    match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
-    };
+    }
+}
+
+/// Who had what done and what came of it, of a line of the commands log; `step`: whether it was begun or
+/// ended, too.
+pub(crate) fn command(line: &Value, step: bool) -> String {
+    let of = |key: &str| text(line.get(key));
+    let by = |key: &str| text(line.get("by").and_then(|by| by.get(key)));
+    let mut out = vec![match by("said") {
+        said if said.is_empty() => format!("{} ({})", by("user"), by("way")),
+        said => format!("{} as {} ({})", said, by("user"), by("way")),
+    }];
+    if step {
+        out.push(of("step"));
+    }
+    out.extend([of("service"), of("command")]);
+    let arguments = line.get("arguments").and_then(Value::as_array);
+    out.extend(arguments.into_iter().flatten().map(|word| text(Some(word))));
+    if line.get("reason").is_some() {
+        out.push(format!("because: {}", of("reason")));
+    }
+    if line.get("outcome").is_some() {
+        out.push(format!("-> {} in {} ms", of("outcome"), of("ms")));
+    }
+    out.retain(|part| !part.is_empty());
+    out.join(" ")
+}
+
+/// A line of any of the logs for people.
+fn for_people(line: &Value) -> String {
     let of = |key: &str| text(line.get(key));
     let (time, node) = (of("time"), of("node"));
     let mut out = vec![time, format!("node{node}")];
     if line.get("command").is_some() {
-        let by = |key: &str| text(line.get("by").and_then(|by| by.get(key)));
-        out.push(format!("{:<6}", of("state")));
-        out.push(match by("said") {
-            said if said.is_empty() => format!("{} ({})", by("user"), by("way")),
-            said => format!("{} as {} ({})", said, by("user"), by("way")),
-        });
-        out.push(of("step"));
-        out.push(of("service"));
-        out.push(of("command"));
-        let arguments = line.get("arguments").and_then(Value::as_array);
-        out.extend(arguments.into_iter().flatten().map(|word| text(Some(word))));
-        if line.get("reason").is_some() {
-            out.push(format!("because: {}", of("reason")));
-        }
-        if line.get("outcome").is_some() {
-            out.push(format!("-> {} in {} ms", of("outcome"), of("ms")));
-        }
+        out.extend([format!("{:<6}", of("state")), command(line, true)]);
     } else if line.get("service").is_some() {
         out.push(format!("{} {}:", of("service"), of("from")));
         out.push(of("text"));

@@ -27,7 +27,7 @@ use crate::actions::words::OtherNode;
 use crate::actions::{ActError, Refusal};
 use crate::config::Service;
 use crate::services::policy::{
-    CheckId, CheckRules, Effect, Event, Finding, Found, Health, Policy, Rules,
+    CheckId, CheckRules, Effect, Event, Finding, Found, Health, Policy, Rules, Switched,
 };
 use crate::services::{RestartError, ServiceStanding, Stray};
 use crate::status;
@@ -54,6 +54,8 @@ pub(super) enum Said {
     Restarted(Result<(), RestartError>),
     /// The error detection is suspended, or goes on.
     Suspend(bool),
+    /// All checkers begin anew, or are stopped.
+    Checkers(bool),
     /// What runs though nothing should.
     Strays(Vec<Stray>),
     /// The same services are watched in another way.
@@ -119,11 +121,11 @@ struct Watch {
 }
 
 impl Checks {
-    pub(super) fn new(services: &[Service], suspended: bool, tell: Sender<Said>) -> Self {
+    pub(super) fn new(services: &[Service], switched: Switched, tell: Sender<Said>) -> Self {
         let rules = services.iter().map(rules).collect();
         Self {
             services: Mutex::new(services.to_vec()),
-            policy: Mutex::new(Policy::new(rules, suspended)),
+            policy: Mutex::new(Policy::new(rules, switched)),
             strays: Mutex::default(),
             tell,
         }
@@ -200,10 +202,18 @@ impl Checks {
     /// What somebody has to look at.
     pub(super) fn alarms(&self) -> Vec<String> {
         let mut alarms = Vec::new();
-        if lock(&self.policy).suspended() {
+        let Switched { suspended, checkers } = lock(&self.policy).switched();
+        if suspended {
             alarms.push(
                 "the error detection of services is suspended: what fails is neither restarted nor \
-                 fails over; resume it with duolog checkers resume"
+                 fails over; resume it with duolog error-detection resume"
+                    .into(),
+            );
+        }
+        if !checkers {
+            alarms.push(
+                "all checkers of services are stopped: only the end of its process counts as a \
+                 failure of a service; start them with duolog checkers start"
                     .into(),
             );
         }
@@ -290,6 +300,10 @@ impl Watch {
                 tracing::warn!(suspended, "error detection of services");
                 self.step(Event::Suspend(suspended));
                 self.look_for_ends();
+            }
+            Said::Checkers(on) => {
+                tracing::warn!(on, "checkers of services");
+                self.step(Event::Checkers(on));
             }
             Said::Strays(strays) => {
                 self.looking = false;

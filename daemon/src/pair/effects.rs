@@ -117,8 +117,10 @@ impl Hands {
                 }
             }
             Effect::Keep(change) => {
-                if let Change::Checkers(on) = change {
-                    self.checks.tell(Said::Suspend(!on));
+                match change {
+                    Change::ErrorDetection(on) => self.checks.tell(Said::Suspend(!on)),
+                    Change::Checkers(on) => self.checks.tell(Said::Checkers(on)),
+                    _ => {}
                 }
                 if let Err(error) = self.kept.change(&self.state_dir, change, now) {
                     tracing::error!(%error, ?change, "this is forgotten when the node restarts");

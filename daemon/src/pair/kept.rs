@@ -28,8 +28,11 @@ pub(super) struct Kept {
     /// Follow by itself after another node took over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_rejoin: Option<bool>,
-    /// Whether failures of services count.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Whether failures of services count, whoever finds them. 0.1.0, which had this one switch, called it so.
+    #[serde(rename = "checkers", skip_serializing_if = "Option::is_none")]
+    pub error_detection: Option<bool>,
+    /// Whether the checkers of services look.
+    #[serde(rename = "all_checkers", skip_serializing_if = "Option::is_none")]
     pub checkers: Option<bool>,
     /// When services that had failed moved from one node to the other last, in milliseconds of the
     /// wall clock since 1970.
@@ -63,6 +66,7 @@ impl Kept {
             Change::Failover(on) => self.failover = Some(on),
             Change::StartAtBoot(on) => self.start_at_boot = Some(on),
             Change::AutoRejoin(on) => self.auto_rejoin = Some(on),
+            Change::ErrorDetection(on) => self.error_detection = Some(on),
             Change::Checkers(on) => self.checkers = Some(on),
             Change::Maintenance(until) => {
                 self.maintenance_until_ms = until.map(|until| wall_ms() + until.since(now));
@@ -138,10 +142,11 @@ mod tests {
         let now = Now(5_000);
         kept.change(dir.path(), Change::Failover(false), now).unwrap();
         kept.change(dir.path(), Change::Maintenance(Some(now.plus(60_000))), now).unwrap();
-        kept.change(dir.path(), Change::Checkers(false), now).unwrap();
+        kept.change(dir.path(), Change::ErrorDetection(false), now).unwrap();
+        kept.change(dir.path(), Change::Checkers(true), now).unwrap();
         kept.services_move(dir.path()).unwrap();
         let again = Kept::load(dir.path());
-        assert_eq!(again.checkers, Some(false));
+        assert_eq!((again.error_detection, again.checkers), (Some(false), Some(true)));
         let until = again.services_moved(now, 600_000).unwrap();
         assert!((500_000..=600_000).contains(&until.since(now)), "{until:?}");
         assert_eq!(again.failover, Some(false));
@@ -149,5 +154,9 @@ mod tests {
         assert!(ends.since(Now(1_000)) <= 60_000 && ends.since(Now(1_000)) > 1_000, "{ends:?}");
         std::fs::write(place(dir.path()), "{").unwrap();
         assert_eq!(Kept::load(dir.path()), Kept::default());
+        // As 0.1.0 left it, where the error detection was suspended.
+        std::fs::write(place(dir.path()), r#"{"checkers": false}"#).unwrap();
+        let kept = Kept::load(dir.path());
+        assert_eq!((kept.error_detection, kept.checkers), (Some(false), None));
     }
 }

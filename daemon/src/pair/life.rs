@@ -41,6 +41,7 @@ use crate::document::{Documents, Other};
 use crate::drill::Running;
 use crate::logs::Logs;
 use crate::notify;
+use crate::services::policy::Switched;
 use crate::services::{Beside, Ended, ServiceStanding, Services, Units};
 use crate::shell::node_config;
 use crate::verify::Verifier;
@@ -243,6 +244,7 @@ impl Pair {
             maintenance_until_ms: kept.maintenance_until_ms.filter(|until| *until > wall_ms()),
             start_at_boot: settings.start_at_boot,
             auto_rejoin: settings.auto_rejoin,
+            error_detection: kept.error_detection != Some(false),
             checkers: kept.checkers != Some(false),
         }
     }
@@ -261,7 +263,11 @@ impl Pair {
             .context("cannot start a thread")?;
         let kept = Kept::load(&config.state_dir);
         let (tell, told) = channel();
-        let checks = Arc::new(Checks::new(&config.services, kept.checkers == Some(false), tell));
+        let switched = Switched {
+            suspended: kept.error_detection == Some(false),
+            checkers: kept.checkers != Some(false),
+        };
+        let checks = Arc::new(Checks::new(&config.services, switched, tell));
         let watch = checks.clone();
         let on_end = Box::new(move |_: Ended| watch.tell(Said::Ended));
         let units = Units::prepare(config)?;

@@ -146,6 +146,7 @@ fn action(wish: &Wish, who: &str, me: NodeId) -> Action {
         Wish::Maintenance { for_ms } => Action::Maintenance(for_ms.map(|ms| now().plus(ms))),
         Wish::StartAtBoot { on } => Action::StartAtBoot(*on),
         Wish::AutoRejoin { on } => Action::AutoRejoin(*on),
+        Wish::ErrorDetection { on } => Action::ErrorDetection(*on),
         Wish::Checkers { on } => Action::Checkers(*on),
         Wish::KeepWrites { reason } => Action::SplitBrain { winner: me, forced: forced(reason) },
     }

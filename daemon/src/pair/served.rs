@@ -411,6 +411,7 @@ mod tests {
     use super::*;
     use crate::logs::Logs;
     use crate::processes::own;
+    use crate::services::policy::Switched;
 
     /// A fence may be over before the stop that it overtook: what is started then would be ended
     /// by that stop.
@@ -453,7 +454,7 @@ mod tests {
             let services =
                 Services::new(&[], None, &Logs::at(dir.path()), Box::new(|_| {})).unwrap();
             let (addresses, (tell, _told)) = (Addresses::start(&[]).unwrap(), channel());
-            let checks = Arc::new(Checks::new(&[], false, tell));
+            let checks = Arc::new(Checks::new(&[], Switched::ON, tell));
             let served = Served::new(node, addresses, services, Arc::new(Unguarded), checks);
             let ending = served.ending(1, false);
             let (say, started) = channel();

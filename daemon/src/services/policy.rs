@@ -9,7 +9,8 @@
 //!                                           GaveUp <── NotRestarted, none left ┘
 //! ```
 //! What holds after every step:
-//! - nothing is checked and no end counts unless it watches and is not suspended;
+//! - nothing is checked unless it watches and the checkers were not stopped;
+//! - no end and no finding counts unless it watches and is not suspended;
 //! - what was found out about an earlier run of a service never counts for a later one;
 //! - of one service no more restarts than allowed begin within its window;
 //! - a check that never passed since its service was started counts only once the service has had
@@ -102,6 +103,8 @@ pub(crate) enum Event {
     NotRestarted { service: usize, cause: String },
     /// The error detection is suspended, or goes on.
     Suspend(bool),
+    /// All checks begin anew, or are stopped.
+    Checkers(bool),
     /// This node stops serving for good: what was restarted before is forgotten.
     Halted,
     /// The services, the same as before, are watched in this way from now on.
@@ -166,12 +169,27 @@ struct Watched {
 pub(crate) struct Policy {
     services: Vec<Watched>,
     phase: Phase,
-    suspended: bool,
+    switched: Switched,
+}
+
+/// What operators switched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Switched {
+    /// No failure counts, whatever found it. What is checked is shown.
+    pub suspended: bool,
+    /// Whether anything is checked.
+    pub checkers: bool,
+}
+
+#[cfg(test)]
+impl Switched {
+    /// As it is where nobody switched anything.
+    pub(crate) const ON: Self = Self { suspended: false, checkers: true };
 }
 
 impl Policy {
     /// Watches nothing yet. `services` in the order of their start.
-    pub(crate) fn new(services: Vec<Rules>, suspended: bool) -> Self {
+    pub(crate) fn new(services: Vec<Rules>, switched: Switched) -> Self {
         let watched = |rules: Rules| {
             let checks = rules.checks.iter().map(|rules| Check::new(rules, 0)).collect();
             Watched {
@@ -184,7 +202,7 @@ impl Policy {
             }
         };
         let services = services.into_iter().map(watched).collect();
-        Self { services, phase: Phase::Down, suspended }
+        Self { services, phase: Phase::Down, switched }
     }
 
     /// Takes in one event; returns what to do about it, in order.
@@ -225,9 +243,17 @@ impl Policy {
                 }
             }
             Event::Suspend(suspended) => {
-                self.suspended = suspended;
+                self.switched.suspended = suspended;
                 if !suspended && self.phase == Phase::Watching {
                     self.begin(0, now_ms);
+                }
+            }
+            Event::Checkers(on) => {
+                self.switched.checkers = on;
+                if on && self.phase == Phase::Watching {
+                    self.begin(0, now_ms);
+                } else if !on {
+                    self.forget();
                 }
             }
             Event::Halted => {
@@ -241,7 +267,7 @@ impl Policy {
 
     /// When the next check is due.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        if !self.watches() {
+        if !self.looks() {
             return None;
         }
         let checks = self.services.iter().flat_map(|service| &service.checks);
@@ -250,12 +276,17 @@ impl Policy {
 
     /// Whether failures count now.
     pub(crate) fn watches(&self) -> bool {
-        self.phase == Phase::Watching && !self.suspended
+        self.phase == Phase::Watching && !self.switched.suspended
     }
 
-    /// Whether the error detection is suspended.
-    pub(crate) const fn suspended(&self) -> bool {
-        self.suspended
+    /// Whether services are checked now.
+    fn looks(&self) -> bool {
+        self.phase == Phase::Watching && self.switched.checkers
+    }
+
+    /// What operators switched.
+    pub(crate) const fn switched(&self) -> Switched {
+        self.switched
     }
 
     /// How a service stands.
@@ -265,7 +296,9 @@ impl Policy {
             Phase::Down => Health::Unwatched,
             _ if watched.failed => Health::Failed,
             Phase::Restarting(from) if service >= from => Health::Starting,
-            _ if self.suspended => Health::Unwatched,
+            _ if !self.switched.checkers => Health::Unwatched,
+            // Where failures count, one that is over is not looked at any more.
+            _ if watched.checks.iter().any(Check::is_over) => Health::Failed,
             _ if watched.checks.iter().any(|check| !check.passed) => Health::Starting,
             _ => Health::Well,
         }
@@ -298,8 +331,18 @@ impl Policy {
         }
     }
 
+    /// Whatever checks found, or are about to find, counts no more.
+    fn forget(&mut self) {
+        for service in &mut self.services {
+            service.run += 1;
+            for check in &mut service.checks {
+                *check = Check::new(&check.rules, check.due_ms);
+            }
+        }
+    }
+
     fn ask(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        if !self.watches() {
+        if !self.looks() {
             return;
         }
         for (number, service) in self.services.iter_mut().enumerate() {
@@ -314,14 +357,14 @@ impl Policy {
     }
 
     fn checked(&mut self, now_ms: u64, id: CheckId, finding: Finding, out: &mut Vec<Effect>) {
-        let watches = self.watches();
+        let (watches, looks) = (self.watches(), self.looks());
         let Some(service) = self.services.get_mut(id.service) else { return };
         let starts = now_ms < service.started_ms.saturating_add(service.rules.start_ms);
         let Some(check) = service.checks.get_mut(id.check).filter(|_| service.run == id.run) else {
             return;
         };
         check.asked = false;
-        if !watches {
+        if !looks {
             return;
         }
         let cause = match &finding {
@@ -338,8 +381,8 @@ impl Policy {
         let interval = check.rules.interval_ms;
         let soon = if check.passed { interval } else { interval.min(STARTING_INTERVAL_MS) };
         check.due_ms = now_ms.saturating_add(soon);
-        let (failed, restarts) = (check.failures >= check.rules.failures, check.rules.restarts);
-        if let (true, true, Some(cause)) = (counted, failed, cause) {
+        let (over, restarts) = (check.is_over(), check.rules.restarts);
+        if let (true, true, Some(cause)) = (watches, over, cause) {
             self.fail(now_ms, id.service, cause, restarts, out);
         }
     }

@@ -17,7 +17,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// Makes `text` the document.
 fn set(documents: &Documents, text: &str) {
     let base = documents.history().last().map(|document| document.stamp.name());
-    documents.change(base.as_ref(), text.into(), "root".into(), false).unwrap();
+    documents.change(base.as_ref(), text.into(), "root".to_owned().into(), false).unwrap();
 }
 
 fn with_anna(role: &str) -> String {

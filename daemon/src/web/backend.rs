@@ -374,8 +374,13 @@ impl Backend for Here {
         Ok(self.told_users())
     }
 
-    fn edit_users(&self, asker: &Asker, edit: &UserEdit) -> Result<SettingsChanged, Problem> {
-        self.carry_out(asker, edit)
+    fn edit_users(
+        &self,
+        asker: &Asker,
+        edit: &UserEdit,
+        here: bool,
+    ) -> Result<SettingsChanged, Problem> {
+        self.carry_out(asker, edit, here)
     }
 
     fn snapshot(&self, asker: &Asker, to: &mut dyn io::Write) -> Result<(), Problem> {

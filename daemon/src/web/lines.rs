@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use duolog_console::api::logs::{Command, Log, LogLine};
 use serde_json::Value;
 
-use crate::logs::{FILES, for_people};
+use crate::logs::{FILES, command_text};
 
 /// The file of a log.
 pub(super) const fn file(log: Log) -> &'static str {
@@ -30,7 +30,8 @@ pub(super) fn line(node: u8, line: &str) -> LogLine {
     let of = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
     let command = value.get("command").is_some().then(|| command(&value)).flatten();
     let said = match &command {
-        Some(_) => for_people(&value),
+        // Time, node, state and step stand beside it.
+        Some(_) => command_text(&value, false),
         None => of("text").unwrap_or_default(),
     };
     let fields = value.get("fields").and_then(Value::as_object);
@@ -81,7 +82,12 @@ mod tests {
             (Some("fire"), Some("done"))
         );
         assert_eq!(commands[0].command.as_ref().unwrap().number, ended.number);
-        assert!(commands[1].text.contains("because: fire"), "{}", commands[1].text);
+        // What fields of their own say is not said again.
+        assert_eq!(
+            commands[0].text,
+            "ann (console 10.0.0.5) force-start --node=here because: fire"
+        );
+        assert!(commands[1].text.starts_with(&format!("{} -> done in ", commands[0].text)));
         let application = read(Log::Application);
         let said = &application[0];
         assert_eq!((said.service.as_deref(), said.text.as_str()), (Some("sql"), "ready"));

@@ -16,7 +16,7 @@ use duolog_console::api::users::{
 use super::backend::{Here, stamp};
 use crate::actions::Refusal;
 use crate::config::{Shared, User};
-use crate::document::{ChangeError, Changed, Changes, Document, Name};
+use crate::document::{Author, ChangeError, Changed, Changes, Document, Name};
 use crate::logs::By;
 use crate::users::{self, EditError, Role};
 
@@ -150,7 +150,8 @@ impl Here {
             let (base, text) = with()?;
             keeps_an_administrator(&text)?;
             let documents = self.own.member.documents();
-            let changed = documents.change(base.as_ref(), text, asker.name.clone(), here);
+            let author = Author { who: asker.name.clone(), console: true };
+            let changed = documents.change(base.as_ref(), text, author, here);
             changed.map_err(|error| of_change(&error))
         };
         let came = change();
@@ -179,11 +180,13 @@ impl Here {
         &self,
         asker: &Asker,
         edit: &UserEdit,
+        here: bool,
     ) -> Result<SettingsChanged, Problem> {
         // What is nobody's name is not written down: it may be as long as a request.
         users::fit_name(whom(edit)).map_err(unfit)?;
-        let (command, arguments) = words(edit);
-        self.change(asker, (command, &arguments), false, || {
+        let (command, mut arguments) = words(edit);
+        arguments.extend(here.then(|| "--here".into()));
+        self.change(asker, (command, &arguments), here, || {
             let base = self.document()?;
             let text = base.as_ref().map_or("", |document| &document.text);
             let text = edited(text, edit)?;
@@ -201,7 +204,8 @@ impl Here {
     /// See [`duolog_console::Backend::check_settings`].
     pub(super) fn checked(&self, draft: &SettingsDraft) -> Result<SettingsChecked, Problem> {
         let text = self.whole(draft)?;
-        match self.own.member.documents().would_change(&text) {
+        let documents = self.own.member.documents();
+        match documents.a_console_may(&text).and_then(|()| documents.would_change(&text)) {
             Ok(Changes { at_once, at_restart }) => {
                 Ok(SettingsChecked { faults: Vec::new(), at_once, at_restart })
             }

@@ -320,6 +320,14 @@ fn settings_are_checked_and_changed(pair: &Pair, one: &Visitor, two: &Visitor) {
     assert_eq!(wrong["faults"][0]["line"], wrong_line, "{wrong}");
     let refused = ask(one, "PUT", "settings", &draft("auto_rejoin = 3"), 400);
     assert!(refused["text"].as_str().unwrap().contains("auto_rejoin"), "{refused}");
+    // What is run as root is no business of who has a password of the console.
+    let told = draft("notify = [\"/bin/touch\", \"/tmp/root\"]");
+    for (method, path) in [("POST", "settings/check"), ("PUT", "settings")] {
+        let refused = ask(one, method, path, &told, 409);
+        let text = refused["text"].as_str().unwrap();
+        assert!(text.contains("pair.notify") && text.contains("duolog config edit"), "{text}");
+    }
+    assert!(!two.get("settings")["text"].as_str().unwrap().contains("/tmp/root"));
     let good = draft("verify_every_s = 7200");
     let right = ask(two, "POST", "settings/check", &good, 200);
     assert_eq!(right["faults"], serde_json::json!([]));

@@ -98,24 +98,85 @@ fn a_service_that_fails_is_restarted_fails_over_once_and_then_stops_with_its_sen
     pair.runs(2, 1, 0);
 }
 
+/// Waits for an alarm with that in it, alone or as one of several.
+fn alarm(pair: &Pair, node: usize, part: &str) {
+    pair.shows(node, &format!("an alarm: {part}"), |status| {
+        let alarms = status["alarms"].as_array().into_iter().flatten();
+        alarms.filter_map(Value::as_str).any(|alarm| alarm.contains(part))
+    });
+}
+
+/// Also over a restart of the daemon, and by the node that serves next.
+#[test]
+fn all_checkers_are_stopped_at_both_until_they_are_started_and_an_end_counts_meanwhile() {
+    const STOPPED: &str = "all checkers of services are stopped";
+    let mut pair = Pair::start(None, three);
+    let server = pair.runs(1, 1, 0);
+    done(&pair.duolog(1, &["checkers", "stop", "--node", "both"]));
+    for node in [1, 2] {
+        alarm(&pair, node, STOPPED);
+    }
+    let answers = |pair: &Pair, node, how: &str| {
+        fs::write(pair.path(node, "answer"), how).unwrap();
+    };
+    answers(&pair, 1, "503");
+    pair.never(1, "it is restarted, or looked at", |status| {
+        let service = &status["services"][1];
+        service["pid"] != server || service["state"] != "runs" || {
+            service["checkers"].as_array().unwrap().iter().any(|it| it["found"].is_object())
+        }
+    });
+    let pid = Pid::from_raw(i32::try_from(server).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    assert_ne!(pair.runs(1, 1, 1), server, "its end counts");
+
+    pair.start_anew(1);
+    alarm(&pair, 1, STOPPED);
+    pair.stands(2, "PRIM");
+    pair.stands(1, "SECOND");
+    let there = pair.runs(2, 1, 0);
+    answers(&pair, 2, "503");
+    pair.never(2, "it is restarted", |status| status["services"][1]["pid"] != there);
+    done(&pair.duolog(2, &["swap", "--yes"]));
+    pair.stands(1, "PRIM");
+    let server = pair.runs(1, 1, 0);
+    answers(&pair, 1, "503");
+    pair.never(1, "it is restarted", |status| status["services"][1]["pid"] != server);
+
+    answers(&pair, 1, "200");
+    done(&pair.duolog(2, &["checkers", "start", "--node", "both"]));
+    for node in [1, 2] {
+        pair.shows(node, "no alarm", |status| status["alarms"] == serde_json::json!([]));
+    }
+    pair.shows(1, "it is looked at", |status| {
+        status["services"][1]["checkers"][0]["found"]["result"] == "ok"
+    });
+    answers(&pair, 1, "503");
+    assert_ne!(pair.runs(1, 1, 1), server);
+    let commands = done(&pair.duolog(1, &["logs", "--commands"]));
+    assert!(
+        commands.contains("checkers stop") && commands.contains("checkers start"),
+        "{commands}"
+    );
+}
+
 #[test]
 fn error_detection_is_suspended_at_both_and_what_runs_where_it_must_not_is_an_alarm() {
     let pair = Pair::start(None, three);
     let server = pair.runs(1, 1, 0);
-    done(&pair.duolog(1, &["checkers", "suspend", "--node", "both"]));
+    done(&pair.duolog(1, &["error-detection", "suspend", "--node", "both"]));
     for node in [1, 2] {
-        let alarm = |status: &Value| {
-            let alarms = status["alarms"].as_array();
-            let text = alarms.and_then(|alarms| alarms.first()?.as_str());
-            text.is_some_and(|text| text.contains("suspended"))
-        };
-        pair.shows(node, "an alarm", alarm);
+        alarm(&pair, node, "the error detection of services is suspended");
         let kept = fs::read_to_string(pair.path(node, "state/settings/operator.json")).unwrap();
         assert!(kept.contains("\"checkers\": false"), "{kept}");
     }
     fs::write(pair.path(1, "answer"), "503").unwrap();
     pair.never(1, "it is restarted", |status| status["services"][1]["pid"] != server);
-    done(&pair.duolog(2, &["checkers", "resume", "--node", "both"]));
+    pair.shows(1, "its checker looks all the same, and says so", |status| {
+        let service = &status["services"][1];
+        service["state"] == "failed" && service["checkers"][0]["found"]["result"] == "failed"
+    });
+    done(&pair.duolog(2, &["error-detection", "resume", "--node", "both"]));
     // A check counts once it has passed, or the service has had its time to start.
     fs::write(pair.path(1, "answer"), "200").unwrap();
     assert_eq!(pair.runs(1, 1, 0), server);

@@ -139,6 +139,15 @@ impl Pair {
         self.running[node - 1] = Some(command.stderr(log.unwrap()).spawn().unwrap());
     }
 
+    /// Ends the node's processes in order, as its unit does, and starts them again.
+    pub(crate) fn start_anew(&mut self, node: usize) {
+        let mut guardian = self.running[node - 1].take().unwrap();
+        let pid = Pid::from_raw(i32::try_from(guardian.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        guardian.wait().unwrap();
+        self.run(node);
+    }
+
     pub(crate) fn status(&self, node: usize) -> Value {
         let output = self.duolog(node, &["status", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)

@@ -121,8 +121,15 @@ test("each switch is switched and switched back, and the other node's console kn
       await way("failover_on", false, (it) => it.failover);
       await way("maintenance_on", true, (it) => it.maintenance_until_ms! > Date.now());
       await way("maintenance_off", false, (it) => it.maintenance_until_ms == null);
-      await way("checkers_off", true, (it) => !it.checkers);
+      await way("error_detection_off", true, (it) => !it.error_detection && it.checkers);
+      await page.locator("[data-node='1']").getByText("error detection suspended", { exact: true }).waitFor();
+      await until("an alarm", async () => (await standing(1))!.alarms?.some((it) => it.includes("error detection of services is suspended")));
+      await way("error_detection_on", false, (it) => it.error_detection);
+      await way("checkers_off", true, (it) => !it.checkers && it.error_detection);
+      await page.locator("[data-node='1']").getByText("all checkers stopped", { exact: true }).waitFor();
+      await until("an alarm", async () => (await standing(1))!.alarms?.some((it) => it.includes("all checkers of services are stopped")));
       await way("checkers_on", false, (it) => it.checkers);
+      await until("no alarm", async () => !(await standing(1))!.alarms?.some((it) => it.includes("of services")));
       for (const on of [!first.start_at_boot, first.start_at_boot]) {
         await way(`start_at_boot_${on ? "on" : "off"}`, !on, (it) => it.start_at_boot === on);
       }

@@ -28,6 +28,9 @@ export type Action = {
   kind: "auto_rejoin";
   on: boolean;
 } | {
+  kind: "error_detection";
+  on: boolean;
+} | {
   kind: "checkers";
   on: boolean;
 } | {
@@ -164,7 +167,7 @@ export type Happened = (Promoted) & ({
   to: string;
 };
 
-export type Health = "well" | "changing" | "bad" | "off";
+export type Health = "well" | "warned" | "changing" | "bad" | "off";
 
 export type History = {
   node: number;
@@ -546,6 +549,7 @@ export type Step = {
 export type Switches = {
   auto_rejoin: boolean;
   checkers: boolean;
+  error_detection: boolean;
   failover: boolean;
   maintenance_until_ms?: number | null;
   start_at_boot: boolean;

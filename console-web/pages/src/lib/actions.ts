@@ -59,6 +59,9 @@ export function entries(on: On, node: NodeStanding | undefined): Entry[] {
   offer(maintained,
     () => admin("maintenance_on", "duration", ({ for_s }) => ({ kind: "maintenance", for_s }), "maintenance"),
     () => admin("maintenance_off", "nothing", () => ({ kind: "maintenance", for_s: null })));
+  offer(switches?.error_detection,
+    () => admin("error_detection_on", "nothing", () => ({ kind: "error_detection", on: true })),
+    () => admin("error_detection_off", "yes", () => ({ kind: "error_detection", on: false }), "error_detection_off"));
   offer(switches?.checkers,
     () => admin("checkers_on", "nothing", () => ({ kind: "checkers", on: true })),
     () => admin("checkers_off", "yes", () => ({ kind: "checkers", on: false }), "checkers_off"));
@@ -77,6 +80,7 @@ export function keyOf(action: Action): Key {
     case "failover":
     case "start_at_boot":
     case "auto_rejoin":
+    case "error_detection":
     case "checkers":
       return `${action.kind}_${action.on ? "on" : "off"}` as Key;
     case "maintenance":

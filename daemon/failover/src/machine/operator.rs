@@ -38,6 +38,10 @@ impl Machine {
                 self.out.push(Effect::Keep(Kept::AutoRejoin(on)));
                 Ok(())
             }
+            Action::ErrorDetection(on) => {
+                self.out.push(Effect::Keep(Kept::ErrorDetection(on)));
+                Ok(())
+            }
             Action::Checkers(on) => {
                 self.out.push(Effect::Keep(Kept::Checkers(on)));
                 Ok(())

@@ -8,7 +8,7 @@ use super::super::agree::{Documents, Other};
 use super::super::refused::ChangeError;
 use super::super::said::{Asked, Said, Stands, Unwilling, Ways};
 use super::super::*;
-use super::nodes::{Cable, Node, connect, pair, rate};
+use super::nodes::{Cable, Node, connect, pair, pair_with_consoles, rate};
 use crate::config::Config;
 
 #[test]
@@ -51,9 +51,9 @@ fn a_text_that_either_node_cannot_use_changes_nothing() {
     assert!(said.contains("10.0.0.9 is the address of [gateway]"), "{said}");
     let long = format!("# {}\n", "x".repeat(TEXT_MAX));
     assert!(matches!(one.change(&long, false), Err(ChangeError::TooLong { .. })));
-    let stale = one.documents.change(None, rate(1), "root".into(), false);
+    let stale = one.documents.change(None, rate(1), "root".to_owned().into(), false);
     assert!(stale.is_ok());
-    let stale = one.documents.change(None, rate(2), "root".into(), false).unwrap_err();
+    let stale = one.documents.change(None, rate(2), "root".to_owned().into(), false).unwrap_err();
     assert!(stale.to_string().starts_with("version 1 of node1 counts since"), "{stale}");
     assert_eq!((one.documents.history().len(), two.documents.history().len()), (1, 1));
 }
@@ -156,7 +156,7 @@ fn of_two_changes_at_the_same_moment_one_is_refused_and_says_so() {
     let result = Arc::new(Mutex::new(None));
     let came = result.clone();
     *one.cable.meanwhile.lock().unwrap() = Some(Box::new(move || {
-        let changed = other.change(None, rate(20), "root".into(), false);
+        let changed = other.change(None, rate(20), "root".to_owned().into(), false);
         *came.lock().unwrap() = Some(changed);
     }));
     let error = one.change(&rate(10), false).unwrap_err();
@@ -174,7 +174,7 @@ fn a_change_that_comes_while_a_greater_one_is_on_its_way_is_refused() {
     let (other, result) = (one.documents.clone(), Arc::new(Mutex::new(None)));
     let came = result.clone();
     *two.cable.meanwhile.lock().unwrap() = Some(Box::new(move || {
-        let changed = other.change(None, rate(10), "root".into(), false);
+        let changed = other.change(None, rate(10), "root".to_owned().into(), false);
         *came.lock().unwrap() = Some(changed);
     }));
     two.change(&rate(20), false).unwrap();
@@ -243,12 +243,59 @@ fn a_node_that_asks_answers_meanwhile() {
     assert!(ways.from.set(asks.clone()).is_ok());
     // Its text is asked for at the node that the cable of node2 leads to.
     two.cable.cut.store(true, Ordering::SeqCst);
-    let error = asks.change(None, rate(1), "root".into(), false).unwrap_err();
+    let error = asks.change(None, rate(1), "root".to_owned().into(), false).unwrap_err();
     assert!(
         matches!(error, ChangeError::Unwilling { why: Unwilling::Failed { .. }, .. }),
         "{error}"
     );
     asks.compare(&*ways);
+}
+
+/// Whoever has commands run is root on both computers. The file of each, which no console reaches, says
+/// whether its administrators are.
+#[test]
+fn a_console_has_something_new_run_only_where_the_files_of_both_nodes_let_it() {
+    let serves = |program: &str| format!("[[service]]\nname = \"a\"\nstart = [\"{program}\"]\n");
+    for may in [[false, false], [false, true], [true, false], [true, true]] {
+        let home = tempfile::tempdir().unwrap();
+        let (one, two) = pair_with_consoles(home.path(), may);
+        one.change(&serves("/bin/a"), false).unwrap();
+        let came = one.changes_by_console(&serves("/bin/sh"), false);
+        let asked = one.documents.a_console_may(&serves("/bin/sh"));
+        match (may, came) {
+            ([false, _], Err(error @ ChangeError::Commands { .. })) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains("service.start would") && text.contains("duolog config edit"),
+                    "{text}"
+                );
+                assert!(matches!(asked, Err(ChangeError::Commands { .. })));
+            }
+            ([true, false], Err(ChangeError::Unwilling { node: 2, why })) => {
+                assert_eq!(why, Unwilling::Commands);
+                assert!(why.to_string().contains("duolog config edit"), "{why}");
+            }
+            ([true, true], Ok(changed)) => assert!(changed.both),
+            (may, came) => panic!("{may:?}: {came:?}"),
+        }
+        let runs = serves(if may == [true, true] { "/bin/sh" } else { "/bin/a" });
+        assert_eq!((one.text(), two.text()), (runs.clone(), runs.clone()));
+        // What nobody was asked about is not brought to the other node later.
+        one.is_cut(true);
+        let came = one.changes_by_console(&serves("/bin/c"), true);
+        match came {
+            Err(ChangeError::Commands { .. }) => assert!(!may[0]),
+            Err(ChangeError::CommandsHere { node: 2, .. }) => assert!(may[0]),
+            came => panic!("{came:?}"),
+        }
+        // All else may be changed, and by the command everything.
+        let restarts = format!("{runs}restarts = 3\n");
+        assert!(!one.changes_by_console(&restarts, true).unwrap().both, "the other one is away");
+        one.is_cut(false);
+        two.compare();
+        one.change(&serves("/bin/d"), false).unwrap();
+        assert_eq!(two.text(), serves("/bin/d"));
+    }
 }
 
 /// What the nodes would be asked at every look if they went on asking.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::super::agree::{Changed, Documents, Live, Other};
+use super::super::agree::{Author, Changed, Documents, Live, Other};
 use super::super::refused::ChangeError;
 use super::super::said::{Asked, Said, Ways};
 use super::super::*;
@@ -93,7 +93,17 @@ impl Node {
     }
 
     pub(super) fn change(&self, text: &str, here: bool) -> Result<Changed, ChangeError> {
-        self.documents.change(self.name().as_ref(), text.into(), "root".into(), here)
+        self.documents.change(self.name().as_ref(), text.into(), "root".to_owned().into(), here)
+    }
+
+    /// The same over this node's console.
+    pub(super) fn changes_by_console(
+        &self,
+        text: &str,
+        here: bool,
+    ) -> Result<Changed, ChangeError> {
+        let author = Author { who: "ann".into(), console: true };
+        self.documents.change(self.name().as_ref(), text.into(), author, here)
     }
 
     pub(super) fn compare(&self) {
@@ -113,6 +123,16 @@ impl Node {
     pub(super) fn is_cut(&self, cut: bool) {
         self.cable.cut.store(cut, Ordering::SeqCst);
     }
+}
+
+/// Which console may change what is run, by the nodes' own files.
+pub(super) fn pair_with_consoles(home: &Path, may: [bool; 2]) -> (Node, Node) {
+    let [one, two] = [1, 2].map(|node| {
+        let may = may[usize::from(node) - 1];
+        Node::new(node, home, &format!("[web]\nchange_commands = {may}\n"))
+    });
+    connect(&one, &two);
+    (one, two)
 }
 
 pub(super) fn connect(one: &Node, two: &Node) {

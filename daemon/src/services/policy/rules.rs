@@ -8,6 +8,11 @@ impl Check {
         let (rules, found) = (rules.clone(), None);
         Self { rules, due_ms, asked: false, passed: false, failures: 0, found }
     }
+
+    /// Whether it failed so often in a row that its service counts as failed.
+    pub(super) const fn is_over(&self) -> bool {
+        self.failures >= self.rules.failures
+    }
 }
 
 impl Policy {

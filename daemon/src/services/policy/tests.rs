@@ -23,7 +23,7 @@ struct Run {
 
 impl Run {
     fn new(services: Vec<Rules>) -> Self {
-        let mut run = Self { policy: Policy::new(services, false), now_ms: 1_000_000 };
+        let mut run = Self { policy: Policy::new(services, Switched::ON), now_ms: 1_000_000 };
         assert_eq!(run.tick(), [], "nothing is checked before it was started");
         run
     }
@@ -213,18 +213,60 @@ fn a_service_that_does_not_start_again_is_restarted_as_often_as_it_may_be() {
 }
 
 #[test]
-fn while_it_is_suspended_nothing_is_checked_and_no_end_counts() {
+fn while_it_is_suspended_checks_go_on_and_neither_they_nor_an_end_counts() {
     let mut run = well(1);
     assert_eq!(run.step(Event::Suspend(true)), []);
-    run.now_ms += 3600 * SECOND;
-    assert_eq!(run.tick(), []);
-    assert_eq!(run.policy.deadline(), None);
+    assert!(run.policy.switched().suspended && run.policy.health(0) == Health::Well);
+    for _ in 0..5 {
+        assert_eq!(run.next(&failed()), []);
+    }
+    assert_eq!(run.policy.health(0), Health::Failed, "it is shown");
+    assert_eq!(run.policy.found(0)[0].as_ref().unwrap().failures, 5);
     assert_eq!(run.step(Event::Ended { service: 0, how: "x".into() }), []);
-    assert!(run.policy.suspended() && run.policy.health(0) == Health::Unwatched);
     let begun = Run::checks(&run.step(Event::Suspend(false)));
     assert_eq!(begun.len(), 1, "it looks at once");
-    assert_eq!(run.policy.health(0), Health::Starting);
+    assert_eq!(run.policy.health(0), Health::Starting, "what was found before counts no more");
+    assert_eq!(run.step(Event::Checked(begun[0], failed())), []);
     assert_eq!(run.step(Event::Ended { service: 0, how: "no answer".into() }), restart(0));
+}
+
+#[test]
+fn while_checkers_are_stopped_none_looks_and_an_end_counts() {
+    let mut run = well(2);
+    run.now_ms = run.policy.deadline().unwrap();
+    let asked = Run::checks(&run.tick());
+    assert_eq!(run.step(Event::Checkers(false)), []);
+    // The first one was on its way.
+    for _ in 0..2 {
+        assert_eq!(run.step(Event::Checked(asked[0], failed())), []);
+    }
+    run.now_ms += 3600 * SECOND;
+    assert_eq!((run.tick(), run.policy.deadline()), (Vec::new(), None));
+    assert_eq!((run.policy.health(0), run.policy.found(0)), (Health::Unwatched, vec![None]));
+    assert_eq!(run.step(Event::Ended { service: 0, how: "no answer".into() }), restart(0));
+    assert_eq!(run.step(Event::Restarted), [], "nor after a restart");
+    let begun = Run::checks(&run.step(Event::Checkers(true)));
+    assert_eq!(begun.len(), 1, "they look at once");
+    assert_eq!(run.step(Event::Checked(begun[0], Finding::Well)), []);
+    assert_eq!((run.next(&failed()), run.next(&failed())), (Vec::new(), restart(0)));
+}
+
+/// Each is of its own: what one switches off, the other one does not switch on.
+#[test]
+fn checkers_that_are_started_do_not_resume_the_error_detection_nor_the_other_way_round() {
+    let mut run = well(1);
+    let off = Switched { suspended: true, checkers: false };
+    run.policy = Policy::new(vec![rules(1, 1)], off);
+    assert_eq!(run.step(Event::Started), []);
+    assert_eq!(run.step(Event::Suspend(false)), []);
+    assert_eq!(run.policy.deadline(), None);
+    let _ = run.step(Event::Suspend(true));
+    let begun = Run::checks(&run.step(Event::Checkers(true)));
+    assert_eq!(run.step(Event::Checked(begun[0], Finding::Well)), []);
+    for _ in 0..3 {
+        assert_eq!(run.next(&failed()), []);
+    }
+    assert_eq!(run.policy.switched(), Switched { suspended: true, checkers: true });
 }
 
 #[test]
