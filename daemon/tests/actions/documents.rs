@@ -64,7 +64,8 @@ fn each(schema: &Schema, name: &str, values: &Value) {
 #[test]
 fn commands_print_the_documents_of_the_api() {
     let (_, http, web) = both();
-    let service = "[[service]]\nname = \"sql\"\nstart = [\"/bin/sleep\", \"1000\"]\n\
+    let service = "[[service]]\nname = \"sql\"\n\
+                   start = [\"/bin/sh\", \"-c\", \"echo ready; exec sleep 1000\"]\n\
                    [[service.checker]]\nkind = \"command\"\ncommand = [\"/bin/true\"]\n\
                    interval_ms = 1000\n";
     let pair = Pair::with(PATIENT, Some(&web.map(|web| web + service)));
