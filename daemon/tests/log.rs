@@ -298,7 +298,9 @@ fn a_branch_is_read_by_its_name_and_dropped_only_when_nobody_needs_it() {
     let schema = Schema::golden();
     let names = || {
         let listed = json(&mut branches(&[]), 0);
-        listed.as_array().unwrap().iter().for_each(|branch| schema.holds("Branch", branch));
+        for branch in listed.as_array().unwrap() {
+            schema.holds("Branch", branch);
+        }
         listed.as_array().unwrap().iter().map(|row| row["name"].to_string()).collect::<Vec<_>>()
     };
     assert_eq!(names(), ["\"old\""]);
