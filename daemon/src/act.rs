@@ -145,34 +145,10 @@ pub(crate) fn who() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{DataSync, Positions};
+    use crate::status::tests::prim;
 
     fn status(state: State) -> Status {
-        Status {
-            version: String::new(),
-            cluster: String::new(),
-            node: 1,
-            view: 1,
-            incarnation: 1,
-            state,
-            sentence: "every commit is on both nodes".into(),
-            data_sync: DataSync::Uptodate,
-            log: Positions::default(),
-            lag_bytes: 0,
-            peer: None,
-            directories: Vec::new(),
-            views: None,
-            resync: None,
-            promotions: std::collections::BTreeMap::new(),
-            resyncs_given: duolog_engine::resync::Given::default(),
-            paths: Vec::new(),
-            virtual_ips: Vec::new(),
-            services: Vec::new(),
-            alarms: Vec::new(),
-            verifications: crate::verify::Verifications::default(),
-            changed_by_others: Vec::new(),
-            settings: crate::document::SettingsStanding::default(),
-        }
+        Status { state, ..prim() }
     }
 
     #[test]

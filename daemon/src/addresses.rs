@@ -13,9 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use duolog_vip::{Announcer, Device, Mac, Probed, REPEATS_MS, VipError, Watch};
-use serde::{Deserialize, Serialize};
 
 use crate::config::{ClientAddress, Conflict};
+use crate::status::Address;
 
 /// How often is looked whether rivals speak, and whether the address is still here.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -30,19 +30,6 @@ const ANNOUNCE_EVERY: Duration = Duration::from_mins(1);
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
 /// How long a rival that was heard is an alarm.
 const RIVAL_FOR: Duration = Duration::from_mins(1);
-
-/// How an address stands on this node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AddressStanding {
-    /// With its prefix.
-    pub address: String,
-    /// Whether this node has it.
-    pub here: bool,
-    /// The network device that it is on.
-    pub device: Option<String>,
-    /// What is wrong with it.
-    pub trouble: Option<String>,
-}
 
 /// The clients' addresses of this node.
 #[derive(Debug)]
@@ -179,7 +166,7 @@ impl Addresses {
     }
 
     /// How they stand.
-    pub(crate) fn standing(&self) -> Vec<AddressStanding> {
+    pub(crate) fn standing(&self) -> Vec<Address> {
         let held = self.held();
         let each = self.configured.iter().zip(&held.each);
         each.map(|(configured, each)| {
@@ -191,7 +178,7 @@ impl Addresses {
                      too; give that one another address"
                 )
             });
-            AddressStanding {
+            Address {
                 address: configured.address.to_string(),
                 here: each.here.is_some(),
                 device: each.here.as_ref().map(|here| here.device.clone()),

@@ -1,35 +1,20 @@
 //! `duolog branches`: the tails that were cut off this node's log and kept. Lists them from the
 //! state directory, beside a node that runs or without one; a node that runs drops one itself.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use duolog_console::api::records::Branch;
 use duolog_engine::disk::DirDisk;
 use duolog_engine::log::branches;
 use duolog_engine::node::{Node, drop_branch_of};
 use duolog_wal::Lsn;
-use serde::Serialize;
 
 use crate::cli::{Branches, BranchesVerb, DropBranch, Listing};
 use crate::config::Config;
 use crate::control::{self, Answer, AskError, Question, Reply};
 use crate::status::bytes;
-
-/// One branch, as scripts read it.
-#[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    name: String,
-    /// Up to here it is the log's own history.
-    fork: u64,
-    end: u64,
-    bytes: u64,
-    /// When the first and the last of it were written, in microseconds since 1970.
-    from_us: u64,
-    to_us: u64,
-    /// The files that hold it: `duolog log` reads them.
-    segments: Vec<PathBuf>,
-}
 
 /// Lists them, or does what is wanted.
 pub(crate) fn run(options: &Branches) -> anyhow::Result<()> {
@@ -83,48 +68,45 @@ pub(crate) fn answer_drop(node: Option<Arc<Node>>, name: &str) -> Reply {
 ///
 /// # Errors
 /// It cannot be read.
-pub(crate) fn rows(state_dir: &Path) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn kept(state_dir: &Path) -> anyhow::Result<Vec<Branch>> {
     let place = state_dir.display().to_string();
     let disk = DirDisk::open_to_read(state_dir);
     let disk = disk.with_context(|| format!("cannot read {place}; is this node set up?"))?;
     let kept = branches(&disk).with_context(|| format!("cannot read the branches in {place}"))?;
-    let rows = kept
-        .iter()
-        .map(|branch| {
-            let note = &branch.note;
-            Row {
-                name: note.name.clone(),
-                fork: note.fork.lsn.0,
-                end: note.end.lsn.0,
-                bytes: note.end.lsn.since(note.fork.lsn),
-                from_us: note.fork.time.0,
-                to_us: note.end.time.0,
-                segments: branch.segments.iter().map(|name| state_dir.join(name)).collect(),
-            }
-        })
-        .collect();
-    Ok(rows)
+    let told = kept.iter().map(|branch| {
+        let (note, segments) = (&branch.note, branch.segments.iter());
+        Branch {
+            name: note.name.clone(),
+            fork: note.fork.lsn.0,
+            end: note.end.lsn.0,
+            bytes: note.end.lsn.since(note.fork.lsn),
+            from_us: note.fork.time.0,
+            to_us: note.end.time.0,
+            segments: segments.map(|name| state_dir.join(name).display().to_string()).collect(),
+        }
+    });
+    Ok(told.collect())
 }
 
 fn list(options: &Listing) -> anyhow::Result<()> {
     let config = Config::load(&options.config)?;
-    let rows = rows(&config.state_dir)?;
+    let kept = kept(&config.state_dir)?;
     let place = config.state_dir.display();
     if options.json {
-        println!("{}", serde_json::to_string(&rows)?);
+        println!("{}", serde_json::to_string(&kept)?);
         return Ok(());
     }
-    if rows.is_empty() {
+    if kept.is_empty() {
         println!("nothing was ever cut off this node's log");
     }
-    for row in rows {
+    for branch in kept {
         println!(
             "{}: {} from {} to {}; read it with duolog log print --branch {} {place}",
-            row.name,
-            bytes(row.bytes),
-            Lsn(row.fork),
-            Lsn(row.end),
-            row.name
+            branch.name,
+            bytes(branch.bytes),
+            Lsn(branch.fork),
+            Lsn(branch.end),
+            branch.name
         );
     }
     Ok(())

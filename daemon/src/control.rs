@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use duolog_console::api::actions::Estimate;
 use duolog_engine::node::{Verified, VerifyReport};
-use duolog_engine::resync::Estimate;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::UCred;

@@ -6,8 +6,9 @@ use std::io;
 use std::sync::Arc;
 
 use anyhow::bail;
+use duolog_console::api::actions::Estimate;
 use duolog_engine::node::Node;
-use duolog_engine::resync::{self, Estimate, Part, Progress, ResyncError};
+use duolog_engine::resync::{self, Part, Progress, ResyncError};
 use duolog_transport::resync::{Give, Pipe, Take};
 use duolog_wal::NodeId;
 use tokio::sync::mpsc;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::cli::Listing;
 use crate::config::Config;
 use crate::control::{self, Answer, Question, Reply};
-use crate::status::bytes;
+use crate::status::{Resync, ResyncPart, ResyncsGiven, bytes};
 
 const _: () = assert!(
     resync::MESSAGE_MAX <= duolog_transport::resync::MESSAGE_MAX,
@@ -67,17 +68,38 @@ fn failed(error: &ResyncError) -> io::Error {
     io::Error::other(line)
 }
 
+/// How far it is, of this node or from it: the engine's word as a document.
+pub(crate) fn progress(node: &Node) -> Option<Resync> {
+    let Progress { part, done_bytes, total_bytes, sent_bytes, seconds_left } =
+        node.resync_progress()?;
+    let part = match part {
+        Part::Gives => ResyncPart::Gives,
+        Part::Takes => ResyncPart::Takes,
+        Part::CatchesUp => ResyncPart::CatchesUp,
+    };
+    Some(Resync { part, done_bytes, total_bytes, sent_bytes, seconds_left })
+}
+
+/// What those from this node came to since it was started.
+pub(crate) fn given(node: &Node) -> ResyncsGiven {
+    let resync::Given { begun, finished, content_bytes, message_bytes, wire_bytes } =
+        node.resyncs_given();
+    ResyncsGiven { begun, finished, content_bytes, message_bytes, wire_bytes }
+}
+
 /// How far it is, in words.
-pub(crate) fn sentence(progress: &Progress, node: NodeId) -> String {
-    let (done, total) = (bytes(progress.done_bytes), bytes(progress.total_bytes));
-    let left = match progress.seconds_left {
+pub(crate) fn sentence(resync: &Resync, node: NodeId) -> String {
+    let (done, total) = (bytes(resync.done_bytes), bytes(resync.total_bytes));
+    let left = match resync.seconds_left {
         Some(seconds) => format!(", about {seconds} s left"),
         None => String::new(),
     };
-    match progress.part {
-        Part::Gives => format!("{} is resynchronised: {done} of {total}{left}", node.peer()),
-        Part::Takes => format!("is resynchronised from {}: {done} of {total}{left}", node.peer()),
-        Part::CatchesUp => {
+    match resync.part {
+        ResyncPart::Gives => format!("{} is resynchronised: {done} of {total}{left}", node.peer()),
+        ResyncPart::Takes => {
+            format!("is resynchronised from {}: {done} of {total}{left}", node.peer())
+        }
+        ResyncPart::CatchesUp => {
             format!("applies what was written during its resynchronisation: {done} of {total}")
         }
     }
@@ -110,8 +132,9 @@ pub(crate) fn answer_estimate(node: Option<Arc<Node>>) -> Reply {
     }
     let (say, answers) = mpsc::channel(1);
     let thread = std::thread::Builder::new().name("duolog-estimate".into()).spawn(move || {
+        let resync::Estimate { bytes, changed_only, seconds } = node.estimate_resync();
         // Who asked may have gone away.
-        say.blocking_send(Answer::Estimate(node.estimate_resync())).ok();
+        say.blocking_send(Answer::Estimate(Estimate { bytes, changed_only, seconds })).ok();
     });
     match thread {
         Ok(_) => Reply::Later(answers),
@@ -140,16 +163,16 @@ mod tests {
 
     #[test]
     fn operators_read_how_far_it_is() {
-        let progress = Progress {
-            part: Part::Gives,
+        let gives = Resync {
+            part: ResyncPart::Gives,
             done_bytes: 1 << 20,
             total_bytes: 10 << 20,
             sent_bytes: 5,
             seconds_left: Some(7),
         };
-        let said = sentence(&progress, NodeId::Node1);
+        let said = sentence(&gives, NodeId::Node1);
         assert_eq!(said, "node2 is resynchronised: 1024 KiB of 10.0 MiB, about 7 s left");
-        let takes = Progress { part: Part::Takes, seconds_left: None, ..progress };
+        let takes = Resync { part: ResyncPart::Takes, seconds_left: None, ..gives };
         assert!(sentence(&takes, NodeId::Node1).starts_with("is resynchronised from node2: "));
         let estimate = Estimate { bytes: 100 << 20, changed_only: true, seconds: 2 };
         assert!(words(&estimate, NodeId::Node2).contains("node2 lacks 100 MiB that changed here"));

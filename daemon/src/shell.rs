@@ -29,6 +29,7 @@ use crate::guardian::{Lease, Tether};
 use crate::link::{self, Bond};
 use crate::logs::{self, Logs};
 use crate::notify;
+use crate::resync;
 use crate::services::{Beside, KILL_LIMIT, Services, Units};
 use crate::standing::{Facts, Phase, standing};
 use crate::status::{self, Directory, Positions, Status, ratio};
@@ -337,15 +338,15 @@ impl Shell {
                 .directories
                 .iter()
                 .map(|directory| Directory {
-                    path: directory.path.clone(),
+                    path: directory.path.display().to_string(),
                     preset: directory.preset.name().into(),
                     mounted,
                 })
                 .collect(),
             views: None,
-            resync: self.node.get().and_then(|node| node.resync_progress()),
+            resync: self.node.get().and_then(|node| resync::progress(node)),
             promotions: BTreeMap::new(),
-            resyncs_given: self.node.get().map(|node| node.resyncs_given()).unwrap_or_default(),
+            resyncs_given: self.node.get().map(|node| resync::given(node)).unwrap_or_default(),
             paths: Vec::new(),
             virtual_ips: Vec::new(),
             services: Vec::new(),

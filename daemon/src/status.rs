@@ -1,483 +1,181 @@
-//! How a node stands, as operators and scripts read it: the words of the product, and no others.
+//! How a node stands, for people: a table with the words of the product, and no others.
 //!
-//! This is the form that `duolog status --json` prints and that the control socket carries.
-//! Fields are added over time and never change their meaning.
+//! The document itself is the API's ([`duolog_console::api::status`]), whoever asks for it.
 
-use std::collections::BTreeMap;
-use std::fmt::{self, Write};
-use std::path::PathBuf;
+use std::fmt::Write;
 
-use duolog_engine::resync::{Given, Progress};
-use duolog_wal::{Lsn, Time};
-use serde::{Deserialize, Serialize};
+use duolog_wal::{Lsn, NodeId, Time};
 
-use crate::addresses::AddressStanding;
-use crate::document::SettingsStanding;
-use crate::verify::Verifications;
+pub(crate) use duolog_console::api::status::{
+    Address, CheckResult, Checker, DataSync, Directory, Finding, Path, Peer, Positions, Resync,
+    ResyncPart, ResyncsGiven, Service, ServiceState, State, Status, Verifications, View, Views,
+};
 
-/// What a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub(crate) enum State {
-    /// The SQL server runs here, and every commit is on both nodes.
-    Prim,
-    /// Receives the log.
-    Second,
-    /// The SQL server runs here without a second copy.
-    Alone,
-    /// Stopped; no redundancy.
-    Stop,
-    /// Starting, or waiting for something that its sentence names.
-    Wait,
-}
+use crate::{document, resync};
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Prim => "PRIM",
-            Self::Second => "SECOND",
-            Self::Alone => "ALONE",
-            Self::Stop => "STOP",
-            Self::Wait => "WAIT",
-        })
+/// How it stands, as a table. Ends with a line feed.
+pub(crate) fn table(status: &Status) -> String {
+    let mut out = String::new();
+    let mut row = |name: &str, value: String| {
+        // Writing to a String does not fail.
+        writeln!(out, "{name:<22} {value}").ok();
+    };
+    row("Node", format!("node{} of {}", status.node, status.cluster));
+    row("State", format!("{}: {}", status.state, status.sentence));
+    row("Data synchronisation", status.data_sync.to_string());
+    for alarm in &status.alarms {
+        row("ALARM", alarm.clone());
     }
-}
-
-/// How the second copy stands to the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum DataSync {
-    /// Both nodes hold every commit.
-    #[serde(rename = "uptodate")]
-    Uptodate,
-    /// The second copy lacks something.
-    #[serde(rename = "not uptodate")]
-    NotUptodate,
-    /// The nodes do not reach each other.
-    #[serde(rename = "connection error")]
-    ConnectionError,
-    /// There is no second node.
-    #[serde(rename = "not configured")]
-    NotConfigured,
-}
-
-impl fmt::Display for DataSync {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Uptodate => "uptodate",
-            Self::NotUptodate => "not uptodate",
-            Self::ConnectionError => "connection error",
-            Self::NotConfigured => "not configured",
-        })
+    if let Some(peer) = &status.peer {
+        let reach = if peer.connected { "connected" } else { "not connected" };
+        let trip = format!(", round trip {} us", peer.round_trip_us);
+        let trip = if peer.connected { &trip } else { "" };
+        row("Peer", format!("{}, {reach}{trip}", peer.address));
+        if let (false, Some(error)) = (peer.connected, &peer.last_error) {
+            row("", format!("last: {error}"));
+        }
+        if let Some(protocol) = peer.protocol {
+            let version = peer.version.as_deref().unwrap_or("0.1, which does not say it");
+            row("Peer's version", format!("{version}; link of version {protocol}"));
+        }
+        let ratio = peer.compression_ratio.map(|ratio| format!(" (1 : {ratio:.1})"));
+        let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
+        let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
+        row("Shipped", line);
+        let given = &status.resyncs_given;
+        if given.begun > 0 {
+            let (took, wire) = (bytes(given.message_bytes), bytes(given.wire_bytes));
+            row("Resynchronised with", format!("{took} as {wire} on the wire"));
+        }
     }
-}
-
-/// Positions in the log, each the first byte not covered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Positions {
-    /// Oldest byte that is still there.
-    pub first: u64,
-    /// End of the log.
-    pub end: u64,
-    /// On this node's disk.
-    pub durable: u64,
-    /// On the peer's disk; on a SECOND: said to the primary. Nothing without a peer.
-    pub acknowledged: Option<u64>,
-    /// On every disk that a commit waits for.
-    pub committed: u64,
-    /// In the backing directory.
-    pub applied: u64,
-    /// Synced in the backing directory: a recovery begins here.
-    pub checkpoint: u64,
-}
-
-/// The link to the other node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Peer {
-    /// Its address.
-    pub address: String,
-    /// Whether the nodes are connected.
-    pub connected: bool,
-    /// Connections after the first.
-    pub reconnects: u64,
-    /// Log bytes shipped (on a SECOND: received) since this node was started, in whatever part.
-    pub shipped_bytes: u64,
-    /// The same as they crossed the wire, frames and compression included.
-    pub wire_bytes: u64,
-    /// How many log bytes went into one byte on the wire; nothing before the first.
-    pub compression_ratio: Option<f64>,
-    /// Smoothed round trip of the network, without any disk, in microseconds.
-    pub round_trip_us: u64,
-    /// Why the last connection ended, or none came about.
-    pub last_error: Option<String>,
-    /// Which version of the link the two spoke last.
-    #[serde(default)]
-    pub protocol: Option<u8>,
-    /// Version of the duolog that ran there then, where it said so.
-    #[serde(default)]
-    pub version: Option<String>,
-}
-
-/// A replicated directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Directory {
-    /// Where the SQL server sees it.
-    pub path: PathBuf,
-    /// Which files in it are kept locally, by engine.
-    pub preset: String,
-    /// Whether it is mounted there now.
-    pub mounted: bool,
-}
-
-/// A view, as the failover machine has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct View {
-    /// Its number.
-    pub number: u64,
-    /// The node that may commit, 1 or 2.
-    pub primary: u8,
-    /// Whether both nodes must have a commit.
-    pub pair: bool,
-    /// Whether an operator forced it.
-    pub forced: bool,
-}
-
-/// What the node knows of views; only where the pair decides who serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Views {
-    /// The last one known to be chosen.
-    pub chosen: View,
-    /// This node's own proposal, not known to be chosen.
-    pub proposed: Option<View>,
-    /// The highest number that this node ever held.
-    pub highest: u64,
-}
-
-/// A path of heartbeats.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Path {
-    /// From here.
-    pub local: String,
-    /// To there.
-    pub remote: String,
-    /// Whether it goes to the witness, and not to the other node.
-    pub witness: bool,
-    /// Whether a question was answered on it lately.
-    pub up: bool,
-    /// How long the last answer took.
-    pub round_trip_ms: Option<u64>,
-    /// Why nothing can be sent, if that is so.
-    pub trouble: Option<String>,
-}
-
-/// How a service is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ServiceState {
-    /// It runs, and as far as is known it is well.
-    Runs,
-    /// It is being started, or its checkers have not found it well since.
-    Starting,
-    /// It failed, and is restarted or given up.
-    Failed,
-    /// It is not to run here.
-    #[default]
-    Stopped,
-}
-
-impl fmt::Display for ServiceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Runs => "runs",
-            Self::Starting => "starting",
-            Self::Failed => "failed",
-            Self::Stopped => "does not run",
-        })
+    if let Some(progress) = &status.resync {
+        let node = NodeId::from_number(status.node).unwrap_or(NodeId::Node1);
+        row("Resynchronisation", resync::sentence(progress, node));
     }
-}
-
-/// What a checker may find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum CheckResult {
-    /// The service is well.
-    Ok,
-    /// It is not.
-    Failed,
-    /// It answers too slowly, which is a failure.
-    Slow,
-}
-
-/// What a checker found last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Finding {
-    /// What.
-    pub result: CheckResult,
-    /// Since when it has been well, or not, in milliseconds of the wall clock since 1970.
-    pub since_ms: u64,
-    /// Why not.
-    pub cause: Option<String>,
-}
-
-/// A checker of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Checker {
-    /// "tcp", "http", "sql" or "command".
-    pub kind: String,
-    /// Where or with what it looks.
-    pub what: String,
-    /// What it found; nothing before the first look.
-    pub found: Option<Finding>,
-}
-
-/// A service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Service {
-    /// Its name.
-    pub name: String,
-    /// Whether it runs here.
-    pub running: bool,
-    /// How it ended by itself, if it did.
-    pub ended: Option<String>,
-    /// How it is.
-    #[serde(default)]
-    pub state: ServiceState,
-    /// The process that is the service, while it runs.
-    #[serde(default)]
-    pub pid: Option<i32>,
-    /// Its checkers.
-    #[serde(default)]
-    pub checkers: Vec<Checker>,
-    /// Restarts here that count against the limit now.
-    #[serde(default)]
-    pub restarts: u64,
-}
-
-/// How a node stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Status {
-    /// Version of the duolog that runs.
-    pub version: String,
-    /// The pair, 32 hex digits.
-    pub cluster: String,
-    /// 1 or 2.
-    pub node: u8,
-    /// Number of the view.
-    pub view: u64,
-    /// How many times the node was started.
-    pub incarnation: u64,
-    /// What it is.
-    pub state: State,
-    /// What that means now, in one sentence.
-    pub sentence: String,
-    /// How the second copy stands.
-    pub data_sync: DataSync,
-    /// Where the log stands.
-    pub log: Positions,
-    /// Log bytes that the second copy lacks (on a SECOND: that are not applied).
-    pub lag_bytes: u64,
-    /// The link, when there is a peer.
-    pub peer: Option<Peer>,
-    /// The replicated directories.
-    pub directories: Vec<Directory>,
-    /// Views, where the pair decides who serves.
-    #[serde(default)]
-    pub views: Option<Views>,
-    /// A resynchronisation that goes on, of this node or from it.
-    #[serde(default)]
-    pub resync: Option<Progress>,
-    /// What the resynchronisations from this node came to since it was started.
-    #[serde(default)]
-    pub resyncs_given: Given,
-    /// How often this node was promoted since it was started, by why; nothing where roles are fixed.
-    #[serde(default)]
-    pub promotions: BTreeMap<String, u64>,
-    /// Paths of heartbeats.
-    #[serde(default)]
-    pub paths: Vec<Path>,
-    /// The clients' addresses, which are where the node serves.
-    #[serde(default)]
-    pub virtual_ips: Vec<AddressStanding>,
-    /// What runs where the node serves, in the order of its start.
-    #[serde(default)]
-    pub services: Vec<Service>,
-    /// What somebody has to look at: each a cause and a remedy.
-    #[serde(default)]
-    pub alarms: Vec<String>,
-    /// Comparisons of both copies.
-    #[serde(default)]
-    pub verifications: Verifications,
-    /// What others changed in the directories behind Duolog's back.
-    #[serde(default)]
-    pub changed_by_others: Vec<String>,
-    /// The settings of the pair.
-    #[serde(default)]
-    pub settings: SettingsStanding,
-}
-
-impl Status {
-    /// As a table for people. Ends with a line feed.
-    pub(crate) fn table(&self) -> String {
-        let mut out = String::new();
-        let mut row = |name: &str, value: String| {
-            // Writing to a String does not fail.
-            writeln!(out, "{name:<22} {value}").ok();
+    row("Lag", bytes(status.lag_bytes));
+    let at = |lsn: u64| Lsn(lsn).to_string();
+    row("Log end", at(status.log.end));
+    row("  durable here", at(status.log.durable));
+    if let Some(acknowledged) = status.log.acknowledged {
+        row("  acknowledged", at(acknowledged));
+    }
+    row("  committed", at(status.log.committed));
+    row("  applied", at(status.log.applied));
+    row("  checkpoint", at(status.log.checkpoint));
+    row("  kept from", at(status.log.first));
+    for directory in &status.directories {
+        let mounted = if directory.mounted { "mounted" } else { "not mounted" };
+        let line = format!("{} ({}), {mounted}", directory.path, directory.preset);
+        row("Directory", line);
+    }
+    show_changes(status, &mut row);
+    for standing in &status.virtual_ips {
+        let stands = match &standing.device {
+            Some(device) => format!("here, on {device}"),
+            None => "not here".into(),
         };
-        row("Node", format!("node{} of {}", self.node, self.cluster));
-        row("State", format!("{}: {}", self.state, self.sentence));
-        row("Data synchronisation", self.data_sync.to_string());
-        for alarm in &self.alarms {
-            row("ALARM", alarm.clone());
-        }
-        if let Some(peer) = &self.peer {
-            let reach = if peer.connected { "connected" } else { "not connected" };
-            let trip = format!(", round trip {} us", peer.round_trip_us);
-            let trip = if peer.connected { &trip } else { "" };
-            row("Peer", format!("{}, {reach}{trip}", peer.address));
-            if let (false, Some(error)) = (peer.connected, &peer.last_error) {
-                row("", format!("last: {error}"));
-            }
-            if let Some(protocol) = peer.protocol {
-                let version = peer.version.as_deref().unwrap_or("0.1, which does not say it");
-                row("Peer's version", format!("{version}; link of version {protocol}"));
-            }
-            let ratio = peer.compression_ratio.map(|ratio| format!(" (1 : {ratio:.1})"));
-            let (shipped, wire) = (bytes(peer.shipped_bytes), bytes(peer.wire_bytes));
-            let line = format!("{shipped} as {wire} on the wire{}", ratio.unwrap_or_default());
-            row("Shipped", line);
-            let given = &self.resyncs_given;
-            if given.begun > 0 {
-                let (took, wire) = (bytes(given.message_bytes), bytes(given.wire_bytes));
-                row("Resynchronised with", format!("{took} as {wire} on the wire"));
-            }
-        }
-        if let Some(progress) = &self.resync {
-            let node = duolog_wal::NodeId::from_number(self.node);
-            let node = node.unwrap_or(duolog_wal::NodeId::Node1);
-            row("Resynchronisation", crate::resync::sentence(progress, node));
-        }
-        row("Lag", bytes(self.lag_bytes));
-        let at = |lsn: u64| Lsn(lsn).to_string();
-        row("Log end", at(self.log.end));
-        row("  durable here", at(self.log.durable));
-        if let Some(acknowledged) = self.log.acknowledged {
-            row("  acknowledged", at(acknowledged));
-        }
-        row("  committed", at(self.log.committed));
-        row("  applied", at(self.log.applied));
-        row("  checkpoint", at(self.log.checkpoint));
-        row("  kept from", at(self.log.first));
-        for directory in &self.directories {
-            let mounted = if directory.mounted { "mounted" } else { "not mounted" };
-            let line = format!("{} ({}), {mounted}", directory.path.display(), directory.preset);
-            row("Directory", line);
-        }
-        self.show_changes(&mut row);
-        for standing in &self.virtual_ips {
-            let stands = match &standing.device {
-                Some(device) => format!("here, on {device}"),
-                None => "not here".into(),
-            };
-            row("Virtual IP", format!("{}, {stands}", standing.address));
-        }
-        for service in &self.services {
-            service.rows(&mut row);
-        }
-        for path in &self.paths {
-            let name = if path.witness { "Path to the witness" } else { "Path" };
-            let stands = match (&path.trouble, path.up, path.round_trip_ms) {
-                (Some(trouble), ..) => trouble.clone(),
-                (None, true, Some(ms)) => format!("up, round trip {ms} ms"),
-                (None, true, None) => "up".into(),
-                (None, false, _) => "down".into(),
-            };
-            row(name, format!("{} to {}, {stands}", path.local, path.remote));
-        }
-        if let Some(proposed) = self.views.and_then(|views| views.proposed) {
-            row("View proposed", format!("{} of node{}", proposed.number, proposed.primary));
-        }
-        for line in self.settings.lines() {
-            row("Settings of the pair", line);
-        }
-        row("View", format!("{}, incarnation {}", self.view, self.incarnation));
-        row("Version", self.version.clone());
-        out
+        row("Virtual IP", format!("{}, {stands}", standing.address));
     }
+    for service in &status.services {
+        show_service(service, &mut row);
+    }
+    for path in &status.paths {
+        let name = if path.witness { "Path to the witness" } else { "Path" };
+        let stands = match (&path.trouble, path.up, path.round_trip_ms) {
+            (Some(trouble), ..) => trouble.clone(),
+            (None, true, Some(ms)) => format!("up, round trip {ms} ms"),
+            (None, true, None) => "up".into(),
+            (None, false, _) => "down".into(),
+        };
+        row(name, format!("{} to {}, {stands}", path.local, path.remote));
+    }
+    if let Some(proposed) = status.views.and_then(|views| views.proposed) {
+        row("View proposed", format!("{} of node{}", proposed.number, proposed.primary));
+    }
+    for line in document::lines(&status.settings) {
+        row("Settings of the pair", line);
+    }
+    row("View", format!("{}, incarnation {}", status.view, status.incarnation));
+    row("Version", status.version.clone());
+    out
 }
 
-impl Service {
-    fn rows(&self, row: &mut impl FnMut(&str, String)) {
-        let mut stands = self.state.to_string();
-        if let Some(pid) = self.pid {
-            write!(stands, " as process {pid}").ok();
+fn show_service(service: &Service, row: &mut impl FnMut(&str, String)) {
+    let mut stands = match service.state {
+        ServiceState::Runs => "runs",
+        ServiceState::Starting => "starting",
+        ServiceState::Failed => "failed",
+        ServiceState::Stopped => "does not run",
+    }
+    .to_owned();
+    if let Some(pid) = service.pid {
+        write!(stands, " as process {pid}").ok();
+    }
+    if let Some(ended) = service.ended.as_ref().filter(|_| !service.running) {
+        write!(stands, ": {ended}").ok();
+    }
+    match service.restarts {
+        0 => {}
+        1 => stands.push_str(", restarted once lately"),
+        restarts => {
+            write!(stands, ", restarted {restarts} times lately").ok();
         }
-        if let Some(ended) = self.ended.as_ref().filter(|_| !self.running) {
-            write!(stands, ": {ended}").ok();
-        }
-        match self.restarts {
-            0 => {}
-            1 => stands.push_str(", restarted once lately"),
-            restarts => {
-                write!(stands, ", restarted {restarts} times lately").ok();
-            }
-        }
-        row("Service", format!("{}, {stands}", self.name));
-        for checker in &self.checkers {
-            let name = format!("{} {}", checker.kind, checker.what);
-            let found = match &checker.found {
-                None => "not looked yet".into(),
-                Some(found) => {
-                    let since = moment_ms(found.since_ms);
-                    match (found.result, &found.cause) {
-                        (CheckResult::Ok, _) => format!("ok since {since}"),
-                        (CheckResult::Failed, cause) => {
-                            format!("failed since {since}: {}", cause.as_deref().unwrap_or(""))
-                        }
-                        (CheckResult::Slow, cause) => {
-                            format!("slow since {since}: {}", cause.as_deref().unwrap_or(""))
-                        }
+    }
+    row("Service", format!("{}, {stands}", service.name));
+    for checker in &service.checkers {
+        let name = format!("{} {}", checker.kind, checker.what);
+        let found = match &checker.found {
+            None => "not looked yet".into(),
+            Some(found) => {
+                let since = moment_ms(found.since_ms);
+                match (found.result, &found.cause) {
+                    (CheckResult::Ok, _) => format!("ok since {since}"),
+                    (CheckResult::Failed, cause) => {
+                        format!("failed since {since}: {}", cause.as_deref().unwrap_or(""))
+                    }
+                    (CheckResult::Slow, cause) => {
+                        format!("slow since {since}: {}", cause.as_deref().unwrap_or(""))
                     }
                 }
-            };
-            row("  checker", format!("{name}, {found}"));
-        }
+            }
+        };
+        row("  checker", format!("{name}, {found}"));
     }
 }
 
 /// Files that are named in the table; the rest is counted.
 const NAMED: usize = 5;
 
-impl Status {
-    /// What others changed, and what came of comparing both copies.
-    fn show_changes(&self, row: &mut impl FnMut(&str, String)) {
-        let changed = &self.changed_by_others;
-        for (number, path) in changed.iter().take(NAMED).enumerate() {
-            row(if number == 0 { "Changed by others" } else { "" }, path.clone());
+/// What others changed, and what came of comparing both copies.
+fn show_changes(status: &Status, row: &mut impl FnMut(&str, String)) {
+    let changed = &status.changed_by_others;
+    for (number, path) in changed.iter().take(NAMED).enumerate() {
+        row(if number == 0 { "Changed by others" } else { "" }, path.clone());
+    }
+    if changed.len() > NAMED {
+        row("", format!("and {} more (duolog status --json)", changed.len() - NAMED));
+    }
+    let Verifications { running, last, due_ms } = &status.verifications;
+    if let Some(last) = last {
+        let found = match (last.differences, last.repaired) {
+            (0, _) => "no difference".to_owned(),
+            (found, 0) => format!("{found} differences"),
+            (found, repaired) => format!("{found} differences, {repaired} repaired"),
+        };
+        let (at, bytes) = (moment_ms(last.at_ms), bytes(last.bytes));
+        row("Verified", format!("{at}: {} files, {bytes}, {found}", last.files));
+        if let Some(evidence) = &last.evidence {
+            row("", format!("evidence in {evidence} below state_dir of both nodes"));
         }
-        if changed.len() > NAMED {
-            row("", format!("and {} more (duolog status --json)", changed.len() - NAMED));
+        if last.unanswered > 0 {
+            row("", format!("{} ranges without an answer", last.unanswered));
         }
-        let Verifications { running, last, due_ms } = &self.verifications;
-        if let Some(last) = last {
-            let found = match (last.differences, last.repaired) {
-                (0, _) => "no difference".to_owned(),
-                (found, 0) => format!("{found} differences"),
-                (found, repaired) => format!("{found} differences, {repaired} repaired"),
-            };
-            let (at, bytes) = (moment_ms(last.at_ms), bytes(last.bytes));
-            row("Verified", format!("{at}: {} files, {bytes}, {found}", last.files));
-            if let Some(evidence) = &last.evidence {
-                row("", format!("evidence in {evidence} below state_dir of both nodes"));
-            }
-            if last.unanswered > 0 {
-                row("", format!("{} ranges without an answer", last.unanswered));
-            }
-        }
-        if let Some(verified) = running {
-            let (done, all) = (verified.files, verified.files_total);
-            row("Verifies now", format!("{done} of {all} files, {}", bytes(verified.bytes)));
-        } else if let (Some(due), State::Prim) = (due_ms, self.state) {
-            row("Verifies next", moment_ms(*due));
-        }
+    }
+    if let Some(verified) = running {
+        let (done, all) = (verified.files, verified.files_total);
+        row("Verifies now", format!("{done} of {all} files, {}", bytes(verified.bytes)));
+    } else if let (Some(due), State::Prim) = (due_ms, status.state) {
+        row("Verifies next", moment_ms(*due));
     }
 }
 
@@ -518,7 +216,7 @@ pub(crate) fn ratio(whole: u64, part: u64) -> Option<f64> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::verify::{By, Last};
+    use duolog_console::api::status::{LastVerified, SettingsStanding, VerifiedBy};
 
     pub(crate) fn prim() -> Status {
         Status {
@@ -559,7 +257,7 @@ pub(crate) mod tests {
             }],
             views: None,
             resync: None,
-            resyncs_given: Given {
+            resyncs_given: ResyncsGiven {
                 begun: 1,
                 finished: 1,
                 content_bytes: 18_000,
@@ -575,7 +273,7 @@ pub(crate) mod tests {
                 round_trip_ms: Some(1),
                 trouble: None,
             }],
-            virtual_ips: vec![AddressStanding {
+            virtual_ips: vec![Address {
                 address: "10.0.0.9/24".into(),
                 here: true,
                 device: Some("eth0".into()),
@@ -604,9 +302,9 @@ pub(crate) mod tests {
             alarms: vec!["a cause; a remedy".into()],
             verifications: Verifications {
                 running: None,
-                last: Some(Last {
+                last: Some(LastVerified {
                     at_ms: 1_795_880_731_000,
-                    by: By::Schedule,
+                    by: VerifiedBy::Schedule,
                     took_ms: 1000,
                     files: 12,
                     bytes: 1 << 20,
@@ -620,14 +318,14 @@ pub(crate) mod tests {
             changed_by_others: (0..7).map(|number| format!("/data/{number}")).collect(),
             settings: SettingsStanding {
                 restart_due: vec!["pair.fence_ms".into()],
-                ..SettingsStanding::example()
+                ..document::example()
             },
         }
     }
 
     #[test]
     fn the_table_says_what_an_operator_asks_for() {
-        let table = prim().table();
+        let table = table(&prim());
         for line in [
             "State                  PRIM: every commit is on both nodes",
             "Data synchronisation   uptodate",
@@ -664,7 +362,7 @@ pub(crate) mod tests {
         let peer = status.peer.as_mut().unwrap();
         peer.connected = false;
         peer.last_error = Some("timed out".into());
-        let table = status.table();
+        let table = table(&status);
         assert!(table.contains("not connected\n") && table.contains("last: timed out"), "{table}");
     }
 

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::control;
 use crate::logs;
 use crate::mounts;
+use crate::status::table;
 
 /// Shows how the node stands.
 pub(crate) fn status(options: &cli::Status) -> anyhow::Result<()> {
@@ -49,7 +50,7 @@ fn look(options: &cli::Status, socket: &Path) -> anyhow::Result<String> {
     if options.json {
         return Ok(serde_json::to_string(&status)? + "\n");
     }
-    Ok(status.table())
+    Ok(table(&status))
 }
 
 /// Where no node runs, what one left behind when all of its processes were killed at once.

@@ -17,6 +17,9 @@ use serde_json::Value;
 
 #[path = "actions/console.rs"]
 mod console;
+#[path = "actions/documents.rs"]
+mod documents;
+mod schema;
 
 const BOUND: Duration = Duration::from_mins(1);
 /// Timers under which nobody takes over for a minute unless it is told that it may.

@@ -10,6 +10,7 @@
 mod history;
 #[path = "log/node.rs"]
 mod node;
+mod schema;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use duolog_engine::store::base;
 use duolog_engine::store::compare::{self, Except};
 use duolog_wal::{Branch, ClusterId, Control, Cursor, Lsn, NodeId, View, ViewNum};
 use history::{CLUSTER, History};
+use schema::Schema;
 use serde_json::Value;
 
 const HEADER: u64 = 4096;
@@ -293,8 +295,12 @@ fn a_branch_is_read_by_its_name_and_dropped_only_when_nobody_needs_it() {
         command.arg("branches").args(verb).arg("--config").arg(&config).stdin(Stdio::null());
         command
     };
+    let schema = Schema::golden();
     let names = || {
         let listed = json(&mut branches(&[]), 0);
+        for branch in listed.as_array().unwrap() {
+            schema.holds("Branch", branch);
+        }
         listed.as_array().unwrap().iter().map(|row| row["name"].to_string()).collect::<Vec<_>>()
     };
     assert_eq!(names(), ["\"old\""]);

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::status::{SettingsFrom, Stamp};
 
 /// Why a node was promoted, or another decision that somebody may ask about.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     /// Counts up on each node.
     pub number: u64,
@@ -23,7 +23,7 @@ pub struct Receipt {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Happened {
     /// This node was promoted.
@@ -67,6 +67,25 @@ pub enum Happened {
     },
 }
 
+impl Happened {
+    /// Every event.
+    pub const NAMES: [&str; 6] =
+        ["promoted", "stalled", "split_brain", "forced", "overruled", "witness"];
+
+    /// The event, as `event` says it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Promoted(_) => "promoted",
+            Self::Stalled { .. } => "stalled",
+            Self::SplitBrain { .. } => "split_brain",
+            Self::Forced { .. } => "forced",
+            Self::Overruled { .. } => "overruled",
+            Self::Witness { .. } => "witness",
+        }
+    }
+}
+
 /// A promotion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Promoted {
@@ -105,7 +124,7 @@ pub struct Phases {
     pub apply: Option<u64>,
     /// Mounting.
     pub mount: Option<u64>,
-    /// Taking the clients' addresses.
+    /// Taking the clients' addresses, after somebody who has them was asked for meanwhile.
     #[serde(default)]
     pub address: Option<u64>,
     /// Starting the services.
@@ -290,6 +309,6 @@ pub struct SettingsVersion {
     pub from: SettingsFrom,
     /// The version; nothing where there is no document.
     pub stamp: Option<Stamp>,
-    /// TOML; secrets are shown as `(set)`.
+    /// TOML; of a password it says that it is `[set]`.
     pub text: String,
 }

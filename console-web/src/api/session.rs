@@ -1,5 +1,7 @@
 //! Who asks, and how that became known.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -19,6 +21,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them, as people are told of them.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Operator, Self::Administrator, Self::Metrics];
+
     /// As the settings of the pair name it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -28,6 +33,12 @@ impl Role {
             Self::Operator => "operator",
             Self::Administrator => "administrator",
         }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -51,8 +62,8 @@ pub struct Login {
     pub password: String,
 }
 
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the password.
         f.debug_struct("Login").field("name", &self.name).finish_non_exhaustive()
     }

@@ -1,10 +1,11 @@
-//! How a node stands, in the form of `duolog status --json`: the same words, field by field.
+//! How a node stands. The daemon fills this document; the control socket, the link between the nodes,
+//! `duolog status --json` and the API carry it as it is.
 //!
-//! The daemon makes the document; what this crate reads of it is what its schema promises. Fields are
-//! added over time and never change their meaning, so those that a newer node adds are left out here
-//! and refused nowhere.
+//! Fields are added over time and never change their meaning, so those that a newer node adds are left
+//! out here and refused nowhere, and what an older one does not say has a default.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,6 +26,18 @@ pub enum State {
     Wait,
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Prim => "PRIM",
+            Self::Second => "SECOND",
+            Self::Alone => "ALONE",
+            Self::Stop => "STOP",
+            Self::Wait => "WAIT",
+        })
+    }
+}
+
 /// How the second copy stands to the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum DataSync {
@@ -42,8 +55,19 @@ pub enum DataSync {
     NotConfigured,
 }
 
+impl fmt::Display for DataSync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Uptodate => "uptodate",
+            Self::NotUptodate => "not uptodate",
+            Self::ConnectionError => "connection error",
+            Self::NotConfigured => "not configured",
+        })
+    }
+}
+
 /// Positions in the log, each the first byte not covered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Positions {
     /// Oldest byte that is still there.
     pub first: u64,
@@ -70,9 +94,9 @@ pub struct Peer {
     pub connected: bool,
     /// Connections after the first.
     pub reconnects: u64,
-    /// Log bytes shipped (on a SECOND: received) since this node was started.
+    /// Log bytes shipped (on a SECOND: received) since this node was started, in whatever part.
     pub shipped_bytes: u64,
-    /// The same as they crossed the wire.
+    /// The same as they crossed the wire, frames and compression included.
     pub wire_bytes: u64,
     /// How many log bytes went into one byte on the wire; nothing before the first.
     pub compression_ratio: Option<f64>,
@@ -83,7 +107,7 @@ pub struct Peer {
     /// Which version of the link the two spoke last.
     #[serde(default)]
     pub protocol: Option<u8>,
-    /// Version of the duolog that ran there then.
+    /// Version of the duolog that ran there then, where it said so.
     #[serde(default)]
     pub version: Option<String>,
 }
@@ -150,16 +174,17 @@ pub struct Resync {
     pub seconds_left: Option<u64>,
 }
 
-/// What the resynchronisations from a node came to since it was started.
+/// What the resynchronisations from a node came to since it was started. Those that were broken off
+/// count too, so the difference of two looks is what happened in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResyncsGiven {
-    /// How many were begun.
+    /// How many were begun; one that goes on after an interruption is begun once more.
     pub begun: u64,
     /// How many came to their end.
     pub finished: u64,
     /// Bytes of content that were sent.
     pub content_bytes: u64,
-    /// Bytes of all messages, both ways, before compression.
+    /// Bytes of all messages, both ways, before compression: contents, plans and questions.
     pub message_bytes: u64,
     /// The same as they crossed the wire.
     pub wire_bytes: u64,
@@ -355,6 +380,14 @@ pub struct Stamp {
     /// The number of the version that counts in its place although it was not made from this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside_for: Option<u64>,
+}
+
+impl Stamp {
+    /// As people call the version.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("version {} of node{}", self.version, self.node)
+    }
 }
 
 /// How a node stands to the settings of the pair.

@@ -14,16 +14,13 @@ pub(crate) mod serve;
 pub(crate) mod words;
 
 use duolog_console::api::actions::Action;
+pub(crate) use duolog_console::api::actions::{Outcome, REASON_MAX, SeatStanding};
 use duolog_console::api::session::Role;
 use duolog_wal::NodeId;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use refusal::Refusal;
 
-use crate::status::{DataSync, State};
-
-/// Most bytes of a typed reason.
-pub(crate) const REASON_MAX: usize = 300;
 /// Most bytes of an operator's name.
 pub(crate) const WHO_MAX: usize = 64;
 
@@ -231,19 +228,6 @@ impl Target {
     }
 }
 
-/// How a node stands, as far as an action is concerned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SeatStanding {
-    /// What it is.
-    pub state: State,
-    /// What that means now.
-    pub sentence: String,
-    /// How the second copy stands.
-    pub data_sync: DataSync,
-    /// Something is served there, or not yet ended.
-    pub serves: bool,
-}
-
 /// Why an action came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ActError {
@@ -293,17 +277,6 @@ pub(crate) trait Seat {
 pub(crate) struct Step {
     /// 1 or 2.
     pub node: u8,
-    /// How it stands.
-    pub standing: SeatStanding,
-}
-
-/// What came of an action at one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    /// 1 or 2.
-    pub node: u8,
-    /// It is as was wanted; otherwise it was still under way when nobody waited any longer.
-    pub done: bool,
     /// How it stands.
     pub standing: SeatStanding,
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::OfConfig;
+use super::users::roles;
 use crate::users::Role;
 
 /// `duolog certs`.
@@ -51,7 +52,7 @@ pub(crate) struct UserCertificate {
     /// Whose.
     pub name: String,
     /// What the user may do, where there is none of that name yet.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = roles())]
     pub role: Option<Role>,
     /// Which node; it runs, and has the key of the pair's authority.
     #[command(flatten)]

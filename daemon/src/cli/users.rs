@@ -2,10 +2,27 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::{AskNode, Making};
 use crate::users::Role;
+
+/// The roles, each with what it means.
+pub(super) fn roles() -> impl TypedValueParser<Value = Role> {
+    let values = Role::ALL.map(|role| {
+        PossibleValue::new(role.name()).help(match role {
+            Role::Metrics => "Read metrics, and nothing else",
+            Role::Viewer => "Look at everything",
+            Role::Operator => "Start, stop, swap",
+            Role::Administrator => "Everything, settings and users among it",
+        })
+    });
+    PossibleValuesParser::new(values).try_map(|name| {
+        let named = Role::ALL.into_iter().find(|role| role.name() == name);
+        named.ok_or("there is no such role")
+    })
+}
 
 /// `duolog users`.
 #[derive(Args, Debug)]
@@ -52,7 +69,7 @@ pub(crate) struct AddUser {
     /// What the user is called: letters, digits, "-", "_", "." and "@".
     pub name: String,
     /// What the user may do.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = roles())]
     pub role: Role,
     /// Where the password stands; - for standard input [default: it is typed].
     #[arg(long, value_name = "FILE|-")]
@@ -84,7 +101,7 @@ pub(crate) struct NewRole {
     /// Whose.
     pub name: String,
     /// Which.
-    #[arg(value_enum)]
+    #[arg(value_parser = roles())]
     pub role: Role,
     /// How.
     #[command(flatten)]

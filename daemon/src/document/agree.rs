@@ -133,7 +133,7 @@ impl Known {
     }
 
     pub(super) fn name(&self) -> Option<Name> {
-        self.current().map(|document| document.stamp.name())
+        self.current().map(Document::name)
     }
 
     /// What was set aside for the version that counts.
@@ -145,7 +145,7 @@ impl Known {
 
     pub(super) fn find(&self, name: &Name) -> Option<&Document> {
         let offered = self.offered.iter();
-        self.versions.iter().chain(offered).find(|document| document.stamp.name() == *name)
+        self.versions.iter().chain(offered).find(|document| document.name() == *name)
     }
 }
 
@@ -402,7 +402,7 @@ impl Documents {
 
     /// How this node stands.
     pub(super) fn stands(&self, known: &Known) -> Stands {
-        let aside = known.set_aside().next_back().map(|document| document.stamp.name());
+        let aside = known.set_aside().next_back().map(Document::name);
         Stands { name: known.name(), in_file: self.in_file, timers: self.running, aside }
     }
 
@@ -450,14 +450,14 @@ impl Documents {
         base: Option<&Name>,
     ) -> std::io::Result<()> {
         let disk = open(&self.directory)?;
-        let name = new.stamp.name();
+        let name = new.name();
         let before = known.current().cloned();
         match &before {
-            Some(before) if before.stamp.name() == name => return Ok(()),
-            Some(before) if before.stamp.name() > name && before.text == new.text => {
+            Some(before) if before.name() == name => return Ok(()),
+            Some(before) if before.name() > name && before.text == new.text => {
                 keep(&disk, new)?;
             }
-            Some(before) if before.stamp.name() > name => {
+            Some(before) if before.name() > name => {
                 let by = before.stamp.version;
                 tracing::warn!(version = %new.stamp.title(), by, "settings are set aside");
                 set_aside(&disk, new, by)?;
@@ -465,9 +465,8 @@ impl Documents {
             _ => {
                 keep(&disk, new)?;
                 tracing::info!(version = %new.stamp.title(), who = new.stamp.who, "new settings");
-                let apart = |before: &Document| {
-                    Some(&before.stamp.name()) != base && before.text != new.text
-                };
+                let apart =
+                    |before: &Document| Some(&before.name()) != base && before.text != new.text;
                 if let Some(before) = before.filter(apart) {
                     let by = new.stamp.version;
                     tracing::warn!(version = %before.stamp.title(), by, "settings are set aside");

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, bail};
 
 use super::answer::find;
-use super::{Changed, Document, Stamp, edit, import, versions};
+use super::{Changed, Document, Stamp, edit, import, told, versions};
 use crate::act::who;
 use crate::cli::{AskNode, CheckFile, EditSettings, Making, SettingsVerb, Wanted};
 use crate::config::{Around, Config, Fault, Shared};
@@ -31,10 +31,12 @@ pub(crate) fn run(verb: &SettingsVerb) -> anyhow::Result<ExitCode> {
             if let Some(shown) = shown.as_mut().filter(|_| !options.secrets) {
                 shown.text = without_hashes(&shown.text);
             }
+            if options.json {
+                println!("{}", serde_json::to_string(&told(shown))?);
+                return Ok(ExitCode::SUCCESS);
+            }
             match shown {
-                Some(document) if options.json => println!("{}", serde_json::to_string(&document)?),
                 Some(Document { stamp, text }) => print!("# {}\n{text}", line(&stamp)),
-                None if options.json => println!("null"),
                 None => eprintln!("there is no document yet: every setting has its default"),
             }
         }
@@ -158,7 +160,7 @@ fn submit(
 ) -> anyhow::Result<Submitted> {
     let node = &making.node;
     let question = Question::ChangeSettings {
-        base: base.map(|document| document.stamp.name()),
+        base: base.map(Document::name),
         text: text.to_owned(),
         who: who(),
         here: making.here,
@@ -175,7 +177,7 @@ fn submit(
 fn report(submitted: &Submitted) -> ExitCode {
     match submitted {
         Submitted::Changed(changed) => {
-            print!("{}", told(changed));
+            print!("{}", came_to(changed));
             ExitCode::SUCCESS
         }
         Submitted::Faulty(faults) => {
@@ -186,7 +188,7 @@ fn report(submitted: &Submitted) -> ExitCode {
 }
 
 /// What a change comes to. Ends with a line feed.
-fn told(Changed { stamp, both, changes }: &Changed) -> String {
+fn came_to(Changed { stamp, both, changes }: &Changed) -> String {
     let here = "on this node; another one takes it over when they meet";
     let on = if *both { "on both nodes" } else { here };
     let mut out = format!("{} counts {on}\n", stamp.title());

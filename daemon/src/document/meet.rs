@@ -71,10 +71,10 @@ impl Documents {
         let Other::Ways(ways) = &self.other else {
             return Err(Unwilling::Failed { why: "it has no other node".into() });
         };
-        let name = stamp.name();
+        let name = Name::of(stamp);
         let differs = |known: &Known| {
             let counts = known.name();
-            let own = known.offered.as_ref().map(|offered| offered.stamp.name());
+            let own = known.offered.as_ref().map(Document::name);
             let rival = own.filter(|own| *own > name);
             let differs = rival.is_some() || counts.as_ref() != base;
             differs.then_some(Unwilling::Differs { name: rival.or(counts) })
@@ -167,7 +167,7 @@ impl Documents {
     /// Keeps a version of the other node. It counts if it is greater than `ours`, which it was made
     /// from if `after_ours`.
     fn take_over(&self, new: &Document, ours: Option<&Name>, after_ours: bool) {
-        let name = new.stamp.name();
+        let name = new.name();
         let counts = ours.is_none_or(|ours| name > *ours);
         let usable = Shared::parse(&new.text, &self.around);
         let mut known = self.known();

@@ -26,6 +26,9 @@ mod store;
 
 use std::fmt::Write;
 
+use duolog_console::api::records::SettingsVersion;
+use duolog_console::api::status::SettingsFrom;
+pub(crate) use duolog_console::api::status::Stamp;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use agree::{Author, Changed, Documents, Live, Other};
@@ -33,7 +36,9 @@ pub(crate) use answer::{answer_change, answer_history, answer_show};
 pub(crate) use changes::Changes;
 pub(crate) use command::{change, fetch, run};
 pub(crate) use refused::ChangeError;
-pub(crate) use standing::SettingsStanding;
+#[cfg(test)]
+pub(crate) use standing::example;
+pub(crate) use standing::lines;
 pub(crate) use store::{DocumentError, begin, current, place, put_first, versions};
 use store::{keep, open, set_aside};
 
@@ -47,25 +52,6 @@ pub(crate) const VERSION_MAX: u64 = 99_999_999;
 /// What the first line of a stored version begins with; the rest of it is its stamp.
 const HEAD: &str = "# duolog settings of the pair, made by duolog config, not by hand: ";
 
-/// What is known of a version besides its text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stamp {
-    /// Its number, from 1; each change is one more than what it changed.
-    pub version: u64,
-    /// The node that made it, 1 or 2. Two nodes that could not reach each other may have made one
-    /// of the same number each.
-    pub node: u8,
-    /// When, in milliseconds of the wall clock since 1970.
-    pub at_ms: u64,
-    /// Who.
-    pub who: String,
-    /// SHA-256 of the text, in 64 hex digits.
-    pub hash: String,
-    /// The number of the version that counts in its place although it was not made from this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aside_for: Option<u64>,
-}
-
 /// What two nodes tell versions apart by; the greater one counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Name {
@@ -77,16 +63,11 @@ pub(crate) struct Name {
     pub hash: String,
 }
 
-impl Stamp {
-    /// What it is told apart by.
-    pub(crate) fn name(&self) -> Name {
-        let hash = self.hash.get(..16).unwrap_or(&self.hash).to_owned();
-        Name { version: self.version, node: self.node, hash }
-    }
-
-    /// As people call it.
-    pub(crate) fn title(&self) -> String {
-        format!("version {} of node{}", self.version, self.node)
+impl Name {
+    /// That of the version with this stamp.
+    pub(crate) fn of(stamp: &Stamp) -> Self {
+        let hash = stamp.hash.get(..16).unwrap_or(&stamp.hash).to_owned();
+        Self { version: stamp.version, node: stamp.node, hash }
     }
 }
 
@@ -106,6 +87,11 @@ impl Document {
         Self { stamp: Stamp { version, node, at_ms, who, hash, aside_for: None }, text }
     }
 
+    /// What it is told apart by.
+    pub(crate) fn name(&self) -> Name {
+        Name::of(&self.stamp)
+    }
+
     /// As it stands on disk: TOML, the stamp in a comment.
     fn encode(&self) -> Result<String, serde_json::Error> {
         Ok(format!("{HEAD}{}\n{}", serde_json::to_string(&self.stamp)?, self.text))
@@ -116,6 +102,16 @@ impl Document {
         let (head, text) = str::from_utf8(bytes).ok()?.split_once('\n')?;
         let stamp: Stamp = serde_json::from_str(head.strip_prefix(HEAD)?).ok()?;
         (hash(text) == stamp.hash).then(|| Self { stamp, text: text.to_owned() })
+    }
+}
+
+/// A version as programs are told of it; nothing: there is none, and every setting has its default.
+pub(crate) fn told(document: Option<Document>) -> SettingsVersion {
+    match document {
+        Some(Document { stamp, text }) => {
+            SettingsVersion { from: SettingsFrom::Document, stamp: Some(stamp), text }
+        }
+        None => SettingsVersion { from: SettingsFrom::Nowhere, stamp: None, text: String::new() },
     }
 }
 

@@ -185,7 +185,7 @@ pub(super) fn fetch(ways: &dyn Ways, name: &Name) -> Option<Document> {
             }
             continue;
         }
-        let same = stamp.hash == hash(&whole) && stamp.name() == *name;
+        let same = stamp.hash == hash(&whole) && Name::of(&stamp) == *name;
         return same.then_some(Document { stamp: Stamp { aside_for: None, ..stamp }, text: whole });
     }
 }
@@ -198,7 +198,7 @@ pub(crate) fn longest() -> Vec<(Asked, Said)> {
     let max = u64::MAX;
     let mut new = Document::new(max, 2, max, who, quotes(TEXT_MAX));
     new.stamp.aside_for = Some(max);
-    let name = new.stamp.name();
+    let name = new.name();
     let timers = Timers { fence_ms: max, stop_services_ms: max, failover_ms: max, ended_ms: max };
     let stands =
         Stands { name: Some(name.clone()), in_file: false, timers, aside: Some(name.clone()) };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use duolog_console::api::status::{SettingsFrom, SettingsStanding};
 
 use super::agree::Documents;
 use super::refused::UnsafeTimers;
@@ -14,48 +14,21 @@ use crate::status::moment_ms;
 /// How long the nodes may differ before that is an alarm.
 const DIFFER_MAX: Duration = Duration::from_secs(20);
 
-/// Where the settings of the pair stand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Source {
-    /// In their document, equal on both nodes.
-    Document,
-    /// In the node's own file.
-    File,
-    /// Nowhere: all of them are defaults.
-    #[default]
-    Nowhere,
-}
-
-/// How a node stands to the settings of the pair.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SettingsStanding {
-    /// Where they stand.
-    pub from: Source,
-    /// Which version of the document counts.
-    pub version: Option<Stamp>,
-    /// Keys of it that take effect when this node is restarted.
-    pub restart_due: Vec<String>,
-}
-
-impl SettingsStanding {
-    /// For people.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines = vec![match (self.from, &self.version) {
-            (Source::Document, Some(Stamp { who, at_ms, .. })) => {
-                let title = self.version.as_ref().map(Stamp::title).unwrap_or_default();
-                format!("{title}, by {who} at {}", moment_ms(*at_ms))
-            }
-            (Source::File, _) => {
-                "in this node's own file: there is no document that both nodes share".into()
-            }
-            _ => "the defaults: there is no document yet".into(),
-        }];
-        if !self.restart_due.is_empty() {
-            lines.push(format!("restart this node for {}", self.restart_due.join(", ")));
+/// How a node stands to the settings of the pair, for people.
+pub(crate) fn lines(standing: &SettingsStanding) -> Vec<String> {
+    let mut lines = vec![match (standing.from, &standing.version) {
+        (SettingsFrom::Document, Some(stamp)) => {
+            format!("{}, by {} at {}", stamp.title(), stamp.who, moment_ms(stamp.at_ms))
         }
-        lines
+        (SettingsFrom::File, _) => {
+            "in this node's own file: there is no document that both nodes share".into()
+        }
+        _ => "the defaults: there is no document yet".into(),
+    }];
+    if !standing.restart_due.is_empty() {
+        lines.push(format!("restart this node for {}", standing.restart_due.join(", ")));
     }
+    lines
 }
 
 impl Documents {
@@ -63,13 +36,13 @@ impl Documents {
     pub(crate) fn standing(&self) -> SettingsStanding {
         let known = self.known();
         if self.in_file {
-            return SettingsStanding { from: Source::File, ..SettingsStanding::default() };
+            return SettingsStanding { from: SettingsFrom::File, ..SettingsStanding::default() };
         }
         let Some(document) = known.current() else { return SettingsStanding::default() };
         let wanted = Shared::parse(&document.text, &self.around);
         let due = wanted.map(|wanted| self.due(&known.effect, &wanted).at_restart);
         SettingsStanding {
-            from: Source::Document,
+            from: SettingsFrom::Document,
             version: Some(document.stamp.clone()),
             restart_due: due.unwrap_or_default(),
         }
@@ -127,11 +100,10 @@ impl Documents {
     }
 }
 
+/// For tests of those who show it.
 #[cfg(test)]
-impl SettingsStanding {
-    /// For tests of those who show it.
-    pub(crate) fn example() -> Self {
-        let new = super::Document::new(7, 2, 1_795_880_731_000, "root".into(), String::new());
-        Self { from: Source::Document, version: Some(new.stamp), restart_due: Vec::new() }
-    }
+pub(crate) fn example() -> SettingsStanding {
+    let new = super::Document::new(7, 2, 1_795_880_731_000, "root".into(), String::new());
+    let (from, version) = (SettingsFrom::Document, Some(new.stamp));
+    SettingsStanding { from, version, restart_due: Vec::new() }
 }

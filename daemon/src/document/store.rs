@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use duolog_engine::disk::{DirDisk, Disk, DiskFile, replace};
 
-use super::{Document, Stamp};
+use super::{Document, Name, Stamp};
 use crate::act::who;
 use crate::config::{Config, Shared};
 use crate::pair::{small_files, wall_ms};
@@ -165,7 +165,7 @@ pub(super) fn list<D: Disk>(disk: &D) -> io::Result<Result<Vec<Document>, String
 
 /// Names sort as versions do.
 fn file_name(stamp: &Stamp) -> String {
-    let name = stamp.name();
+    let name = Name::of(stamp);
     format!("pair-{:08}-{}-{}.toml", name.version, name.node, name.hash)
 }
 

@@ -80,7 +80,7 @@ fn the_last_versions_are_kept_in_order() {
     keep(&disk, &version(KEPT as u64 + 3, 2)).unwrap();
     let all = versions(&at).unwrap();
     assert_eq!(all.len(), KEPT);
-    assert!(all.is_sorted_by_key(|document| document.stamp.name()));
+    assert!(all.is_sorted_by_key(Document::name));
     assert_eq!(current(&at).unwrap(), Some(version(KEPT as u64 + 3, 2)));
 }
 

@@ -16,12 +16,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use duolog_console::api::records::Happened;
+
 pub(crate) use token::run;
 
 use crate::certs;
 use crate::config::Config;
 use crate::member::Member;
-use crate::pair::{Happened, receipts};
+use crate::pair::receipts;
 use crate::status::{Positions, Status};
 use lag::Lag;
 use page::{Facts, Receipts};

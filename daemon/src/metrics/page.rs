@@ -219,17 +219,16 @@ fn events(page: &mut Page, facts: &Facts) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use duolog_engine::resync::{Part, Progress};
-
     use super::*;
     use crate::metrics::catalogue::ALL;
     use crate::metrics::text::{Family, Kind};
     use crate::status::tests::prim;
+    use crate::status::{Resync, ResyncPart};
 
     fn full() -> Facts {
         let mut status = prim();
-        status.resync = Some(Progress {
-            part: Part::Gives,
+        status.resync = Some(Resync {
+            part: ResyncPart::Gives,
             done_bytes: 1,
             total_bytes: 2,
             sent_bytes: 1,

@@ -1,9 +1,9 @@
 //! What an operator will ask about later, said in the log at the moment it happens and, where it
 //! is more than a change of state, kept with the receipts.
 
+use duolog_console::api::records::Happened;
 use duolog_failover::{Colour, Note};
 
-use super::receipts::Happened;
 use crate::logs::STATE;
 
 /// Says a note in the log; returns what of it is to be kept.

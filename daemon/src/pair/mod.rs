@@ -44,7 +44,7 @@ use duolog_failover::{Action, Event, Now, Refused};
 pub(crate) use farewell::LastWord;
 pub(crate) use kept::{place as settings_file, small_files, wall_ms};
 pub(crate) use life::Pair;
-pub(crate) use receipts::{Happened, list as receipts, split_brains};
+pub(crate) use receipts::{list as receipts, split_brains};
 pub(crate) use served::{Guard, Unguarded};
 pub(crate) use show::{receipts_as_lines, show_receipts};
 

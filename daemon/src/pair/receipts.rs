@@ -1,6 +1,6 @@
 //! Failover receipts: why this node was promoted, who decided, what it knew, and how long each
-//! step took. Small JSON files, the newest of them kept, written by a thread of their own so that
-//! no take-over waits for them.
+//! step took. Small JSON files, each the document that the API shows, the newest of them kept; written
+//! by a thread of their own so that no take-over waits for them.
 //!
 //! ```text
 //! STATE/receipts/0000000000000007.json     replaced once, when the start that follows has ended
@@ -13,142 +13,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use duolog_console::api::records::{Happened, Phases, Promoted, Receipt};
 use duolog_engine::disk::{DirDisk, Disk, replace};
 use duolog_failover::{Decider, Now, Promotion, Receipt as Decision, Ticket};
 use duolog_wal::{Cursor, Lsn, View};
-use serde::{Deserialize, Serialize};
 
 use super::kept::{small_files, wall_ms};
 use super::promotions::Promotions;
 
 /// Receipts that are kept.
 const KEPT: usize = 200;
-
-/// What is kept of one event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    /// Counts up on each node.
-    pub number: u64,
-    /// When, by this node's wall clock, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// 1 or 2.
-    pub node: u8,
-    /// Which life of the node it was.
-    pub incarnation: u64,
-    /// What.
-    #[serde(flatten)]
-    pub what: Happened,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum Happened {
-    /// This node was promoted.
-    Promoted(Box<Promoted>),
-    /// The peer answered heartbeats and did not acknowledge: it counted as lost.
-    Stalled {
-        /// First position that it did not acknowledge.
-        acknowledged_lsn: u64,
-        /// How long commits had waited.
-        waited_ms: u64,
-    },
-    /// Both nodes had served on their own.
-    SplitBrain {
-        /// Where the histories part, if that is known.
-        fork_lsn: Option<u64>,
-        /// End of this node's log.
-        here_lsn: u64,
-        /// End of the peer's.
-        there_lsn: u64,
-        /// Who goes on, once it is known.
-        winner: Option<String>,
-    },
-    /// An operator overrode the protocol.
-    Forced {
-        /// Who.
-        who: String,
-        /// The typed reason.
-        reason: String,
-    },
-    /// An operator forced the other node while this one led.
-    Overruled {
-        /// The forced view.
-        view: u64,
-    },
-    /// Another witness is named.
-    Witness {
-        /// Identity before.
-        from: String,
-        /// Identity now.
-        to: String,
-    },
-}
-
-impl Happened {
-    /// Every event.
-    pub(crate) const NAMES: [&str; 6] =
-        ["promoted", "stalled", "split_brain", "forced", "overruled", "witness"];
-
-    /// The event, as it stands in the file.
-    pub(crate) const fn name(&self) -> &'static str {
-        match self {
-            Self::Promoted(_) => "promoted",
-            Self::Stalled { .. } => "stalled",
-            Self::SplitBrain { .. } => "split_brain",
-            Self::Forced { .. } => "forced",
-            Self::Overruled { .. } => "overruled",
-            Self::Witness { .. } => "witness",
-        }
-    }
-}
-
-/// A promotion.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Promoted {
-    /// Why, in a few words that do not change.
-    pub why: String,
-    /// Who decided.
-    pub decided_by: String,
-    /// The view that began.
-    pub view: u64,
-    /// The last chosen view before it.
-    pub base_view: u64,
-    /// Everything below was known here to be acknowledged by the old primary.
-    pub acknowledged_lsn: u64,
-    /// Fingerprint of the log there, where the log still tells it.
-    pub acknowledged_chain: Option<String>,
-    /// End of the log that was promoted.
-    pub log_end_lsn: u64,
-    /// Its fingerprint.
-    pub log_end_chain: String,
-    /// How long each step took.
-    pub phases_ms: Phases,
-    /// `serves`, `under way`, or why it does not serve.
-    pub outcome: String,
-}
-
-/// How long each step took, in milliseconds; nothing for one that was not reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Phases {
-    /// From the last sign of the old primary until this node asked.
-    pub silence: u64,
-    /// From asking until it was decided.
-    pub asking: u64,
-    /// Register, log and view record.
-    pub view: Option<u64>,
-    /// Until everything in the log was committed and applied.
-    pub apply: Option<u64>,
-    /// Mounting.
-    pub mount: Option<u64>,
-    /// Taking the clients' addresses, after somebody who has them was asked for meanwhile.
-    #[serde(default)]
-    pub address: Option<u64>,
-    /// Starting the services.
-    pub services: Option<u64>,
-    /// From the decision until the services run.
-    pub serving: Option<u64>,
-}
 
 /// How a start went.
 #[derive(Clone, Debug)]
@@ -165,9 +39,9 @@ pub(super) struct Started {
 
 /// What the writing thread is told.
 enum Order {
-    Write(Box<Entry>),
+    Write(Box<Receipt>),
     /// The same, once the fingerprint at that position was looked up.
-    Fingerprint(Box<Entry>, Lsn),
+    Fingerprint(Box<Receipt>, Lsn),
 }
 
 /// Looks up the fingerprint of the log at a position.
@@ -181,7 +55,7 @@ pub(super) struct Receipts {
     next: u64,
     promotions: Arc<Promotions>,
     /// The promotion whose start has not ended.
-    open: Option<(Entry, Now, Option<Ticket>)>,
+    open: Option<(Receipt, Now, Option<Ticket>)>,
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -286,7 +160,7 @@ impl Receipts {
         }
     }
 
-    fn complete(&self, entry: Entry) {
+    fn complete(&self, entry: Receipt) {
         match &entry.what {
             Happened::Promoted(promoted) => {
                 let at = Lsn(promoted.acknowledged_lsn);
@@ -296,11 +170,11 @@ impl Receipts {
         }
     }
 
-    fn entry(&mut self, what: Happened) -> Entry {
+    fn entry(&mut self, what: Happened) -> Receipt {
         let number = self.next;
         self.next += 1;
         let (node, incarnation) = (self.node, self.incarnation);
-        Entry { number, at_ms: wall_ms(), node, incarnation, what }
+        Receipt { number, at_ms: wall_ms(), node, incarnation, what }
     }
 
     fn order(&self, order: Order) {
@@ -340,7 +214,7 @@ fn write_all(disk: &DirDisk, dir: &Path, orders: &Receiver<Order>, fingerprint: 
     }
 }
 
-fn write(disk: &DirDisk, dir: &Path, entry: &Entry) -> io::Result<()> {
+fn write(disk: &DirDisk, dir: &Path, entry: &Receipt) -> io::Result<()> {
     replace(disk, &name(entry.number), &serde_json::to_vec_pretty(entry)?)?;
     let numbers = numbers(dir)?;
     for old in &numbers[..numbers.len().saturating_sub(KEPT)] {
@@ -353,7 +227,7 @@ fn write(disk: &DirDisk, dir: &Path, entry: &Entry) -> io::Result<()> {
 ///
 /// # Errors
 /// The directory cannot be read. A receipt that does not read is left out, with a warning.
-pub(crate) fn list(state_dir: &Path) -> io::Result<Vec<Entry>> {
+pub(crate) fn list(state_dir: &Path) -> io::Result<Vec<Receipt>> {
     let dir = place(state_dir);
     let mut entries = Vec::new();
     for number in numbers(&dir)? {

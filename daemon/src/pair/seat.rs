@@ -60,7 +60,7 @@ impl Here {
 
     /// Whether the settings of the pair, as they are here, let a user of the console do that.
     fn may(&self, wish: &Wish, who: &str) -> bool {
-        let user = self.documents.people().find(who).map(|user| user.role.of_console());
+        let user = self.documents.people().find(who).map(|user| user.role);
         user.is_some_and(|role| role >= wish.needs())
     }
 

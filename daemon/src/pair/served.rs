@@ -23,7 +23,7 @@ use duolog_vip::VipError;
 
 use super::checks::{Checks, Said};
 use super::receipts::Started;
-use crate::addresses::{AddressStanding, Addresses};
+use crate::addresses::Addresses;
 use crate::config::checkers::Checker;
 use crate::guardian::{self, Tether};
 use crate::services::Beside;
@@ -31,6 +31,7 @@ use crate::services::policy::Finding;
 use crate::services::{
     KILL_LIMIT, RestartError, ServiceStanding, Services, StartError, StopError, Stray,
 };
+use crate::status::Address;
 
 /// How often a wait for the log looks whether it was called off.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -229,7 +230,7 @@ impl Served {
     }
 
     /// How the clients' addresses stand.
-    pub(super) fn addresses(&self) -> Vec<AddressStanding> {
+    pub(super) fn addresses(&self) -> Vec<Address> {
         self.addresses.standing()
     }
 

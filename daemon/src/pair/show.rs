@@ -6,10 +6,11 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Context;
+use duolog_console::api::records::{Happened, Phases, Receipt};
 use duolog_wal::Lsn;
 use jiff::Timestamp;
 
-use super::receipts::{self, Entry, Happened, Phases};
+use super::receipts;
 use crate::cli;
 use crate::config::Config;
 
@@ -39,7 +40,7 @@ pub(crate) fn receipts_as_lines(state_dir: &Path) -> io::Result<String> {
 }
 
 /// One receipt for people. Ends with a line feed.
-fn text(entry: &Entry) -> String {
+fn text(entry: &Receipt) -> String {
     let at = i64::try_from(entry.at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     let at = at.map_or_else(|| entry.at_ms.to_string(), |at| at.to_string());
     let mut out = format!("{at}  node{}  ", entry.node);
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_receipt_reads_as_a_story() {
-        let entry = Entry {
+        let entry = Receipt {
             number: 1,
             at_ms: 1_795_880_731_000,
             node: 2,

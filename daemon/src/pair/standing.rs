@@ -10,6 +10,7 @@ use super::life::Pair;
 use super::post::Post;
 use crate::alarms;
 use crate::config::Config;
+use crate::resync;
 use crate::status::{
     self, DataSync, Directory, Path, Positions, State, Status, View, Views, ratio,
 };
@@ -90,14 +91,14 @@ impl Pair {
                 .directories
                 .iter()
                 .map(|directory| Directory {
-                    path: directory.path.clone(),
+                    path: directory.path.display().to_string(),
                     preset: directory.preset.name().into(),
                     mounted,
                 })
                 .collect(),
             views: shown.as_ref().map(|shown| views(&shown.register)),
-            resync: parts.and_then(|parts| parts.node.resync_progress()),
-            resyncs_given: parts.map(|parts| parts.node.resyncs_given()).unwrap_or_default(),
+            resync: parts.and_then(|parts| resync::progress(&parts.node)),
+            resyncs_given: parts.map(|parts| resync::given(&parts.node)).unwrap_or_default(),
             promotions: self.promotions.counts(),
             paths,
             virtual_ips,

@@ -4,9 +4,8 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use serde::Serialize;
 
-use super::{Role, edit, fit_name, password, typed};
+use super::{Role, edit, fit_name, password, told, typed};
 use crate::cli::{AskNode, Making, UsersVerb};
 use crate::config::{People, Shared};
 use crate::document;
@@ -86,15 +85,6 @@ fn changed(
     Ok(change(base.as_ref().map_or("", |document| &document.text))?)
 }
 
-/// A user, as people are told of him.
-#[derive(Serialize)]
-struct Told<'a> {
-    name: &'a str,
-    role: &'a str,
-    password: bool,
-    enabled: bool,
-}
-
 fn list(node: &AskNode, json: bool) -> anyhow::Result<ExitCode> {
     let document = document::fetch(node)?;
     let text = document.map_or_else(String::new, |document| document.text);
@@ -106,18 +96,13 @@ fn list(node: &AskNode, json: bool) -> anyhow::Result<ExitCode> {
         }
     };
     for user in &users {
-        let told = Told {
-            name: &user.name,
-            role: user.role.name(),
-            password: user.password.is_some(),
-            enabled: !user.disabled,
-        };
+        let told = told(user);
         if json {
             println!("{}", serde_json::to_string(&told)?);
         } else {
             let how = if told.password { "password" } else { "certificate only" };
             let off = if told.enabled { "" } else { ", disabled" };
-            println!("{:<20} {:<14} {how}{off}", told.name, told.role);
+            println!("{:<20} {:<14} {how}{off}", told.name, told.role.name());
         }
     }
     if json {

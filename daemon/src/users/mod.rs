@@ -16,12 +16,13 @@ mod edit;
 mod password;
 mod typed;
 
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+pub(crate) use duolog_console::api::session::Role;
+use duolog_console::api::users::UserEntry;
 use tokio::sync::Semaphore;
 
 pub(crate) use attempts::{Attempts, from};
@@ -33,6 +34,7 @@ pub(crate) use edit::{
 pub(crate) use password::{hash, is_hash};
 pub(crate) use typed::ask as ask_password;
 
+use crate::config::User;
 use crate::document::Documents;
 
 /// Longest name of a user, in bytes.
@@ -40,60 +42,14 @@ const NAME_MAX: usize = 40;
 /// Passwords that are looked at at a time: each takes 19 MiB and some tens of milliseconds.
 const AT_A_TIME: usize = 2;
 
-/// What somebody may do. Each may do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub(crate) enum Role {
-    /// Read metrics, and nothing else.
-    Metrics,
-    /// Look at everything.
-    Viewer,
-    /// Start, stop, swap.
-    Operator,
-    /// Everything, settings and users among it.
-    Administrator,
-}
-
-impl Role {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Viewer, Self::Operator, Self::Administrator, Self::Metrics];
-
-    /// As it stands in the settings.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Metrics => "metrics",
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Administrator => "administrator",
-        }
-    }
-
-    /// That of the console's name.
-    pub(crate) const fn of(named: duolog_console::api::session::Role) -> Self {
-        use duolog_console::api::session::Role as Named;
-        match named {
-            Named::Metrics => Self::Metrics,
-            Named::Viewer => Self::Viewer,
-            Named::Operator => Self::Operator,
-            Named::Administrator => Self::Administrator,
-        }
-    }
-
-    /// As the console names it.
-    pub(crate) const fn of_console(self) -> duolog_console::api::session::Role {
-        use duolog_console::api::session::Role as Named;
-        match self {
-            Self::Metrics => Named::Metrics,
-            Self::Viewer => Named::Viewer,
-            Self::Operator => Named::Operator,
-            Self::Administrator => Named::Administrator,
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// A user, as people and programs are told of him: nothing of the hash.
+pub(crate) fn told(user: &User) -> UserEntry {
+    UserEntry {
+        name: user.name.clone(),
+        role: user.role,
+        password: user.password.is_some(),
+        certificates: user.certificates.len() as u64,
+        enabled: !user.disabled,
     }
 }
 

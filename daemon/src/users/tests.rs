@@ -6,6 +6,7 @@ use super::attempts::WRONG_MAX;
 use super::for_tests::{certificate, der, documents};
 use super::*;
 use crate::config::Shared;
+use crate::document::Document;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
@@ -16,7 +17,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Makes `text` the document.
 fn set(documents: &Documents, text: &str) {
-    let base = documents.history().last().map(|document| document.stamp.name());
+    let base = documents.history().last().map(Document::name);
     documents.change(base.as_ref(), text.into(), "root".to_owned().into(), false).unwrap();
 }
 

@@ -9,14 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use duolog_console::api::status::VerifiedBy;
 use duolog_engine::node::{Node, Verified, Verifying};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
-pub(crate) use self::verifier::By;
-#[cfg(test)]
-pub(crate) use self::verifier::Last;
-pub(crate) use self::verifier::{Verifications, Verifier};
+pub(crate) use self::verifier::Verifier;
 use crate::cli::VerifyCopies;
 use crate::control::{self, Answer, Question, Reply};
 use crate::status::bytes;
@@ -60,7 +58,7 @@ fn verify(
         }
         !say.is_closed()
     };
-    let report = verifier.verify(node, how, By::Operator, &mut on_progress);
+    let report = verifier.verify(node, how, VerifiedBy::Operator, &mut on_progress);
     let report = report.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
     Ok(Answer::Verified(Box::new(report)))
 }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use duolog_console::api::status::{self, LastVerified, Verifications, VerifiedBy};
 use duolog_engine::disk::replace;
 use duolog_engine::node::{Node, NodeError, Verified, VerifyReport, Verifying};
 use serde::{Deserialize, Serialize};
@@ -31,72 +32,33 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How soon a scheduled pass is tried again that could not be ended.
 const AGAIN_MS: u64 = 60_000;
 
-/// Who wanted a verification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum By {
-    /// An operator.
-    Operator,
-    /// `pair.verify_every_s`.
-    Schedule,
-}
-
-/// What the last verification came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Last {
-    /// When it ended, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// Who wanted it.
-    pub by: By,
-    /// How long it took.
-    pub took_ms: u64,
-    /// Files that were looked at.
-    pub files: u64,
-    /// Bytes that were hashed on both nodes.
-    pub bytes: u64,
-    /// Ranges, and sets of names and attributes, that differed.
-    pub differences: u64,
-    /// Those that were made equal.
-    pub repaired: u64,
-    /// Marks that the other node did not answer.
-    pub unanswered: u64,
-    /// Where the evidence is, below the state directory of each node.
-    pub evidence: Option<String>,
-}
-
-impl Last {
-    fn new(report: &VerifyReport, by: By, took: Duration) -> Self {
-        let verified = &report.verified;
-        let repaired = report.differences.iter().filter(|found| found.repaired).count();
-        Self {
-            at_ms: wall_ms(),
-            by,
-            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            files: verified.files,
-            bytes: verified.bytes,
-            differences: verified.differences,
-            repaired: repaired as u64,
-            unanswered: verified.unanswered,
-            evidence: report.evidence.clone(),
-        }
+/// What a verification came to.
+fn came_to(report: &VerifyReport, by: VerifiedBy, took: Duration) -> LastVerified {
+    let verified = &report.verified;
+    let repaired = report.differences.iter().filter(|found| found.repaired).count();
+    LastVerified {
+        at_ms: wall_ms(),
+        by,
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        files: verified.files,
+        bytes: verified.bytes,
+        differences: verified.differences,
+        repaired: repaired as u64,
+        unanswered: verified.unanswered,
+        evidence: report.evidence.clone(),
     }
 }
 
-/// How verifications of a node stand.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Verifications {
-    /// One that goes on.
-    pub running: Option<Verified>,
-    /// The last one that this node ended as the primary.
-    pub last: Option<Last>,
-    /// When the schedule wants the next one, in milliseconds since 1970.
-    pub due_ms: Option<u64>,
+/// How far one has come: the engine's word as a document.
+fn told(verified: &Verified) -> status::Verified {
+    let Verified { files, files_total, bytes, differences, unanswered } = *verified;
+    status::Verified { files, files_total, bytes, differences, unanswered }
 }
 
 /// What stands on disk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Kept {
-    last: Option<Last>,
+    last: Option<LastVerified>,
     due_ms: Option<u64>,
 }
 
@@ -180,7 +142,7 @@ impl Verifier {
         &self,
         node: &Node,
         how: &Verifying,
-        by: By,
+        by: VerifiedBy,
         on_progress: &mut dyn FnMut(&Verified) -> bool,
     ) -> Result<VerifyReport, VerifyError> {
         if self.busy.swap(true, Ordering::AcqRel) {
@@ -189,7 +151,7 @@ impl Verifier {
         let _turn = Turn(self);
         let begun = Instant::now();
         let mut on_way = |verified: &Verified| {
-            self.standing().running = Some(*verified);
+            self.standing().running = Some(told(verified));
             on_progress(verified)
         };
         let report = node.verify(how, &mut on_way).map_err(|error| match error {
@@ -207,7 +169,7 @@ impl Verifier {
         if !report.broken_off {
             let every_ms = u64::try_from(self.every().as_millis()).unwrap_or(u64::MAX);
             let mut standing = self.standing();
-            standing.last = Some(Last::new(&report, by, begun.elapsed()));
+            standing.last = Some(came_to(&report, by, begun.elapsed()));
             standing.due_ms = Some(wall_ms().saturating_add(every_ms));
             self.keep(&standing);
         }
@@ -274,7 +236,7 @@ impl Verifier {
     fn pass(&self, node: &Node, may: &dyn Fn() -> bool) -> bool {
         let how =
             Verifying { bytes_per_s: self.bytes_per_s.load(Ordering::Relaxed), repair: false };
-        match self.verify(node, &how, By::Schedule, &mut |_| may()) {
+        match self.verify(node, &how, VerifiedBy::Schedule, &mut |_| may()) {
             Ok(report) if report.broken_off => {
                 tracing::info!("the scheduled verification was broken off: it is begun again");
             }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use duolog_console::api::actions::{self, ActionRequest, Estimate, On, SeatStanding};
+use duolog_console::api::actions::{ActionRequest, Estimate, On, Outcome};
 use duolog_console::api::cluster::{Cluster, NodeStanding, VirtualIp};
 use duolog_console::api::history::{History, HistoryQuery, NodeSample};
 use duolog_console::api::logs::{Log, LogForm, LogPage, LogQuery};
@@ -23,9 +23,9 @@ use duolog_console::{About, Asker, Backend, Denied, Report, User};
 use serde::de::DeserializeOwned;
 
 use super::auth::{self, Caller, Doorman};
-use super::neighbour::{Heard, Known, Neighbour, synced, told};
+use super::neighbour::{Heard, Known, Neighbour};
 use super::own::{Inquiry, Own, Standing, ask};
-use crate::actions::{Outcome, Refusal, Step, Target, Wish};
+use crate::actions::{Refusal, Step, Target, Wish};
 use crate::control::Answer;
 use crate::document;
 use crate::dump;
@@ -44,22 +44,13 @@ pub(super) struct Here {
 }
 
 fn user(Who { name, role, .. }: Who) -> User {
-    User { name, role: role.of_console() }
+    User { name, role }
 }
 
 fn denied(refused: &Refused) -> Denied {
     match refused {
         Refused::TooMany => Denied::TooMany,
         _ => Denied::Unknown,
-    }
-}
-
-fn standing(standing: crate::actions::SeatStanding) -> SeatStanding {
-    SeatStanding {
-        state: told(standing.state),
-        sentence: standing.sentence,
-        data_sync: synced(standing.data_sync),
-        serves: standing.serves,
     }
 }
 
@@ -79,17 +70,16 @@ impl Here {
     }
 
     /// This node, as it stands.
-    fn here(&self) -> Option<(NodeStanding, Standing)> {
-        let all = self.own.standing().ok()?;
-        let (node, status) = (self.own.node(), &all.status);
+    fn here(&self) -> NodeStanding {
+        let Standing { host, switches, status, .. } = self.own.standing();
         let serves = match &*self.own.member {
             Member::Pair(pair) => pair.stands().serves,
             Member::Fixed { .. } => status.directories.iter().any(|directory| directory.mounted),
         };
-        let standing = NodeStanding {
-            node,
+        NodeStanding {
+            node: self.own.node(),
             here: true,
-            host: Some(all.host.clone()),
+            host: Some(host),
             state: Some(status.state),
             sentence: Some(status.sentence.clone()),
             data_sync: Some(status.data_sync),
@@ -97,11 +87,10 @@ impl Here {
             reached: true,
             age_ms: Some(0),
             trouble: None,
-            switches: all.switches,
-            status: Some(status.clone()),
+            switches,
+            status: Some(status),
             status_age_ms: Some(0),
-        };
-        Some((standing, all))
+        }
     }
 
     /// The other one, as far as it is known.
@@ -191,7 +180,7 @@ impl Backend for Here {
     }
 
     fn role_of(&self, name: &str) -> Option<Role> {
-        Some(self.users.role_of(name)?.of_console())
+        self.users.role_of(name)
     }
 
     fn password_mark(&self, name: &str) -> u64 {
@@ -203,8 +192,7 @@ impl Backend for Here {
     }
 
     fn cluster(&self) -> Cluster {
-        let mut nodes = Vec::new();
-        nodes.extend(self.here().map(|(standing, _)| standing));
+        let mut nodes = vec![self.here()];
         if self.own.config.peer.is_some() {
             nodes.push(self.there());
         }
@@ -238,7 +226,7 @@ impl Backend for Here {
         asker: &Asker,
         request: &ActionRequest,
         report: Report<'_>,
-    ) -> Result<Vec<actions::Outcome>, Problem> {
+    ) -> Result<Vec<Outcome>, Problem> {
         let wish = Wish::of(&request.action);
         let target = match request.on {
             On::Both => Target::Both,
@@ -261,7 +249,7 @@ impl Backend for Here {
                 Member::Fixed { .. } => refuse(Why::Refused, Refusal::FixedRole.to_string()),
                 Member::Pair(pair) => {
                     let wait = Duration::from_secs(request.wait_s);
-                    let mut step = |at: Step| report(at.node, standing(at.standing));
+                    let mut step = |at: Step| report(at.node, at.standing);
                     pair.actions_of_console(asker.from)
                         .follow(&wish, target, &asker.name, wait, &mut step)
                         .map_err(|error| Problem::new(Why::Refused, error.to_string()))
@@ -273,12 +261,7 @@ impl Backend for Here {
             Err(problem) => Answer::Refused(problem.text.clone()).outcome(),
         };
         running.end(&outcome.unwrap_or_default());
-        let of = |Outcome { node, done, standing: at }: Outcome| actions::Outcome {
-            node,
-            done,
-            standing: standing(at),
-        };
-        Ok(came?.into_iter().map(of).collect())
+        came
     }
 
     fn estimate(&self) -> Result<Estimate, Problem> {
@@ -334,14 +317,10 @@ impl Backend for Here {
     fn settings(&self, query: &SettingsQuery) -> Result<SettingsVersion, Problem> {
         let documents = self.own.member.documents();
         match document::answer_show(&documents, query.version, query.node) {
-            Answer::Settings(Some(document)) => Ok(SettingsVersion {
-                from: SettingsFrom::Document,
-                text: without_hashes(&document.text),
-                stamp: Some(stamp(document.stamp)),
-            }),
-            Answer::Settings(None) => {
-                let (from, text) = (SettingsFrom::Nowhere, String::new());
-                Ok(SettingsVersion { from, stamp: None, text })
+            Answer::Settings(document) => {
+                let mut told = document::told(document.map(|document| *document));
+                told.text = without_hashes(&told.text);
+                Ok(told)
             }
             // They stand in the node's own file, which Information shows.
             Answer::Refused(_) if documents.in_file() => {
@@ -355,7 +334,7 @@ impl Backend for Here {
 
     fn settings_history(&self) -> Result<Vec<Stamp>, Problem> {
         let history = self.own.member.documents().history();
-        Ok(history.into_iter().map(|document| stamp(document.stamp)).collect())
+        Ok(history.into_iter().map(|document| document.stamp).collect())
     }
 
     fn check_settings(&self, draft: &SettingsDraft) -> Result<SettingsChecked, Problem> {
@@ -411,9 +390,4 @@ impl Backend for Here {
     fn said(&self, who: &str, from: IpAddr, what: &str, outcome: &str) {
         self.own.logs.action(By::console(who, from), what, &[], None).end(outcome);
     }
-}
-
-pub(super) fn stamp(stamp: document::Stamp) -> Stamp {
-    let document::Stamp { version, node, at_ms, who, hash, aside_for } = stamp;
-    Stamp { version, node, at_ms, who, hash, aside_for }
 }

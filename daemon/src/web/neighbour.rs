@@ -89,15 +89,7 @@ impl Neighbour {
         let stands = move || {
             let at = Instant::now();
             if let Some(standing) = other.standing_within(PATIENCE) {
-                this.hear(|known| {
-                    let what = SeatStanding {
-                        state: told(standing.state),
-                        sentence: standing.sentence,
-                        data_sync: synced(standing.data_sync),
-                        serves: standing.serves,
-                    };
-                    known.stands = Some(Heard { what, at });
-                });
+                this.hear(|known| known.stands = Some(Heard { what: standing, at }));
             }
         };
         self.every("duolog-stands", STANDS_EVERY, stands)?;
@@ -174,30 +166,5 @@ impl Neighbour {
     /// What is known now.
     pub(super) fn known(&self) -> Known {
         self.inside().known.clone()
-    }
-}
-
-/// A state in the console's words, which are the same.
-pub(super) const fn told(state: crate::status::State) -> duolog_console::api::status::State {
-    use crate::status::State as Own;
-    use duolog_console::api::status::State as Told;
-    match state {
-        Own::Prim => Told::Prim,
-        Own::Second => Told::Second,
-        Own::Alone => Told::Alone,
-        Own::Stop => Told::Stop,
-        Own::Wait => Told::Wait,
-    }
-}
-
-/// The same of the second copy.
-pub(super) const fn synced(sync: crate::status::DataSync) -> duolog_console::api::status::DataSync {
-    use crate::status::DataSync as Own;
-    use duolog_console::api::status::DataSync as Told;
-    match sync {
-        Own::Uptodate => Told::Uptodate,
-        Own::NotUptodate => Told::NotUptodate,
-        Own::ConnectionError => Told::ConnectionError,
-        Own::NotConfigured => Told::NotConfigured,
     }
 }

@@ -27,7 +27,6 @@ use serde::{Deserialize, Serialize};
 
 use super::history::{Reading, Rings};
 use super::lines;
-use super::neighbour::told;
 use crate::across::{Across, Asked, Sender};
 use crate::branches;
 use crate::certs;
@@ -146,13 +145,6 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Problem {
     Problem::new(Why::Unavailable, format!("{what} cannot be had: {error:#}"))
 }
 
-/// The same document in the console's types: its fields are the daemon's, which a test holds.
-fn as_told<T: DeserializeOwned>(what: &str, value: &impl Serialize) -> Result<T, Problem> {
-    serde_json::to_value(value)
-        .and_then(serde_json::from_value)
-        .map_err(|error| failed(what, error))
-}
-
 impl Own {
     /// That of the node that runs, configured by `file`.
     pub(crate) fn new(config: &Config, file: &Path, member: &Arc<Member>, logs: &Logs) -> Self {
@@ -191,11 +183,10 @@ impl Own {
         self.metrics.tick();
         let Some(node) = self.member.origin().node else { return };
         let status = self.member.status();
-        let state = told(status.state);
         let reading = Reading {
             at: self.begun.elapsed(),
             wall_ms: wall_ms(),
-            state,
+            state: status.state,
             end: status.log.end,
             wire_bytes: status.peer.as_ref().map_or(0, |peer| peer.wire_bytes),
             lag_bytes: status.lag_bytes,
@@ -218,16 +209,13 @@ impl Own {
     }
 
     /// How it stands.
-    ///
-    /// # Errors
-    /// Never, as long as the console's types are those of the daemon.
-    pub(super) fn standing(&self) -> Result<Standing, Problem> {
+    pub(super) fn standing(&self) -> Standing {
         let switches = match &*self.member {
             Member::Pair(pair) => Some(pair.switches()),
             Member::Fixed { .. } => None,
         };
-        let status = as_told("how it stands", &self.member.status())?;
-        Ok(Standing { host: host(), switches, status, sample: self.rings().newest() })
+        let status = self.member.status();
+        Standing { host: host(), switches, status, sample: self.rings().newest() }
     }
 
     pub(super) fn history(&self, query: &HistoryQuery) -> History {
@@ -235,17 +223,11 @@ impl Own {
     }
 
     pub(super) fn receipts(&self) -> Result<Vec<Receipt>, Problem> {
-        match receipts(&self.config.state_dir) {
-            Ok(entries) => as_told("receipts", &entries),
-            // There were none yet.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(failed("receipts", error)),
-        }
+        receipts(&self.config.state_dir).map_err(|error| failed("receipts", error))
     }
 
     pub(super) fn branches(&self) -> Result<Vec<Branch>, Problem> {
-        let rows = branches::rows(&self.config.state_dir);
-        as_told("branches", &rows.map_err(|error| failed("branches", error))?)
+        branches::kept(&self.config.state_dir).map_err(|error| failed("branches", error))
     }
 
     /// Drops a branch, as the record says.
@@ -253,7 +235,7 @@ impl Own {
         let running = self.logs.action(by, "branches drop", &[name.to_owned()], None);
         let least = Role::Administrator;
         let people = self.member.documents().people();
-        let role = people.find(who).map(|user| user.role.of_console());
+        let role = people.find(who).map(|user| user.role);
         if role.is_none_or(|role| role < least) {
             let node = self.node();
             let text = format!("node{node} refuses: {who} is no {} there", least.name());
@@ -278,7 +260,7 @@ impl Own {
             Reply::Later(mut answers) => answers.blocking_recv().unwrap_or_else(broke_off),
         };
         match answer {
-            Answer::Estimate(estimate) => as_told("the estimate", &estimate),
+            Answer::Estimate(estimate) => Ok(estimate),
             Answer::Refused(why) => Err(Problem::new(Why::Refused, why)),
             _ => Err(Problem::new(Why::Unavailable, "the node answered another question")),
         }
@@ -358,7 +340,7 @@ impl Own {
     /// Answers the other node.
     pub(crate) fn answer(&self, inquiry: Inquiry, to: &mut Sender<'_>) -> std::io::Result<()> {
         match inquiry {
-            Inquiry::Standing => send(to, &self.standing()),
+            Inquiry::Standing => send(to, &Ok(self.standing())),
             Inquiry::History(query) => send(to, &Ok(self.history(&query))),
             Inquiry::Receipts => send(to, &self.receipts()),
             Inquiry::Branches => send(to, &self.branches()),
@@ -451,18 +433,4 @@ fn certificates(config: &Config) -> Vec<Certificate> {
         Certificate { what: what.into(), path, until_ms, fingerprint, trouble }
     });
     told.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What `duolog status --json` has, the API has: a field that is only in one of them is forgotten.
-    #[test]
-    fn every_field_of_a_status_crosses_the_api_unchanged() {
-        let status = crate::status::tests::prim();
-        let whole = serde_json::to_value(&status).unwrap();
-        let told: Status = as_told("", &status).unwrap();
-        assert_eq!(serde_json::to_value(&told).unwrap(), whole);
-    }
 }

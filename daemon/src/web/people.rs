@@ -13,7 +13,7 @@ use duolog_console::api::users::{
     UserChange, UserEdit, UserEntry,
 };
 
-use super::backend::{Here, stamp};
+use super::backend::Here;
 use crate::actions::Refusal;
 use crate::config::{Shared, User};
 use crate::document::{Author, ChangeError, Changed, Changes, Document, Name};
@@ -55,10 +55,10 @@ fn edited(text: &str, edit: &UserEdit) -> Result<String, Problem> {
         UserEdit::Add(NewUser { name, role, password }) => {
             let hash = password.as_deref().map(|given| users::hash(name, given));
             let hash = hash.transpose().map_err(unfit)?;
-            users::add(text, name, Role::of(*role), hash.as_deref())
+            users::add(text, name, *role, hash.as_deref())
         }
         UserEdit::Change { name, change } => match change {
-            UserChange::Role(role) => users::set(text, name, "role", Role::of(*role).name()),
+            UserChange::Role(role) => users::set(text, name, "role", role.name()),
             UserChange::Password(given) => {
                 let hash = users::hash(name, given).map_err(unfit)?;
                 users::set(text, name, "password", &hash)
@@ -159,20 +159,13 @@ impl Here {
             Ok(changed) => format!("done: {}", changed.stamp.title()),
             Err(problem) => problem.text.clone(),
         });
-        let Changed { stamp: new, both, changes: Changes { at_once, at_restart } } = came?;
-        Ok(SettingsChanged { stamp: stamp(new), both, at_once, at_restart })
+        let Changed { stamp, both, changes: Changes { at_once, at_restart } } = came?;
+        Ok(SettingsChanged { stamp, both, at_once, at_restart })
     }
 
     /// See [`duolog_console::Backend::users`].
     pub(super) fn told_users(&self) -> Vec<UserEntry> {
-        let told = |User { name, role, password, certificates, disabled }| UserEntry {
-            name,
-            role: Role::of_console(role),
-            password: password.is_some(),
-            certificates: certificates.len() as u64,
-            enabled: !disabled,
-        };
-        self.own.member.documents().people().users.into_iter().map(told).collect()
+        self.own.member.documents().people().users.iter().map(users::told).collect()
     }
 
     /// See [`duolog_console::Backend::edit_users`].
@@ -190,7 +183,7 @@ impl Here {
             let base = self.document()?;
             let text = base.as_ref().map_or("", |document| &document.text);
             let text = edited(text, edit)?;
-            Ok((base.map(|document| document.stamp.name()), text))
+            Ok((base.map(|document| document.name()), text))
         })
     }
 

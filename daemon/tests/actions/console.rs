@@ -14,10 +14,10 @@ use tokio_rustls::rustls::{
 
 use super::*;
 
-const PASSWORD: &str = "correct horse";
+pub(super) const PASSWORD: &str = "correct horse";
 
 /// Somebody with a browser at one node's console, over HTTP in clear.
-struct Visitor {
+pub(super) struct Visitor {
     at: SocketAddr,
     cookie: String,
     csrf: String,
@@ -66,7 +66,7 @@ fn connect(at: SocketAddr) -> TcpStream {
 }
 
 impl Visitor {
-    fn log_in(at: SocketAddr, name: &str) -> Self {
+    pub(super) fn log_in(at: SocketAddr, name: &str) -> Self {
         let body = serde_json::json!({ "name": name, "password": PASSWORD }).to_string();
         let mut stream = connect(at);
         stream.write_all(request("POST", "/api/v1/login", "", &body).as_bytes()).unwrap();
@@ -81,7 +81,7 @@ impl Visitor {
         }
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
+    pub(super) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
         let headers = format!("Cookie: {}\r\nDuolog-Csrf: {}\r\n", self.cookie, self.csrf);
         let mut stream = connect(self.at);
         let path = format!("/api/v1/{path}");
@@ -90,7 +90,7 @@ impl Visitor {
         (status, body)
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(super) fn get(&self, path: &str) -> Value {
         let (status, body) = self.ask("GET", path, "");
         assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
         serde_json::from_slice(&body).unwrap()
@@ -109,7 +109,7 @@ impl Visitor {
     }
 }
 
-fn both() -> ([SocketAddr; 2], [SocketAddr; 2], [String; 2]) {
+pub(super) fn both() -> ([SocketAddr; 2], [SocketAddr; 2], [String; 2]) {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap();
     let held = [free(), free(), free(), free()];
     let at: Vec<_> = held.iter().map(|held| held.local_addr().unwrap()).collect();

@@ -191,7 +191,7 @@ impl Ways for Liar {
         let new = Document::new(4, 2, 0, "root".into(), rate(4));
         match what {
             Asked::Stands(mine) => {
-                let stands = Stands { name: Some(new.stamp.name()), ..mine };
+                let stands = Stands { name: Some(new.name()), ..mine };
                 Some(Said::Stands { stands, has_yours: true })
             }
             Asked::Piece { from, .. } => {

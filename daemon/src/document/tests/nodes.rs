@@ -89,7 +89,7 @@ impl Node {
     }
 
     pub(super) fn name(&self) -> Option<Name> {
-        self.documents.history().last().map(|document| document.stamp.name())
+        self.documents.history().last().map(Document::name)
     }
 
     pub(super) fn change(&self, text: &str, here: bool) -> Result<Changed, ChangeError> {
