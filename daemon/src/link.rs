@@ -15,7 +15,7 @@ use duolog_engine::node::{Digest, DiskTimes, Node, NodeError, Room};
 use duolog_transport::resync::{Give, Take};
 use duolog_transport::{
     Ack, Credentials, DialConfig, Hashed, Hello, Link, LinkError, ListenConfig, Sink, SinkError,
-    Source, Tuning, dial, listen,
+    Source, Synced, Tuning, dial, listen,
 };
 use duolog_wal::segment::FORMAT_VERSION;
 use duolog_wal::{Cursor, Lsn, ViewNum};
@@ -330,6 +330,14 @@ impl Sink for Receiver {
         let durable = self.node.sync_received().map_err(|error| self.sink_error(error))?;
         self.look_whether_caught_up(durable);
         Ok(self.ack(durable))
+    }
+
+    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Synced, SinkError>> {
+        let synced = self.node.sync_received_beside(done).map(|(durable, goes_on)| {
+            self.look_whether_caught_up(durable);
+            Synced { ack: self.ack(durable), goes_on }
+        });
+        Some(synced.map_err(|error| self.sink_error(error)))
     }
 
     fn standing(&self) -> Ack {

@@ -80,6 +80,36 @@ impl Packer {
     }
 }
 
+/// Whether compressing pays: after a frame that hardly became smaller the next ones go as they are, at
+/// each such frame twice as many, since what comes together is mostly alike.
+#[derive(Debug, Default)]
+pub(crate) struct Worth {
+    /// Frames to send as they are before another is tried.
+    left: u32,
+    /// How many those were in the beginning.
+    passed: u32,
+}
+
+/// Frames that go as they are at most before another is tried: 4 MiB of log.
+const PASSED_MAX: u32 = 64;
+
+impl Worth {
+    /// Whether to compress the next frame.
+    pub(crate) fn is_tried(&mut self) -> bool {
+        let tried = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        tried
+    }
+
+    /// A frame of so many bytes of log was compressed to so many, its header included.
+    pub(crate) fn tried(&mut self, raw_len: usize, frame_len: usize) {
+        // A sixteenth less is what compressing and decompressing cost, about.
+        let paid = frame_len.saturating_sub(HEADER_LEN) <= raw_len - raw_len / 16;
+        self.passed = if paid { 0 } else { (self.passed * 2).clamp(1, PASSED_MAX) };
+        self.left = self.passed;
+    }
+}
+
 impl fmt::Debug for Packer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Packer").finish_non_exhaustive()
@@ -264,6 +294,25 @@ fn decompress(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_compress_is_tried_now_and_then_alone() {
+        let mut worth = Worth::default();
+        let tries = |worth: &mut Worth, frames: u32, frame_len| {
+            let mut tries = 0;
+            for _ in 0..frames {
+                if worth.is_tried() {
+                    worth.tried(RAW_MAX, frame_len);
+                    tries += 1;
+                }
+            }
+            tries
+        };
+        assert_eq!(tries(&mut worth, 100, RAW_MAX / 2), 100, "what compresses is compressed");
+        // Tried, and then 1, 2, 4, ... 64 and always 64 are passed over.
+        assert_eq!(tries(&mut worth, 1000, HEADER_LEN + RAW_MAX), 21);
+        assert_eq!(tries(&mut worth, 1000, RAW_MAX / 2), 1000 - 44, "seen within 64 frames");
+    }
 
     fn frame(lsn: u64, content: Content, wire: &[u8]) -> Vec<u8> {
         let header = Header { lsn: Lsn(lsn), committed: Lsn::ZERO, content };

@@ -7,7 +7,9 @@
 //!   └─ error, stop, or a newer connection of the peer     └────── wait for more ──┘
 //! ```
 //! No timer gathers anything: while the disk syncs, the next bytes gather in the socket, and the
-//! next sync takes all of them. Handshakes of others run beside and never delay the link.
+//! next sync takes all of them. Where more than a frame came at a time the sync goes on beside, and the
+//! next bytes are taken in meanwhile; what is acknowledged is what is durable, either way. Handshakes of
+//! others run beside and never delay the link.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use duolog_wal::{Cursor, Lsn};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -28,6 +31,7 @@ use crate::bulk::Bulk;
 use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
+use crate::frame::RAW_MAX;
 use crate::handshake::{Hello, Refusal, of_this_pair, part};
 use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
@@ -35,7 +39,7 @@ use crate::pack::Unpacker;
 use crate::protocol::Protocol;
 use crate::resync::{self, Take};
 use crate::settings::ListenConfig;
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkError};
 use crate::streams::{self, ANSWER_TIMEOUT, Control, now, unexpected};
 use crate::tls;
 
@@ -45,6 +49,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 16;
 /// Bytes of log that are gathered before a sync although more is there.
 const GATHER_BYTES: usize = 1 << 20;
+/// Bytes of log at a time from which on nobody waits for the one sync that they are in.
+const BULK_BYTES: u64 = RAW_MAX as u64;
 /// Pieces taken from the stream at a time.
 const PIECES: usize = 32;
 /// How often what was hashed is told.
@@ -302,9 +308,17 @@ impl<S: Sink> Session<S> {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut hashes = tokio::time::interval(HASHED_INTERVAL);
         hashes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beside = Beside::default();
         loop {
             let came = tokio::select! {
                 biased;
+                () = beside.done.notified() => {
+                    if let Some(ack) = beside.sync(&mut self.sink) {
+                        self.acknowledge(connection, &mut acks, ack?.untimed()).await?;
+                        self.tell_committed(&intake, &mut acks).await;
+                    }
+                    continue;
+                }
                 came = intake.wait() => came?,
                 _ = hashes.tick() => {
                     for hashed in self.sink.hashed() {
@@ -329,19 +343,39 @@ impl<S: Sink> Session<S> {
                 self.sink.receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
                 let write = begun.elapsed();
                 intake.batch.clear();
-                let ack = self.sink.sync()?;
-                if acks.is_news(&ack) {
-                    acks.send(ack.after(begun.elapsed(), write)).await?;
-                    self.stats.acks(1, connection.rtt());
-                }
+                let ack = match beside.takes(raw_bytes).then(|| beside.sync(&mut self.sink)) {
+                    Some(Some(ack)) => ack?.untimed(),
+                    Some(None) | None => {
+                        beside.goes_on = false;
+                        self.sink.sync()?.after(begun.elapsed(), write)
+                    }
+                };
+                self.acknowledge(connection, &mut acks, ack).await?;
                 self.stats.frames(0, 0, raw_bytes, 0);
             }
             self.stats.frames(intake.count(), 0, 0, std::mem::take(&mut intake.wire_bytes));
-            if let Some(committed) = acks.news(intake.unpacker.committed()) {
-                // The acknowledgement leaves first: a commit waits for it, applying does not.
-                tokio::task::yield_now().await;
-                self.sink.committed(committed);
-            }
+            self.tell_committed(&intake, &mut acks).await;
+        }
+    }
+
+    async fn acknowledge(
+        &mut self,
+        connection: &Connection,
+        acks: &mut Acks,
+        ack: Ack,
+    ) -> Result<(), LinkError> {
+        if acks.is_news(&ack) {
+            acks.send(ack).await?;
+            self.stats.acks(1, connection.rtt());
+        }
+        Ok(())
+    }
+
+    async fn tell_committed(&mut self, intake: &Intake, acks: &mut Acks) {
+        if let Some(committed) = acks.news(intake.unpacker.committed()) {
+            // The acknowledgement leaves first: a commit waits for it, applying does not.
+            tokio::task::yield_now().await;
+            self.sink.committed(committed);
         }
     }
 
@@ -350,6 +384,33 @@ impl<S: Sink> Session<S> {
             self.stats.disconnected();
             self.sink.disconnected(why);
         }
+    }
+}
+
+/// Syncs that go on while more is taken in.
+#[derive(Default)]
+struct Beside {
+    /// What was asked for last is durable, or failed.
+    done: Arc<Notify>,
+    /// Whether it is not yet known that all that was received is.
+    goes_on: bool,
+}
+
+impl Beside {
+    /// Whether so many bytes are to be synced beside: they are many, or others are under way, which they
+    /// would have to wait for.
+    fn takes(&self, bytes: u64) -> bool {
+        self.goes_on || bytes >= BULK_BYTES
+    }
+
+    /// What is durable by now; `None` where the sink syncs while the link waits.
+    fn sync(&mut self, sink: &mut impl Sink) -> Option<Result<Ack, SinkError>> {
+        let done = self.done.clone();
+        let synced = sink.sync_beside(Box::new(move || done.notify_one()))?;
+        Some(synced.map(|synced| {
+            self.goes_on = synced.goes_on;
+            synced.ack
+        }))
     }
 }
 

@@ -12,7 +12,8 @@ pub enum Compression {
     Off,
     /// A frame is compressed when the link is behind: 128 KiB or more are sent and not
     /// acknowledged, or the stream did not take the frame before at once. A commit on an idle
-    /// link thus never waits for the compressor, and bulk is always compressed. For 10 Gb/s.
+    /// link thus never waits for the compressor, and bulk is compressed unless it does not become
+    /// smaller. For 10 Gb/s.
     #[default]
     Adaptive,
     /// Every frame: pays on links up to about 2 Gb/s even for a single commit.

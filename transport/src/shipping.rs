@@ -26,7 +26,7 @@ use crate::drive::Drive;
 use crate::error::{LinkError, OnStream};
 use crate::frame::RAW_MAX;
 use crate::pace::Pace;
-use crate::pack::Packer;
+use crate::pack::{Packer, Worth};
 use crate::settings::{Compression, Tuning};
 use crate::source::Source;
 use crate::stats::Stats;
@@ -222,6 +222,7 @@ impl Live {
 /// How far a connection has come, and what that allows.
 struct Flow {
     packer: Packer,
+    worth: Worth,
     compression: Compression,
     window_bytes: u64,
     commit_interval: Duration,
@@ -243,6 +244,7 @@ impl Flow {
     fn new(from: Lsn, tuning: &Tuning) -> Self {
         Self {
             packer: Packer::new(),
+            worth: Worth::default(),
             compression: tuning.compression,
             window_bytes: tuning.window_bytes,
             commit_interval: Duration::from_millis(tuning.commit_interval_ms),
@@ -277,6 +279,9 @@ impl Flow {
                 .packer
                 .data(sent, committed, max, compress, |max, buf| source.read(sent, max, buf))
                 .map_err(LinkError::Source)?;
+            if compress {
+                self.worth.tried(raw_len, bytes.len());
+            }
             self.sent = sent.plus(raw_len as u64);
             source.packed(self.sent, begun);
             stats.frames(1, u64::from(compress), raw_len as u64, bytes.len() as u64);
@@ -297,11 +302,14 @@ impl Flow {
         self.window_bytes.saturating_sub(self.sent.since(acked))
     }
 
-    fn compress(&self, acked: Lsn) -> bool {
+    fn compress(&mut self, acked: Lsn) -> bool {
         match self.compression {
             Compression::Off => false,
             Compression::Always => true,
-            Compression::Adaptive => self.blocked || self.sent.since(acked) >= BEHIND_BYTES,
+            Compression::Adaptive => {
+                let behind = self.blocked || self.sent.since(acked) >= BEHIND_BYTES;
+                behind && self.worth.is_tried()
+            }
         }
     }
 

@@ -77,6 +77,35 @@ fn a_secondary_that_lacks_much_catches_up_at_the_pace_that_is_asked_for() {
     pair.stop();
 }
 
+/// A secondary that lacks much takes in what comes while its disk syncs, and acknowledges what is
+/// durable and nothing else; what follows is synced as always.
+#[test]
+fn the_log_is_received_while_the_disk_syncs() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    pair.secondary.change(|state| state.beside = true);
+    let before = pair.secondary.state().syncs;
+    let end = pair.primary.append(&noise(1, 8 << 20), &waker);
+    pair.secondary.wait("all is received", |state| state.log.end().lsn == end);
+    // Each sync that comes to its end is acknowledged, however often that is.
+    for part in 2..5 {
+        let (acked, durable) = (pair.primary.state().acked, pair.secondary.state().durable);
+        assert!(acked <= durable, "{acked} was acknowledged, {durable} is durable");
+        let next = pair.primary.append(&noise(part, 2 << 20), &waker);
+        pair.secondary.wait("more is received", |state| state.log.end().lsn == next);
+        let acked = pair.primary.state().acked;
+        assert!(acked <= pair.secondary.state().durable, "{acked} is not durable");
+        pair.secondary.sync_beside();
+        pair.acknowledged(next);
+    }
+    pair.secondary.wait("what is committed is told", |state| state.syncs == before);
+    // It has nothing to wait for any more, and little is synced by the link itself.
+    let end = pair.primary.append(&noise(9, 100), &waker);
+    pair.acknowledged(end);
+    assert!(pair.secondary.state().syncs > before);
+    pair.stop();
+}
+
 /// One record at a time, each waiting for the one before: nothing but the wake moves the link,
 /// so a wake that is lost hangs here.
 #[test]
