@@ -15,7 +15,7 @@ use duolog_engine::node::{Digest, DiskTimes, Node, NodeError, Room};
 use duolog_transport::resync::{Give, Take};
 use duolog_transport::{
     Ack, Credentials, DialConfig, Hashed, Hello, Link, LinkError, ListenConfig, Sink, SinkError,
-    Source, Synced, Tuning, dial, listen,
+    Source, Tuning, dial, listen,
 };
 use duolog_wal::segment::FORMAT_VERSION;
 use duolog_wal::{Cursor, Lsn, ViewNum};
@@ -332,10 +332,10 @@ impl Sink for Receiver {
         Ok(self.ack(durable))
     }
 
-    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Synced, SinkError>> {
-        let synced = self.node.sync_received_beside(done).map(|(durable, goes_on)| {
+    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Ack, SinkError>> {
+        let synced = self.node.sync_received_beside(done).map(|durable| {
             self.look_whether_caught_up(durable);
-            Synced { ack: self.ack(durable), goes_on }
+            self.ack(durable)
         });
         Some(synced.map_err(|error| self.sink_error(error)))
     }

@@ -62,7 +62,7 @@ pub use link::{Link, StartError, StopError, dial, listen};
 pub use loopback::LoopbackPort;
 pub use protocol::Protocol;
 pub use settings::{Compression, DialConfig, ListenConfig, SettingsError, Tuning};
-pub use sink::{Sink, SinkError, Synced};
+pub use sink::{Sink, SinkError};
 pub use source::Source;
 pub use stats::{Snapshot, Stats};
 pub use waker::Waker;

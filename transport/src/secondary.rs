@@ -308,13 +308,13 @@ impl<S: Sink> Session<S> {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut hashes = tokio::time::interval(HASHED_INTERVAL);
         hashes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut beside = Beside::default();
+        let synced = Arc::new(Notify::new());
         loop {
             let came = tokio::select! {
                 biased;
-                () = beside.done.notified() => {
-                    if let Some(ack) = beside.sync(&mut self.sink) {
-                        self.acknowledge(connection, &mut acks, ack?.untimed()).await?;
+                () = synced.notified() => {
+                    if let Some(ack) = self.sync_beside(&synced) {
+                        self.acknowledge(connection, &mut acks, ack?).await?;
                         self.tell_committed(&intake, &mut acks).await;
                     }
                     continue;
@@ -343,12 +343,10 @@ impl<S: Sink> Session<S> {
                 self.sink.receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
                 let write = begun.elapsed();
                 intake.batch.clear();
-                let ack = match beside.takes(raw_bytes).then(|| beside.sync(&mut self.sink)) {
-                    Some(Some(ack)) => ack?.untimed(),
-                    Some(None) | None => {
-                        beside.goes_on = false;
-                        self.sink.sync()?.after(begun.elapsed(), write)
-                    }
+                let bulk = raw_bytes >= BULK_BYTES;
+                let ack = match bulk.then(|| self.sync_beside(&synced)).flatten() {
+                    Some(ack) => ack?,
+                    None => self.sink.sync()?.after(begun.elapsed(), write),
                 };
                 self.acknowledge(connection, &mut acks, ack).await?;
                 self.stats.frames(0, 0, raw_bytes, 0);
@@ -356,6 +354,13 @@ impl<S: Sink> Session<S> {
             self.stats.frames(intake.count(), 0, 0, std::mem::take(&mut intake.wire_bytes));
             self.tell_committed(&intake, &mut acks).await;
         }
+    }
+
+    /// What is durable by now, while the rest is being made so; `synced` is told when that is done.
+    fn sync_beside(&mut self, synced: &Arc<Notify>) -> Option<Result<Ack, SinkError>> {
+        let synced = synced.clone();
+        let ack = self.sink.sync_beside(Box::new(move || synced.notify_one()))?;
+        Some(ack.map(Ack::untimed))
     }
 
     async fn acknowledge(
@@ -384,33 +389,6 @@ impl<S: Sink> Session<S> {
             self.stats.disconnected();
             self.sink.disconnected(why);
         }
-    }
-}
-
-/// Syncs that go on while more is taken in.
-#[derive(Default)]
-struct Beside {
-    /// What was asked for last is durable, or failed.
-    done: Arc<Notify>,
-    /// Whether it is not yet known that all that was received is.
-    goes_on: bool,
-}
-
-impl Beside {
-    /// Whether so many bytes are to be synced beside: they are many, or others are under way, which they
-    /// would have to wait for.
-    fn takes(&self, bytes: u64) -> bool {
-        self.goes_on || bytes >= BULK_BYTES
-    }
-
-    /// What is durable by now; `None` where the sink syncs while the link waits.
-    fn sync(&mut self, sink: &mut impl Sink) -> Option<Result<Ack, SinkError>> {
-        let done = self.done.clone();
-        let synced = sink.sync_beside(Box::new(move || done.notify_one()))?;
-        Some(synced.map(|synced| {
-            self.goes_on = synced.goes_on;
-            synced.ack
-        }))
     }
 }
 

@@ -63,10 +63,7 @@ pub trait Sink: Send + 'static {
     ///
     /// For a secondary that lacks much: the link goes on receiving while the disk syncs. What
     /// somebody waits for is acknowledged sooner by `sync`.
-    fn sync_beside(
-        &mut self,
-        _done: Box<dyn FnOnce() + Send>,
-    ) -> Option<Result<Synced, SinkError>> {
+    fn sync_beside(&mut self, _done: Box<dyn FnOnce() + Send>) -> Option<Result<Ack, SinkError>> {
         None
     }
 
@@ -88,15 +85,6 @@ pub trait Sink: Send + 'static {
 
     /// The connection has ended.
     fn disconnected(&mut self, why: &LinkError);
-}
-
-/// How far a sync beside has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Synced {
-    /// What is durable.
-    pub ack: Ack,
-    /// Whether there is more, which is being made durable.
-    pub goes_on: bool,
 }
 
 /// Why the secondary could not take what it was sent. Ends the connection; the primary hears the

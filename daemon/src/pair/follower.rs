@@ -10,7 +10,7 @@ use duolog_engine::log::LogError;
 use duolog_engine::node::{Node, NodeError};
 use duolog_failover::Event;
 use duolog_transport::resync::Take;
-use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Sink, SinkError, Synced};
+use duolog_transport::{Ack, Hashed, Hello, LinkError, Refusal, Sink, SinkError};
 use duolog_wal::{Cursor, Lsn, ViewNum};
 
 use super::Input;
@@ -162,16 +162,16 @@ impl Sink for Follower {
         Ok(Ack { durable, ..ack })
     }
 
-    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Synced, SinkError>> {
+    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Ack, SinkError>> {
         if planted(Plant::AckBeforeSync) {
             return None;
         }
         let Some(_inside) = self.gate.pass() else { return Some(Err(self.closed())) };
         // Read before, as for `sync`.
         let ack = self.ack(Lsn::ZERO);
-        let synced = self.node.sync_received_beside(done).map(|(durable, goes_on)| {
+        let synced = self.node.sync_received_beside(done).map(|durable| {
             self.log_moved();
-            Synced { ack: Ack { durable, ..ack }, goes_on }
+            Ack { durable, ..ack }
         });
         Some(synced.map_err(|error| self.sink_error(error)))
     }

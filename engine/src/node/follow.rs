@@ -65,15 +65,12 @@ impl Node {
         self.sync_log()
     }
 
-    /// Begins to make durable what was received, and says how far it is by now and whether that is all.
-    /// Where it is not, `done` is called from another thread once it is, or never will be.
+    /// Begins to make durable what was received, and says how far it is by now. Where that is not all
+    /// of it, `done` is called from another thread once it is, or never will be.
     ///
     /// # Errors
     /// This node failed: nothing more is made durable.
-    pub fn sync_received_beside(
-        &self,
-        done: Box<dyn FnOnce() + Send>,
-    ) -> Result<(Lsn, bool), NodeError> {
+    pub fn sync_received_beside(&self, done: Box<dyn FnOnce() + Send>) -> Result<Lsn, NodeError> {
         if self.progress.has_failed() {
             return Err(self.failure_or_stopped());
         }
@@ -82,7 +79,7 @@ impl Node {
             self.progress.want(end);
             self.progress.when(Stage::Durable, end, Box::new(move |_| done()));
         }
-        Ok((durable, durable < end))
+        Ok(durable)
     }
 
     /// The primary says that everything below `committed` is on both disks.

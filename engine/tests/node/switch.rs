@@ -258,11 +258,11 @@ fn what_is_received_is_made_durable_beside_and_said_to_be_when_it_is() {
     pair.second.receive(from, &bytes).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
     let done = Box::new(move || tell.send(()).unwrap());
-    let (durable, goes_on) = pair.second.sync_received_beside(done).unwrap();
-    assert!(goes_on && durable < end, "{durable} of {end} is durable before it was synced");
+    let durable = pair.second.sync_received_beside(done).unwrap();
+    assert!(durable < end, "{durable} of {end} is durable before it was synced");
     told.recv_timeout(BOUND).unwrap();
     assert_eq!(pair.second.durable(), end);
     let done = Box::new(|| panic!("there is nothing to be told any more"));
-    assert_eq!(pair.second.sync_received_beside(done).unwrap(), (end, false));
+    assert_eq!(pair.second.sync_received_beside(done).unwrap(), end);
     pair.first.stop(BOUND).unwrap();
 }

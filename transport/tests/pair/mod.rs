@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use duolog_transport::resync::{Give, Pipe, Take};
 use duolog_transport::{
     Ack, Credentials, DialConfig, Hello, Identity, Link, LinkError, ListenConfig, Sink, SinkError,
-    Source, Synced, Tuning, Waker,
+    Source, Tuning, Waker,
 };
 use duolog_wal::{Chain, ClusterId, Cursor, Lsn, NodeId, Time, ViewNum};
 
@@ -462,19 +462,17 @@ impl Sink for Secondary {
         Ok(self.standing())
     }
 
-    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Synced, SinkError>> {
+    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Ack, SinkError>> {
         if !self.0.state().beside {
             return None;
         }
         let ack = self.standing();
-        let goes_on = self.0.change(|state| {
-            let goes_on = ack.durable < state.log.end().lsn;
-            if goes_on {
+        self.0.change(|state| {
+            if ack.durable < state.log.end().lsn {
                 state.told.0.push(done);
             }
-            goes_on
         });
-        Some(Ok(Synced { ack, goes_on }))
+        Some(Ok(ack))
     }
 
     fn standing(&self) -> Ack {
