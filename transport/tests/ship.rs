@@ -87,7 +87,7 @@ fn the_log_is_received_while_the_disk_syncs() {
     pair.secondary.change(|state| state.beside = true);
     let before = pair.secondary.state().syncs;
     // With their lengths whole frames, so that the link does not come to the end with a small one.
-    let frames = |seed, count| noise(seed, count * 65_536 - 4);
+    let frames = |seed, count: usize| noise(seed, count * 65_536 - 4);
     let mut end = pair.primary.append(&frames(1, 128), &waker);
     for part in 2..6 {
         pair.secondary.wait("all is received", |state| state.log.end().lsn == end);

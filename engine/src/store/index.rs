@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn a_file_takes_little_memory_however_many_there_are() {
         // Just after the tables have grown, where they are emptiest, and just before.
-        for (files, most) in [(240_000, 110), (220_000, 80)] {
+        for (files, most) in [(240_000, 120), (220_000, 90)] {
             let mut index = Index::default();
             index.add(FileId(1), Kind::Directory, 0, Place::Named);
             for number in 0..files {

@@ -178,4 +178,17 @@ mod tests {
         }
         assert!(most_gaps > GAPS_MIN, "gaps were closed with more than a few entries");
     }
+
+    #[test]
+    fn a_number_is_given_once_though_the_newest_names_are_gone() {
+        let mut children = Children::default();
+        for name in 0..40_u8 {
+            children.add(&[name], FileId(1));
+        }
+        for name in 1..40 {
+            children.take(&[name]).unwrap();
+        }
+        assert!(children.entries.len() < 20, "gaps were closed");
+        assert_eq!(children.add(b"new", FileId(2)), FIRST_OFFSET + 40);
+    }
 }
