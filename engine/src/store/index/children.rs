@@ -185,7 +185,7 @@ mod tests {
         for name in 0..40_u8 {
             children.add(&[name], FileId(1));
         }
-        for name in 1..40 {
+        for name in (1..40).rev() {
             children.take(&[name]).unwrap();
         }
         assert!(children.entries.len() < 20, "gaps were closed");
