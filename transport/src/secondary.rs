@@ -7,7 +7,7 @@
 //!   └─ error, stop, or a newer connection of the peer     └────── wait for more ──┘
 //! ```
 //! No timer gathers anything: while the disk syncs, the next bytes gather in the socket, and the
-//! next sync takes all of them. Where more than a frame came at a time the sync goes on beside, and the
+//! next sync takes all of them. Where more than a frame is not durable the sync goes on beside, and the
 //! next bytes are taken in meanwhile; what is acknowledged is what is durable, either way. Handshakes of
 //! others run beside and never delay the link.
 
@@ -49,7 +49,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 16;
 /// Bytes of log that are gathered before a sync although more is there.
 const GATHER_BYTES: usize = 1 << 20;
-/// Bytes of log at a time from which on nobody waits for the one sync that they are in.
+/// Bytes of log that were received and are not known to be durable, from which on the link does not wait
+/// for the sync: more comes, or what came takes the disk long beside a hand-over.
 const BULK_BYTES: u64 = RAW_MAX as u64;
 /// Pieces taken from the stream at a time.
 const PIECES: usize = 32;
@@ -343,7 +344,7 @@ impl<S: Sink> Session<S> {
                 self.sink.receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
                 let write = begun.elapsed();
                 intake.batch.clear();
-                let bulk = raw_bytes >= BULK_BYTES;
+                let bulk = acks.lack_of(intake.unpacker.next()) >= BULK_BYTES;
                 let ack = match bulk.then(|| self.sync_beside(&synced)).flatten() {
                     Some(ack) => ack?,
                     None => self.sink.sync()?.after(begun.elapsed(), write),
@@ -483,6 +484,11 @@ impl Acks {
     /// Whether that says anything that was not said, times aside.
     fn is_news(&self, ack: &Ack) -> bool {
         self.last.is_none_or(|last| last.untimed() != ack.untimed())
+    }
+
+    /// Bytes before `upto` that were not acknowledged.
+    fn lack_of(&self, upto: Lsn) -> u64 {
+        upto.0.saturating_sub(self.last.map_or(0, |last| last.durable.0))
     }
 
     async fn send(&mut self, ack: Ack) -> Result<(), LinkError> {
