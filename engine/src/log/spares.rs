@@ -233,12 +233,11 @@ impl<D: Disk> Shared<D> {
         while spares.ready() == 0 && spares.making {
             spares = self.spare_made.wait(spares).expect(UNBROKEN);
         }
-        let spare = match spares.ready.pop() {
-            Some(spare) => spare,
-            None => {
-                let name = spares.new_name();
-                make(&self.disk, name, self.options.segment_bytes, DiskFile::allocate)?
-            }
+        let spare = if let Some(spare) = spares.ready.pop() {
+            spare
+        } else {
+            let name = spares.new_name();
+            make(&self.disk, name, self.options.segment_bytes, DiskFile::allocate)?
         };
         spares.taken += 1;
         Ok(spare)

@@ -127,8 +127,8 @@ impl Store {
         let mut at = None;
         if node.place == Place::Named && !id.is_root() {
             for link in index.links(id) {
-                let found = self.found(&index, id, link.parent, &link.name)?;
-                let name = String::from_utf8_lossy(&link.name);
+                let found = self.found(&index, id, link.parent, link.name)?;
+                let name = String::from_utf8_lossy(link.name);
                 match found {
                     Found::Own if at.is_none() => {
                         let dir = self.dir(&index, link.parent)?;
