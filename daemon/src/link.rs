@@ -332,6 +332,14 @@ impl Sink for Receiver {
         Ok(self.ack(durable))
     }
 
+    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Ack, SinkError>> {
+        let synced = self.node.sync_received_beside(done).map(|durable| {
+            self.look_whether_caught_up(durable);
+            self.ack(durable)
+        });
+        Some(synced.map_err(|error| self.sink_error(error)))
+    }
+
     fn standing(&self) -> Ack {
         let durable = self.node.durable();
         self.look_whether_caught_up(durable);

@@ -41,6 +41,12 @@ pub trait DiskFile: Send + Sync + 'static {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes `parts`, one after the other, at `offset` in one call; it may write fewer bytes.
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    /// Makes the file, which is empty, so many zeros long, with room on the disk taken for all of them. Where the
+    /// file system can note that, no byte is written; what is written there later then changes the
+    /// file's metadata as well.
+    fn allocate(&self, size_bytes: u64) -> io::Result<()> {
+        write_zeros(self, size_bytes)
+    }
     /// Makes everything that was written before survive a power cut. After a failure what was
     /// written may be lost although it reads back.
     fn sync_data(&self) -> io::Result<()>;
@@ -83,6 +89,21 @@ pub trait DiskFile: Send + Sync + 'static {
         out.resize(size, 0);
         self.read_exact_at(out, 0)
     }
+}
+
+/// Writes so many zeros from the beginning of the file on.
+///
+/// # Errors
+/// What the disk says; a part of them may be there.
+pub(crate) fn write_zeros<F: DiskFile + ?Sized>(file: &F, size_bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; usize::try_from(size_bytes.min(1 << 20)).expect("at most 1 MiB")];
+    let mut at = 0;
+    while at < size_bytes {
+        let part = zeros.len().min(usize::try_from(size_bytes - at).unwrap_or(usize::MAX));
+        file.write_all_at(&mut [IoSlice::new(&zeros[..part])], at)?;
+        at += part as u64;
+    }
+    Ok(())
 }
 
 /// Puts a small file with these bytes under `name`: after it returns the file is there with all

@@ -6,6 +6,7 @@ pub mod dirty;
 pub mod disk;
 pub mod fuse;
 pub mod log;
+mod memory;
 pub mod node;
 mod priority;
 pub mod resync;

@@ -86,6 +86,33 @@ fn a_segment_that_another_process_reads_keeps_its_bytes() {
     assert_eq!(records, 4, "a mark and three writes");
 }
 
+/// Nothing is written into it before the log is, and yet a full disk cannot come in between.
+#[test]
+fn a_segment_that_nobody_made_ahead_has_its_room_and_holds_nothing() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let log = create(dir.path());
+    for value in 0..6 {
+        log.append(&write(&vec![value; 1 << 20]), Lsn(0), Time(1)).unwrap();
+    }
+    let names = duolog_engine::log::segment_files(log.disk()).unwrap();
+    let (first, name) = &names[1];
+    let file = std::fs::File::open(dir.path().join(name)).unwrap();
+    let found = file.metadata().unwrap();
+    assert_eq!(found.len(), OPTIONS.segment_bytes);
+    assert!(found.blocks() * 512 >= OPTIONS.segment_bytes, "{} blocks", found.blocks());
+    let bytes = std::fs::read(dir.path().join(name)).unwrap();
+    let used = usize::try_from(log.end().lsn.since(*first)).unwrap() + 4096;
+    assert!(bytes[used..].iter().all(|byte| *byte == 0));
+    log.sync().unwrap();
+    let (end, held) = (log.end(), raw(&log));
+    drop(log);
+    let disk = DirDisk::open(dir.path()).unwrap();
+    let (log, _) = Log::open(disk, OPTIONS, CLUSTER, end.lsn, Cursor::default()).unwrap();
+    assert_eq!(log.end(), end);
+    assert!(raw(&log) == held);
+}
+
 /// A small file system of its own, gone when dropped.
 struct Tmpfs(tempfile::TempDir);
 

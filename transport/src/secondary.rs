@@ -7,7 +7,9 @@
 //!   └─ error, stop, or a newer connection of the peer     └────── wait for more ──┘
 //! ```
 //! No timer gathers anything: while the disk syncs, the next bytes gather in the socket, and the
-//! next sync takes all of them. Handshakes of others run beside and never delay the link.
+//! next sync takes all of them. Where more than a frame is not durable the sync goes on beside, and the
+//! next bytes are taken in meanwhile; what is acknowledged is what is durable, either way. Handshakes of
+//! others run beside and never delay the link.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use duolog_wal::{Cursor, Lsn};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -28,6 +31,7 @@ use crate::bulk::Bulk;
 use crate::control::{Message, StreamKind};
 use crate::endpoint;
 use crate::error::{LinkError, OnStream, Role};
+use crate::frame::RAW_MAX;
 use crate::handshake::{Hello, Refusal, of_this_pair, part};
 use crate::hash::Hashed;
 use crate::link::{FAREWELL_TIMEOUT, Shared};
@@ -35,7 +39,7 @@ use crate::pack::Unpacker;
 use crate::protocol::Protocol;
 use crate::resync::{self, Take};
 use crate::settings::ListenConfig;
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkError};
 use crate::streams::{self, ANSWER_TIMEOUT, Control, now, unexpected};
 use crate::tls;
 
@@ -45,6 +49,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 16;
 /// Bytes of log that are gathered before a sync although more is there.
 const GATHER_BYTES: usize = 1 << 20;
+/// Bytes of log that were received and are not known to be durable, from which on the link does not wait
+/// for the sync: more comes, or what came takes the disk long beside a hand-over.
+const BULK_BYTES: u64 = RAW_MAX as u64;
 /// Pieces taken from the stream at a time.
 const PIECES: usize = 32;
 /// How often what was hashed is told.
@@ -302,9 +309,17 @@ impl<S: Sink> Session<S> {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut hashes = tokio::time::interval(HASHED_INTERVAL);
         hashes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let synced = Arc::new(Notify::new());
         loop {
             let came = tokio::select! {
                 biased;
+                () = synced.notified() => {
+                    if let Some(ack) = self.sync_beside(&synced) {
+                        self.acknowledge(connection, &mut acks, ack?).await?;
+                        self.tell_committed(&intake, &mut acks).await;
+                    }
+                    continue;
+                }
                 came = intake.wait() => came?,
                 _ = hashes.tick() => {
                     for hashed in self.sink.hashed() {
@@ -329,19 +344,44 @@ impl<S: Sink> Session<S> {
                 self.sink.receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
                 let write = begun.elapsed();
                 intake.batch.clear();
-                let ack = self.sink.sync()?;
-                if acks.is_news(&ack) {
-                    acks.send(ack.after(begun.elapsed(), write)).await?;
-                    self.stats.acks(1, connection.rtt());
-                }
+                let bulk = acks.lack_of(intake.unpacker.next()) >= BULK_BYTES;
+                let ack = match bulk.then(|| self.sync_beside(&synced)).flatten() {
+                    Some(ack) => ack?,
+                    None => self.sink.sync()?.after(begun.elapsed(), write),
+                };
+                self.acknowledge(connection, &mut acks, ack).await?;
                 self.stats.frames(0, 0, raw_bytes, 0);
             }
             self.stats.frames(intake.count(), 0, 0, std::mem::take(&mut intake.wire_bytes));
-            if let Some(committed) = acks.news(intake.unpacker.committed()) {
-                // The acknowledgement leaves first: a commit waits for it, applying does not.
-                tokio::task::yield_now().await;
-                self.sink.committed(committed);
-            }
+            self.tell_committed(&intake, &mut acks).await;
+        }
+    }
+
+    /// What is durable by now, while the rest is being made so; `synced` is told when that is done.
+    fn sync_beside(&mut self, synced: &Arc<Notify>) -> Option<Result<Ack, SinkError>> {
+        let synced = synced.clone();
+        let ack = self.sink.sync_beside(Box::new(move || synced.notify_one()))?;
+        Some(ack.map(Ack::untimed))
+    }
+
+    async fn acknowledge(
+        &mut self,
+        connection: &Connection,
+        acks: &mut Acks,
+        ack: Ack,
+    ) -> Result<(), LinkError> {
+        if acks.is_news(&ack) {
+            acks.send(ack).await?;
+            self.stats.acks(1, connection.rtt());
+        }
+        Ok(())
+    }
+
+    async fn tell_committed(&mut self, intake: &Intake, acks: &mut Acks) {
+        if let Some(committed) = acks.news(intake.unpacker.committed()) {
+            // The acknowledgement leaves first: a commit waits for it, applying does not.
+            tokio::task::yield_now().await;
+            self.sink.committed(committed);
         }
     }
 
@@ -444,6 +484,11 @@ impl Acks {
     /// Whether that says anything that was not said, times aside.
     fn is_news(&self, ack: &Ack) -> bool {
         self.last.is_none_or(|last| last.untimed() != ack.untimed())
+    }
+
+    /// Bytes before `upto` that were not acknowledged.
+    fn lack_of(&self, upto: Lsn) -> u64 {
+        upto.0.saturating_sub(self.last.map_or(0, |last| last.durable.0))
     }
 
     async fn send(&mut self, ack: Ack) -> Result<(), LinkError> {

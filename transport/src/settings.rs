@@ -12,9 +12,8 @@ pub enum Compression {
     Off,
     /// A frame is compressed when the link is behind: 128 KiB or more are sent and not acknowledged, or
     /// the stream did not take the frame before at once. On an idle link, one that is a quarter zeros,
-    /// and one of 1 KiB or more, several commits for instance, as long as those before it shrank. A
-    /// single short commit thus never waits for the compressor, and bulk is always compressed. For
-    /// 10 Gb/s.
+    /// and one of 1 KiB or more, several commits for instance. Both as long as the frames before it
+    /// became smaller. A single short commit thus never waits for the compressor. For 10 Gb/s.
     #[default]
     Adaptive,
     /// Every frame: pays on links up to about 2 Gb/s even for a single commit.

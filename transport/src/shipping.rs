@@ -232,8 +232,9 @@ struct Flow {
     committed: Lsn,
     /// Whether the stream did not take a frame at once.
     blocked: bool,
-    /// What compressing has brought while the link was not behind.
-    worth: Worth,
+    /// What compressing has brought while the link was not behind, and while it was.
+    worth_idle: Worth,
+    worth_behind: Worth,
     /// Until when a commit position alone is not worth a packet.
     quiet_until: Instant,
     /// How fast a secondary that lacks much catches up.
@@ -252,7 +253,8 @@ impl Flow {
             sent: from,
             committed: Lsn::ZERO,
             blocked: false,
-            worth: Worth::default(),
+            worth_idle: Worth::IDLE,
+            worth_behind: Worth::BEHIND,
             quiet_until: Instant::now(),
             pace: Pace::default(),
             held_until: None,
@@ -276,13 +278,14 @@ impl Flow {
         if max > 0 {
             let max = usize::try_from(max).unwrap_or(RAW_MAX);
             let (sent, behind) = (self.sent, self.is_behind(acked));
+            let worth = if behind { &mut self.worth_behind } else { &mut self.worth_idle };
             let mut tried = false;
             let compress = |bytes: &[u8]| match self.compression {
                 Compression::Off => false,
                 Compression::Always => true,
-                Compression::Adaptive if behind || is_hollow(bytes) => true,
+                Compression::Adaptive if is_hollow(bytes) => true,
                 Compression::Adaptive => {
-                    tried = self.worth.tries(bytes);
+                    tried = worth.tries(bytes);
                     tried
                 }
             };
@@ -292,7 +295,7 @@ impl Flow {
                 .data(sent, committed, max, compress, |max, buf| source.read(sent, max, buf))
                 .map_err(LinkError::Source)?;
             if tried {
-                self.worth.learn(content);
+                worth.learn(content);
             }
             let raw_len = content.raw_len() as u64;
             self.sent = sent.plus(raw_len);

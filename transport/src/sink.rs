@@ -57,6 +57,16 @@ pub trait Sink: Send + 'static {
     /// called once before anything is received.
     fn sync(&mut self) -> Result<Ack, SinkError>;
 
+    /// Begins to make what was received durable on another thread, and says what is durable by now. Where
+    /// that is not all of it, `done` is called, from any thread, once it is or never will be, and this
+    /// is called again. `None`: this sink does not offer it, and `sync` is called.
+    ///
+    /// For a secondary that lacks much: the link goes on receiving while the disk syncs. What
+    /// somebody waits for is acknowledged sooner by `sync`.
+    fn sync_beside(&mut self, _done: Box<dyn FnOnce() + Send>) -> Option<Result<Ack, SinkError>> {
+        None
+    }
+
     /// What `sync` would return if nothing had been received since the last one. Looked at ten
     /// times a second while nothing comes in, so that the primary learns of `applied` and free space.
     fn standing(&self) -> Ack;

@@ -115,6 +115,36 @@ fn a_secondary_that_lacks_much_catches_up_at_the_pace_that_is_asked_for() {
     pair.stop();
 }
 
+/// A secondary that lacks much takes in what comes while its disk syncs, and acknowledges what is
+/// durable and nothing else; what is little is synced by the link.
+#[test]
+fn the_log_is_received_while_the_disk_syncs() {
+    let pair = Pair::start(&tuning(Compression::Off));
+    let waker = pair.dialer.waker();
+    pair.acknowledged(pair.primary.append(&[], &waker));
+    pair.secondary.change(|state| state.beside = true);
+    let before = pair.secondary.state().syncs;
+    // With their lengths whole frames, so that the link does not come to the end with a small one.
+    let frames = |seed, count: usize| noise(seed, count * 65_536 - 4);
+    let mut end = pair.primary.append(&frames(1, 128), &waker);
+    for part in 2..6 {
+        pair.secondary.wait("all is received", |state| state.log.end().lsn == end);
+        end = pair.primary.append(&frames(part, 32), &waker);
+        pair.secondary.wait("more is received", |state| state.log.end().lsn == end);
+        let acked = pair.primary.state().acked;
+        let durable = pair.secondary.state().durable;
+        assert!(acked <= durable, "{acked} was acknowledged, {durable} is durable");
+        assert!(durable < end, "it was synced by the link");
+        pair.secondary.sync_beside();
+        pair.acknowledged(end);
+    }
+    assert_eq!(pair.secondary.state().syncs, before);
+    let end = pair.primary.append(&noise(9, 100), &waker);
+    pair.acknowledged(end);
+    assert_eq!(pair.secondary.state().syncs, before + 1);
+    pair.stop();
+}
+
 /// One record at a time, each waiting for the one before: nothing but the wake moves the link,
 /// so a wake that is lost hangs here.
 #[test]

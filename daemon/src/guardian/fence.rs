@@ -147,7 +147,7 @@ impl Fence {
         // Also when somebody is left: what they see is dead.
         let mut unmounted = Ok(());
         for mount in &self.mounts {
-            if let Err(source) = mount.detach() {
+            if let Err(source) = mount.detach_at_once() {
                 unmounted = Err(FenceError::Mounted { path: mount.path().to_owned(), source });
             }
         }

@@ -162,6 +162,20 @@ impl Sink for Follower {
         Ok(Ack { durable, ..ack })
     }
 
+    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Ack, SinkError>> {
+        if planted(Plant::AckBeforeSync) {
+            return None;
+        }
+        let Some(_inside) = self.gate.pass() else { return Some(Err(self.closed())) };
+        // Read before, as for `sync`.
+        let ack = self.ack(Lsn::ZERO);
+        let synced = self.node.sync_received_beside(done).map(|durable| {
+            self.log_moved();
+            Ack { durable, ..ack }
+        });
+        Some(synced.map_err(|error| self.sink_error(error)))
+    }
+
     fn standing(&self) -> Ack {
         // What was acknowledged cannot be taken back.
         let planted = planted(Plant::AckBeforeSync);

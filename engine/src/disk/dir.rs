@@ -6,10 +6,10 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Disk, DiskFile};
+use super::{Disk, DiskFile, write_zeros};
 
 /// A real directory, by its descriptor: it stays the same one if its path is moved or covered.
 #[derive(Debug)]
@@ -153,6 +153,14 @@ impl DiskFile for DirFile {
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         Ok(retry_on_intr(|| rustix::io::pwritev(&self.file, parts, offset))?)
+    }
+
+    fn allocate(&self, size_bytes: u64) -> io::Result<()> {
+        let all = FallocateFlags::empty();
+        match retry_on_intr(|| rustix::fs::fallocate(&self.file, all, 0, size_bytes)) {
+            Err(Errno::OPNOTSUPP) => write_zeros(self, size_bytes),
+            done => Ok(done?),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -1,7 +1,11 @@
 //! Segments that are not in use: made ahead with written zeros, or recycled with what they held,
 //! so that an append changes no metadata. It decides neither when one is made nor what may go.
+//!
+//! Who needs one and finds none gets one whose room is allocated and not written: the zeros would
+//! be another 64 MiB for the disk, just when more log comes than it keeps up with. Until it is used
+//! again a sync of it notes what was written for the first time, which is little beside that much.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 
 use duolog_wal::segment::SEGMENT_HEADER_LEN;
@@ -9,7 +13,7 @@ use duolog_wal::{Cursor, Lsn};
 
 use super::segment::{self, Segment};
 use super::{Log, LogError, LogOptions, Shared, UNBROKEN};
-use crate::disk::{Disk, DiskFile, TEMPORARY, remove_if_there};
+use crate::disk::{Disk, DiskFile, TEMPORARY, remove_if_there, write_zeros};
 
 /// A file that can become a segment: as long as one, its blocks allocated.
 pub(super) struct Spare<F> {
@@ -92,17 +96,24 @@ impl<F: DiskFile> Spares<F> {
     ) -> io::Result<Spare<F>> {
         match self.ready.pop() {
             Some(spare) => Ok(spare),
-            None => make(disk, self.new_name(), options.segment_bytes),
+            None => make(disk, self.new_name(), options.segment_bytes, write_zeros),
         }
     }
 }
 
-/// Makes a spare. Its bytes are synced before it has its name, so that a file of that name has
-/// its blocks and its length whatever happened.
-fn make<D: Disk>(disk: &D, name: String, size: u64) -> io::Result<Spare<D::File>> {
+/// Makes a spare, which `fill` makes that long. That is synced before it has its name, so that a
+/// file of that name has its blocks and its length whatever happened.
+fn make<D: Disk>(
+    disk: &D,
+    name: String,
+    size_bytes: u64,
+    fill: impl FnOnce(&D::File, u64) -> io::Result<()>,
+) -> io::Result<Spare<D::File>> {
     let new = format!("{name}{TEMPORARY}");
     remove_if_there(disk, &new)?;
-    let made = fill(disk, &new, size).and_then(|file| {
+    let made = disk.create(&new).and_then(|file| {
+        fill(&file, size_bytes)?;
+        file.sync_data()?;
         disk.rename(&new, &name)?;
         Ok(file)
     });
@@ -116,19 +127,6 @@ fn make<D: Disk>(disk: &D, name: String, size: u64) -> io::Result<Spare<D::File>
             Err(error)
         }
     }
-}
-
-fn fill<D: Disk>(disk: &D, name: &str, size: u64) -> io::Result<D::File> {
-    let file = disk.create(name)?;
-    let zeros = vec![0; usize::try_from(size.min(1 << 20)).expect("at most 1 MiB")];
-    let mut at = 0;
-    while at < size {
-        let part = zeros.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
-        file.write_all_at(&mut [IoSlice::new(&zeros[..part])], at)?;
-        at += part as u64;
-    }
-    file.sync_data()?;
-    Ok(file)
 }
 
 impl<D: Disk> Log<D> {
@@ -159,7 +157,7 @@ impl<D: Disk> Log<D> {
             spares.making = true;
             spares.new_name()
         };
-        let made = make(&shared.disk, name, shared.options.segment_bytes);
+        let made = make(&shared.disk, name, shared.options.segment_bytes, write_zeros);
         let mut spares = shared.spares();
         spares.making = false;
         shared.spare_made.notify_all();
@@ -227,14 +225,20 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Shared<D> {
-    /// A spare to begin a segment with: one at hand, the one that is being made, or a new one.
+    /// A spare to begin a segment with: one at hand, the one that is being made, or a new one, whose
+    /// zeros are not written.
     /// The caller says [`Spares::placed`] once it stands in the log.
     pub(super) fn take_spare(&self) -> io::Result<Spare<D::File>> {
         let mut spares = self.spares();
         while spares.ready() == 0 && spares.making {
             spares = self.spare_made.wait(spares).expect(UNBROKEN);
         }
-        let spare = spares.make(&self.disk, &self.options)?;
+        let spare = if let Some(spare) = spares.ready.pop() {
+            spare
+        } else {
+            let name = spares.new_name();
+            make(&self.disk, name, self.options.segment_bytes, DiskFile::allocate)?
+        };
         spares.taken += 1;
         Ok(spare)
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use duolog_wal::{Cursor, Lsn, RecordStream};
 
-use super::{Node, NodeError, POISON};
+use super::{Node, NodeError, POISON, Stage};
 use crate::log::LogError;
 
 impl Node {
@@ -63,6 +63,23 @@ impl Node {
     /// Makes durable what was received, and says up to where it is.
     pub fn sync_received(&self) -> Result<Lsn, NodeError> {
         self.sync_log()
+    }
+
+    /// Begins to make durable what was received, and says how far it is by now. Where that is not all
+    /// of it, `done` is called from another thread once it is, or never will be.
+    ///
+    /// # Errors
+    /// This node failed: nothing more is made durable.
+    pub fn sync_received_beside(&self, done: Box<dyn FnOnce() + Send>) -> Result<Lsn, NodeError> {
+        if self.progress.has_failed() {
+            return Err(self.failure_or_stopped());
+        }
+        let (durable, end) = (self.progress.durable(), self.log.end_lsn());
+        if durable < end {
+            self.progress.want(end);
+            self.progress.when(Stage::Durable, end, Box::new(move |_| done()));
+        }
+        Ok(durable)
     }
 
     /// The primary says that everything below `committed` is on both disks.

@@ -319,6 +319,8 @@ impl Node {
             log,
             config,
         });
+        // Of the walk through the directories, and of looking whether others changed them.
+        crate::memory::give_back();
         // Until the node is told to lead or follow, no more than what is known to be committed.
         node.progress.follow();
         if held {

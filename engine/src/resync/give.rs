@@ -46,6 +46,9 @@ pub fn give(node: &Node, pipe: &mut dyn Pipe) -> Result<(), ResyncError> {
     let (plan, compares, wire) = (Held::None, false, 0);
     let mut giver = Giver { node, pipe, giving, plan, compares, out, busy, rounds, wire };
     let done = giver.run();
+    drop(giver);
+    // The description of all files.
+    crate::memory::give_back();
     if done.is_err() {
         // Otherwise the log follows at once.
         node.release_writers();

@@ -32,6 +32,9 @@ pub fn take(node: &Node, pipe: &mut dyn Pipe) -> Result<Cursor, ResyncError> {
     node.hold();
     let mut taker = Taker { node, pipe, message: Vec::new(), out: Vec::new() };
     let done = taker.run();
+    drop(taker);
+    // The description of all files.
+    crate::memory::give_back();
     if done.is_err() && node.resync.state().is_none_or(|state| !state.is_open()) {
         // Nothing was changed, or all was done.
         node.go_on();

@@ -183,7 +183,7 @@ impl Store {
                 Location { dir: self.roots[node.root].data.clone(), name: Vec::new() }
             }
             Place::Named => {
-                let link = node.links.first().ok_or(Errno::NOENT)?;
+                let link = index.first_link(id).ok_or(Errno::NOENT)?;
                 Location { dir: self.dir(index, link.parent)?, name: link.name.to_vec() }
             }
         })

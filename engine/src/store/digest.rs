@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::backing::{self, Location};
-use super::index::{Index, Place};
+use super::index::{Index, Link, Place};
 use super::{Kind, Store, ids, lookup, open};
 
 /// The digest of a file that is not there.
@@ -126,9 +126,9 @@ impl Store {
         let mut look = Look { facts: None, inside: Vec::new(), flaws: Vec::new() };
         let mut at = None;
         if node.place == Place::Named && !id.is_root() {
-            for link in &node.links {
-                let found = self.found(&index, id, link.parent, &link.name)?;
-                let name = String::from_utf8_lossy(&link.name);
+            for link in index.links(id) {
+                let found = self.found(&index, id, link.parent, link.name)?;
+                let name = String::from_utf8_lossy(link.name);
                 match found {
                     Found::Own if at.is_none() => {
                         let dir = self.dir(&index, link.parent)?;
@@ -164,8 +164,7 @@ impl Store {
     fn facts(&self, index: &Index, id: FileId, at: &Location) -> io::Result<Facts> {
         let node = index.node(id).ok_or(Errno::NOENT)?;
         let stat = self.times.with(id, || Ok(lookup::Stat::new(id, &at.stat()?)))?;
-        let mut links: Vec<_> =
-            node.links.iter().map(|link| (link.parent, link.name.to_vec())).collect();
+        let mut links: Vec<_> = index.links(id).map(Link::to_owned).collect();
         links.sort();
         let object = at.object()?;
         let mut xattrs = Vec::new();

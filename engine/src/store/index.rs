@@ -3,11 +3,15 @@
 //! Built by one walk when the store is opened and changed by `apply` alone. Nothing here touches
 //! the disk.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+mod children;
+
+use std::hash::RandomState;
 
 use duolog_wal::FileId;
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+
+use self::children::Children;
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,105 +73,135 @@ pub(super) enum Place {
 }
 
 /// A name of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link<'a> {
     pub(super) parent: FileId,
-    pub(super) name: Arc<[u8]>,
+    pub(super) name: &'a [u8],
 }
 
-/// What is known of one id.
-#[derive(Clone, Debug)]
+impl Link<'_> {
+    /// The directory and the name, to be kept while names change.
+    pub(super) fn to_owned(self) -> (FileId, Vec<u8>) {
+        (self.parent, self.name.to_vec())
+    }
+}
+
+/// What is known of one id, besides its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) kind: Kind,
     /// Index of the replicated directory that it is in.
     pub(super) root: usize,
     pub(super) place: Place,
-    pub(super) links: Vec<Link>,
-    children: Option<Box<Children>>,
-}
-
-/// The names in a directory. Each keeps the number that it got when it appeared, so that a reader
-/// of the directory goes on where it was, whatever has come and gone meanwhile.
-#[derive(Clone, Debug, Default)]
-struct Children {
-    by_name: HashMap<Arc<[u8]>, (u64, FileId)>,
-    by_number: BTreeMap<u64, Arc<[u8]>>,
-    next: u64,
 }
 
 /// Numbers of directory entries begin here: 1 and 2 are left for `.` and `..`.
 pub const FIRST_OFFSET: u64 = 3;
 
-/// Ids, names and kinds.
+/// Where a name stands: in which directory, under which number there.
+type Spot = (FileId, u64);
+
+/// A node as it is kept.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Its first name; the number is 0 where it has none.
+    first: Spot,
+    root: u16,
+    kind: Kind,
+    place: Place,
+}
+
+/// Ids, names and kinds. There may be millions: each costs some 100 bytes, and nothing that is
+/// needed for few of them alone.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    nodes: HashMap<FileId, Node>,
+    nodes: HashMap<FileId, Known, RandomState>,
+    /// Of each directory.
+    children: HashMap<FileId, Children, RandomState>,
+    /// Names but the first of what has several.
+    further: HashMap<FileId, Vec<Spot>, RandomState>,
 }
 
 impl Index {
-    pub(super) fn node(&self, id: FileId) -> Option<&Node> {
-        self.nodes.get(&id)
+    pub(super) fn node(&self, id: FileId) -> Option<Node> {
+        self.nodes.get(&id).map(Known::node)
     }
 
-    pub(super) fn ids(&self) -> impl Iterator<Item = (FileId, &Node)> {
-        self.nodes.iter().map(|(id, node)| (*id, node))
+    pub(super) fn ids(&self) -> impl Iterator<Item = (FileId, Node)> {
+        self.nodes.iter().map(|(id, known)| (*id, known.node()))
     }
 
     pub(super) fn find(&self, parent: FileId, name: &[u8]) -> Option<FileId> {
-        let children = self.nodes.get(&parent)?.children.as_ref()?;
-        children.by_name.get(name).map(|(_, id)| *id)
+        self.children.get(&parent)?.find(name).map(|entry| entry.id)
+    }
+
+    /// The names of a file, in the order in which it got them.
+    pub(super) fn links(&self, id: FileId) -> impl Iterator<Item = Link<'_>> {
+        let first = self.nodes.get(&id).map(|known| known.first).filter(|spot| spot.1 != 0);
+        let further = self.further.get(&id).into_iter().flatten().copied();
+        first.into_iter().chain(further).map(|(parent, number)| {
+            let children = self.children.get(&parent).expect("a name is in a directory");
+            Link { parent, name: children.name_of(number).expect("a name is in its directory") }
+        })
+    }
+
+    pub(super) fn first_link(&self, id: FileId) -> Option<Link<'_>> {
+        self.links(id).next()
     }
 
     /// Makes an id known that has no name yet.
     pub(super) fn add(&mut self, id: FileId, kind: Kind, root: usize, place: Place) {
-        let children = (kind == Kind::Directory).then(Box::default);
-        let node = Node { kind, root, place, links: Vec::new(), children };
-        let old = self.nodes.insert(id, node);
+        let root = u16::try_from(root).expect("at most 1023 directories");
+        let known = Known { first: (FileId(0), 0), root, kind, place };
+        let old = self.nodes.insert(id, known);
         assert!(old.is_none(), "file id {id} was given out twice");
+        if kind == Kind::Directory {
+            self.children.insert(id, Children::default());
+        }
     }
 
     /// Gives a known id a name that is free.
     pub(super) fn link(&mut self, parent: FileId, name: &[u8], id: FileId) {
-        let name: Arc<[u8]> = name.into();
-        let children = self
-            .nodes
-            .get_mut(&parent)
-            .and_then(|node| node.children.as_mut())
-            .expect("the parent is a directory that is there");
-        let number = children.next.max(FIRST_OFFSET);
-        children.next = number + 1;
-        let old = children.by_name.insert(name.clone(), (number, id));
-        assert!(old.is_none(), "the name was taken");
-        children.by_number.insert(number, name.clone());
-        let node = self.nodes.get_mut(&id).expect("the id is known");
-        if node.links.is_empty() {
-            // Nearly every file has one name, and there may be millions: room for more comes later.
-            node.links.reserve_exact(1);
+        let children =
+            self.children.get_mut(&parent).expect("the parent is a directory that is there");
+        let spot = (parent, children.add(name, id));
+        let known = self.nodes.get_mut(&id).expect("the id is known");
+        if known.first.1 == 0 {
+            known.first = spot;
+        } else {
+            self.further.entry(id).or_default().push(spot);
         }
-        node.links.push(Link { parent, name });
-        node.place = Place::Named;
+        known.place = Place::Named;
     }
 
     /// Takes a name away; returns whose it was.
     pub(super) fn unlink(&mut self, parent: FileId, name: &[u8]) -> Option<FileId> {
-        let children = self.nodes.get_mut(&parent)?.children.as_mut()?;
-        let (number, id) = children.by_name.remove(name)?;
-        children.by_number.remove(&number);
-        let node = self.nodes.get_mut(&id).expect("a name's id is known");
-        node.links.retain(|link| link.parent != parent || *link.name != *name);
+        let entry = self.children.get_mut(&parent)?.take(name)?;
+        let (id, spot) = (entry.id, (parent, entry.number));
+        let known = self.nodes.get_mut(&id).expect("a name's id is known");
+        let further = self.further.get_mut(&id);
+        if known.first == spot {
+            known.first = further.map_or((FileId(0), 0), |further| further.remove(0));
+        } else if let Some(further) = further {
+            further.retain(|other| *other != spot);
+        }
+        if self.further.get(&id).is_some_and(Vec::is_empty) {
+            self.further.remove(&id);
+        }
         Some(id)
     }
 
     pub(super) fn set_place(&mut self, id: FileId, place: Place) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.place = place;
+        if let Some(known) = self.nodes.get_mut(&id) {
+            known.place = place;
         }
     }
 
     /// Forgets an id that has no name left.
     pub(super) fn remove(&mut self, id: FileId) {
-        if let Some(node) = self.nodes.remove(&id) {
-            assert!(node.links.is_empty(), "an id that has a name stays");
+        if let Some(known) = self.nodes.remove(&id) {
+            assert!(known.first.1 == 0, "an id that has a name stays");
+            self.children.remove(&id);
         }
     }
 
@@ -176,14 +210,8 @@ impl Index {
         &self,
         id: FileId,
         after: u64,
-    ) -> impl Iterator<Item = (u64, &Arc<[u8]>, FileId)> {
-        let children = self.nodes.get(&id).and_then(|node| node.children.as_deref());
-        children.into_iter().flat_map(move |children| {
-            children
-                .by_number
-                .range(after.saturating_add(1)..)
-                .map(|(number, name)| (*number, name, children.by_name[name].1))
-        })
+    ) -> impl Iterator<Item = (u64, &[u8], FileId)> {
+        self.children.get(&id).into_iter().flat_map(move |children| children.behind(after))
     }
 
     pub(super) fn is_empty(&self, directory: FileId) -> bool {
@@ -196,12 +224,18 @@ impl Index {
         let mut names: Vec<&[u8]> = Vec::new();
         let mut at = id;
         while !at.is_root() {
-            let link = self.nodes.get(&at)?.links.first()?;
-            names.push(&link.name);
+            let link = self.first_link(at)?;
+            names.push(link.name);
             at = link.parent;
         }
         names.reverse();
         Some(names.join(&b'/'))
+    }
+}
+
+impl Known {
+    fn node(&self) -> Node {
+        Node { kind: self.kind, root: self.root.into(), place: self.place }
     }
 }
 
@@ -241,6 +275,50 @@ mod tests {
         index.link(FileId(2000), b"x", FileId(1024));
         assert_eq!(index.path(FileId(1024)).unwrap(), b"d/x");
         assert_eq!(index.path(FileId(1)).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_file_with_several_names_keeps_the_others_in_their_order() {
+        let mut index = index();
+        let names = |index: &Index| -> Vec<Vec<u8>> {
+            index.links(FileId(1024)).map(|link| link.name.to_vec()).collect()
+        };
+        for name in ["b", "c", "d"] {
+            index.link(FileId(1), name.as_bytes(), FileId(1024));
+        }
+        assert_eq!(names(&index), [&b"f1024"[..], b"b", b"c", b"d"]);
+        assert_eq!(index.unlink(FileId(1), b"f1024"), Some(FileId(1024)));
+        assert_eq!(index.unlink(FileId(1), b"c"), Some(FileId(1024)));
+        assert_eq!(names(&index), [&b"b"[..], b"d"]);
+        assert_eq!(index.path(FileId(1024)).unwrap(), b"b");
+        assert_eq!(index.unlink(FileId(1), b"b"), Some(FileId(1024)));
+        assert_eq!(index.unlink(FileId(1), b"d"), Some(FileId(1024)));
+        assert!(names(&index).is_empty() && index.further.is_empty());
+        index.remove(FileId(1024));
+        assert!(index.node(FileId(1024)).is_none());
+    }
+
+    /// What a node keeps in memory grows with the number of its files by this, and hardly anything else.
+    #[test]
+    fn a_file_takes_little_memory_however_many_there_are() {
+        // Just after the tables have grown, where they are emptiest, and just before.
+        for (files, most) in [(240_000, 120), (220_000, 90)] {
+            let mut index = Index::default();
+            index.add(FileId(1), Kind::Directory, 0, Place::Named);
+            for number in 0..files {
+                let (directory, id) = (FileId(2 + number / 1000), FileId(1_000_000 + number));
+                if number % 1000 == 0 {
+                    index.add(directory, Kind::Directory, 0, Place::Unnamed);
+                    index.link(FileId(1), number.to_string().as_bytes(), directory);
+                }
+                index.add(id, Kind::File, 0, Place::Unnamed);
+                index.link(directory, number.to_string().as_bytes(), id);
+            }
+            let children: usize = index.children.values().map(Children::bytes).sum();
+            let tables = index.nodes.allocation_size() + index.children.allocation_size();
+            let bytes = (children + tables + index.further.allocation_size()) as u64 / files;
+            assert!(bytes <= most, "{bytes} bytes a file of {files}");
+        }
     }
 
     #[test]

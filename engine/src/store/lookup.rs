@@ -10,7 +10,7 @@ use duolog_wal::{FileId, FileTime};
 use rustix::fs::{SeekFrom, StatVfs, Statx, StatxTimestamp};
 use rustix::io::Errno;
 
-use super::index::{Kind, Place};
+use super::index::{Kind, Link, Place};
 use super::{Store, ids};
 
 /// Attributes of a file as the mount shows them.
@@ -127,8 +127,7 @@ impl Store {
     /// Every name of a file: the directory and the name in it. None for a root.
     pub fn links(&self, id: FileId) -> Vec<(FileId, Vec<u8>)> {
         let index = self.index();
-        let links = index.node(id).map(|node| &node.links[..]).unwrap_or_default();
-        links.iter().map(|link| (link.parent, link.name.to_vec())).collect()
+        index.links(id).map(Link::to_owned).collect()
     }
 
     /// The directory that a directory is in; a root is in itself.
@@ -136,7 +135,7 @@ impl Store {
         if id.is_root() {
             return Some(id);
         }
-        self.index().node(id)?.links.first().map(|link| link.parent)
+        self.index().first_link(id).map(|link| link.parent)
     }
 
     /// Index of the replicated directory that a file is in.
@@ -202,7 +201,7 @@ impl Store {
         if node.kind != Kind::Directory {
             return Err(Errno::NOTDIR.into());
         }
-        let entry = |(offset, name, id): (u64, &std::sync::Arc<[u8]>, FileId)| {
+        let entry = |(offset, name, id): (u64, &[u8], FileId)| {
             let kind = index.node(id).map(|node| node.kind)?;
             Some(Entry { name: name.to_vec(), id, kind, offset })
         };

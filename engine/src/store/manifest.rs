@@ -136,12 +136,11 @@ impl Store {
             let at = self.location(&index, id)?;
             let object = at.object()?;
             let stat = lookup::Stat::new(id, &at.stat()?);
-            let mut paths: Vec<_> = node
-                .links
-                .iter()
+            let mut paths: Vec<_> = index
+                .links(id)
                 .filter_map(|link| {
                     let parent = index.path(link.parent)?;
-                    let path = [&parent[..], &link.name].join(&b'/');
+                    let path = [&parent[..], link.name].join(&b'/');
                     Some(escape(path.strip_prefix(b"/").unwrap_or(&path)))
                 })
                 .collect();

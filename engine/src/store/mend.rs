@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use super::apply::{Doing, Origin};
 use super::backing;
 use super::digest::Found;
-use super::index::{Index, Kind, Place};
+use super::index::{Index, Kind, Link, Place};
 use super::names::{New, is_new};
 use super::{Store, install};
 
@@ -122,9 +122,7 @@ impl Store {
         if known.is_some_and(|known| known != (kind, Place::Named, root)) {
             return Err(Errno::EXIST.into());
         }
-        let own: Vec<(FileId, Vec<u8>)> = index.node(id).map_or_else(Vec::new, |node| {
-            node.links.iter().map(|link| (link.parent, link.name.to_vec())).collect()
-        });
+        let own: Vec<(FileId, Vec<u8>)> = index.links(id).map(Link::to_owned).collect();
         let mut sound = None;
         for (parent, name) in own.iter().chain(&facts.links) {
             if sound.is_none() && self.found(index, id, *parent, name)? == Found::Own {

@@ -28,7 +28,7 @@ use rustix::io::Errno;
 
 use super::apply::{Doing, Origin};
 use super::backing::Location;
-use super::index::{Index, Kind, Place};
+use super::index::{Index, Kind, Link, Place};
 use super::manifest::{Manifest, ManifestFile, unescape};
 use super::names::New;
 use super::{Store, aside, backing, ids, install, lookup, open};
@@ -331,8 +331,7 @@ impl Work<'_> {
         match node.kind {
             Kind::File | Kind::Directory => true,
             _ => {
-                let has: BTreeSet<_> =
-                    node.links.iter().map(|link| (link.parent, link.name.to_vec())).collect();
+                let has: BTreeSet<_> = self.index.links(id).map(Link::to_owned).collect();
                 has == wanted.links.iter().cloned().collect() && self.is_same(id, wanted.file)
             }
         }
@@ -365,9 +364,7 @@ impl Work<'_> {
             .collect();
         for id in kept {
             let wanted = &self.goal.files[&id].links;
-            let node = self.index.node(id).expect("it is kept");
-            let links: Vec<_> =
-                node.links.iter().map(|link| (link.parent, link.name.to_vec())).collect();
+            let links: Vec<_> = self.index.links(id).map(Link::to_owned).collect();
             let mut surplus: Vec<_> =
                 links.iter().filter(|link| !wanted.contains(link)).cloned().collect();
             let failed = self.failed(id);
@@ -443,7 +440,7 @@ impl Work<'_> {
     fn depth(&self, id: FileId) -> usize {
         let mut depth = 0;
         let mut at = id;
-        while let Some(link) = self.index.node(at).and_then(|node| node.links.first()) {
+        while let Some(link) = self.index.first_link(at) {
             depth += 1;
             at = link.parent;
         }
@@ -453,10 +450,11 @@ impl Work<'_> {
     fn move_aside(&mut self, id: FileId) -> io::Result<()> {
         let Some(node) = self.index.node(id) else { return Ok(()) };
         let root = node.root;
-        for link in node.links.clone() {
-            let dir = self.store.dir(self.index, link.parent)?;
-            self.store.put_aside(root, dir.as_fd(), &link.name)?;
-            self.index.unlink(link.parent, &link.name);
+        let links: Vec<_> = self.index.links(id).map(Link::to_owned).collect();
+        for (parent, name) in links {
+            let dir = self.store.dir(self.index, parent)?;
+            self.store.put_aside(root, dir.as_fd(), &name)?;
+            self.index.unlink(parent, &name);
         }
         self.forget_below(id);
         Ok(())
@@ -465,10 +463,10 @@ impl Work<'_> {
     /// Forgets a file that is gone from the directories with everything below.
     fn forget_below(&mut self, id: FileId) {
         let inside: Vec<_> =
-            self.index.children(id, 0).map(|(_, name, inner)| (name.clone(), inner)).collect();
+            self.index.children(id, 0).map(|(_, name, inner)| (name.to_vec(), inner)).collect();
         for (name, inner) in inside {
             self.index.unlink(id, &name);
-            if self.index.node(inner).is_some_and(|node| node.links.is_empty()) {
+            if self.index.first_link(inner).is_none() {
                 self.forget_below(inner);
             }
         }
@@ -480,15 +478,15 @@ impl Work<'_> {
 
     fn delete(&mut self, id: FileId) -> io::Result<()> {
         let Some(node) = self.index.node(id) else { return Ok(()) };
-        let (root, links) = (node.root, node.links.clone());
+        let links: Vec<_> = self.index.links(id).map(Link::to_owned).collect();
         if node.kind == Kind::Directory {
-            self.clear_strangers(root, id)?;
+            self.clear_strangers(node.root, id)?;
         }
         if links.is_empty() {
             return self.store.delete_hidden(self.index, id);
         }
-        for link in links {
-            self.store.take_name(self.index, (link.parent, &link.name), id)?;
+        for (parent, name) in links {
+            self.store.take_name(self.index, (parent, &name), id)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::apply::Doing;
-use super::index::{Index, Kind, Place};
+use super::index::{Index, Kind, Link, Place};
 use super::names::{Slot, is_new};
 use super::{ApplyError, Applying, Store, ids, open};
 
@@ -31,7 +31,7 @@ impl Store {
     /// directory that has nothing else: the log knows of none.
     pub(super) fn departing(&self, index: &mut Index, id: FileId) -> io::Result<Departing> {
         let node = index.node(id).ok_or(Errno::NOENT)?;
-        let (kind, last) = (node.kind, node.links.len() == 1);
+        let (kind, last) = (node.kind, index.links(id).count() == 1);
         let held = self.holds().contains_key(&id);
         let mut note = None;
         if self.xattrs == ids::Space::User && open::needs_note(kind) && !id.is_local() {
@@ -39,7 +39,7 @@ impl Store {
         }
         if kind == Kind::Directory {
             let inside: Vec<_> =
-                index.children(id, 0).map(|(_, name, inner)| (name.clone(), inner)).collect();
+                index.children(id, 0).map(|(_, name, inner)| (name.to_vec(), inner)).collect();
             if inside.iter().all(|(_, inner)| inner.is_local()) {
                 for (name, inner) in inside {
                     self.delete_local(index, (id, &name), inner)?;
@@ -124,7 +124,7 @@ impl Store {
         id: FileId,
     ) -> io::Result<()> {
         let inside: Vec<_> =
-            index.children(id, 0).map(|(_, name, inner)| (name.clone(), inner)).collect();
+            index.children(id, 0).map(|(_, name, inner)| (name.to_vec(), inner)).collect();
         for (name, inner) in inside {
             self.delete_local(index, (id, &name), inner)?;
         }
@@ -210,15 +210,16 @@ impl Store {
         let mut local: Vec<_> = index
             .ids()
             .filter(|(id, node)| id.is_local() && node.place == Place::Named)
-            .map(|(id, node)| (index.path(id), id, node.links.clone()))
+            .map(|(id, _)| {
+                (index.path(id), id, index.links(id).map(Link::to_owned).collect::<Vec<_>>())
+            })
             .collect();
         drop(index);
         // What is inside of a directory comes before it.
         local.sort_by(|one, two| two.0.cmp(&one.0));
         for (_, id, links) in local {
-            for link in links {
-                let (parent, name) = (link.parent, &*link.name);
-                let operation = Operation::Remove { parent, id, name };
+            for (parent, name) in links {
+                let operation = Operation::Remove { parent, id, name: &name };
                 self.perform_local(&mut applying, &operation, Time(0))?;
             }
         }

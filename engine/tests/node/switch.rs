@@ -241,3 +241,28 @@ fn a_proposal_that_fails_leaves_a_tail_that_can_be_cut() {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// A sync that goes on beside whoever receives: what it says is durable is, it says when the rest is,
+/// and that there is no rest.
+#[test]
+fn what_is_received_is_made_durable_beside_and_said_to_be_when_it_is() {
+    let mut pair = Pair::new();
+    pair.wire.take();
+    alone(&pair.first, &pair.second);
+    fs::write(pair.mount.join("f"), vec![7; 3 << 20]).unwrap();
+    fs::File::open(pair.mount.join("f")).unwrap().sync_all().unwrap();
+    let (from, end) = (pair.second.end().lsn, pair.first.end().lsn);
+    let mut bytes = Vec::new();
+    pair.first.read_raw(from, usize::MAX, &mut bytes).unwrap();
+    pair.second.begin_receiving();
+    pair.second.receive(from, &bytes).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let done = Box::new(move || tell.send(()).unwrap());
+    let durable = pair.second.sync_received_beside(done).unwrap();
+    assert!(durable < end, "{durable} of {end} is durable before it was synced");
+    told.recv_timeout(BOUND).unwrap();
+    assert_eq!(pair.second.durable(), end);
+    let done = Box::new(|| panic!("there is nothing to be told any more"));
+    assert_eq!(pair.second.sync_received_beside(done).unwrap(), end);
+    pair.first.stop(BOUND).unwrap();
+}

@@ -111,6 +111,19 @@ pub(crate) struct State {
     /// What a resynchronisation does here, if this end has any.
     pub(crate) resync: Resync,
     pub(crate) resyncs: Vec<String>,
+    /// Secondary: whether syncs go on beside the link, and who is to be told that they are over.
+    pub(crate) beside: bool,
+    pub(crate) told: Told,
+}
+
+/// Who is to be told.
+#[derive(Default)]
+pub(crate) struct Told(Vec<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} to be told", self.0.len())
+    }
 }
 
 /// What a resynchronisation does at this end.
@@ -170,6 +183,8 @@ impl Node {
             received_max: 0,
             resync: Resync::Never,
             resyncs: Vec::new(),
+            beside: false,
+            told: Told::default(),
         };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
@@ -201,6 +216,15 @@ impl Node {
         });
         waker.wake();
         end
+    }
+
+    /// A sync beside the link comes to its end.
+    pub(crate) fn sync_beside(&self) {
+        let told = self.change(|state| {
+            state.durable = state.log.end().lsn;
+            std::mem::take(&mut state.told)
+        });
+        told.0.into_iter().for_each(|done| done());
     }
 
     fn hello(&self) -> Hello {
@@ -436,6 +460,19 @@ impl Sink for Secondary {
         drop(state);
         self.0.change(|_| {});
         Ok(self.standing())
+    }
+
+    fn sync_beside(&mut self, done: Box<dyn FnOnce() + Send>) -> Option<Result<Ack, SinkError>> {
+        if !self.0.state().beside {
+            return None;
+        }
+        let ack = self.standing();
+        self.0.change(|state| {
+            if ack.durable < state.log.end().lsn {
+                state.told.0.push(done);
+            }
+        });
+        Some(Ok(ack))
     }
 
     fn standing(&self) -> Ack {
