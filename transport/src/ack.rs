@@ -45,8 +45,8 @@ pub struct Ack {
     /// Files that can still be made there, the same.
     pub store_free_files: u64,
     /// Microseconds that writing and syncing what is newly durable took there, at least 1; zero where
-    /// nothing is, more was taken in meanwhile, or the link's version does not say it. The link measures
-    /// it: what a sink says is not looked at.
+    /// nothing is, or the link's version does not say it. The link measures it, from the arrival of the
+    /// last of it: what a sink says is not looked at.
     pub disk_us: u32,
     /// How much of that was writing, in 255ths; `None` where the link's version does not say it. The
     /// link measures that as well.

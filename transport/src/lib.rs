@@ -21,6 +21,7 @@
 //! [`resync`].
 
 pub mod ack;
+mod arrivals;
 mod authority;
 pub mod bulk;
 pub mod control;

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::ack::Ack;
+use crate::arrivals::Arrivals;
 use crate::bulk::Bulk;
 use crate::control::{Message, StreamKind};
 use crate::endpoint;
@@ -310,12 +311,14 @@ impl<S: Sink> Session<S> {
         let mut hashes = tokio::time::interval(HASHED_INTERVAL);
         hashes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let synced = Arc::new(Notify::new());
+        let mut arrivals = Arrivals::default();
         loop {
             let came = tokio::select! {
                 biased;
                 () = synced.notified() => {
                     if let Some(ack) = self.sync_beside(&synced) {
-                        self.acknowledge(connection, &mut acks, ack?).await?;
+                        let ack = arrivals.timed(ack?);
+                        self.acknowledge(connection, &mut acks, ack).await?;
                         self.tell_committed(&intake, &mut acks).await;
                     }
                     continue;
@@ -340,15 +343,17 @@ impl<S: Sink> Session<S> {
             }
             if !intake.batch.is_empty() {
                 let raw_bytes = intake.batch.len() as u64;
-                let begun = Instant::now();
-                self.sink.receive(Lsn(intake.unpacker.next().0 - raw_bytes), &intake.batch)?;
+                let (begun, from) = (Instant::now(), Lsn(intake.unpacker.next().0 - raw_bytes));
+                self.sink.receive(from, &intake.batch)?;
                 let write = begun.elapsed();
+                arrivals.came(from, begun.into_std(), write);
                 intake.batch.clear();
                 let bulk = acks.lack_of(intake.unpacker.next()) >= BULK_BYTES;
                 let ack = match bulk.then(|| self.sync_beside(&synced)).flatten() {
                     Some(ack) => ack?,
-                    None => self.sink.sync()?.after(begun.elapsed(), write),
+                    None => self.sink.sync()?,
                 };
+                let ack = arrivals.timed(ack);
                 self.acknowledge(connection, &mut acks, ack).await?;
                 self.stats.frames(0, 0, raw_bytes, 0);
             }
@@ -360,8 +365,7 @@ impl<S: Sink> Session<S> {
     /// What is durable by now, while the rest is being made so; `synced` is told when that is done.
     fn sync_beside(&mut self, synced: &Arc<Notify>) -> Option<Result<Ack, SinkError>> {
         let synced = synced.clone();
-        let ack = self.sink.sync_beside(Box::new(move || synced.notify_one()))?;
-        Some(ack.map(Ack::untimed))
+        self.sink.sync_beside(Box::new(move || synced.notify_one()))
     }
 
     async fn acknowledge(
