@@ -212,7 +212,7 @@ pub struct Resource {
     pub health: Health,
     /// Since when, in milliseconds of the wall clock since 1970, where it is known.
     pub since_ms: Option<u64>,
-    /// Why it is not well.
+    /// Why it is not well; of `node.state` what it means now, also where it is well.
     pub cause: Option<String>,
 }
 

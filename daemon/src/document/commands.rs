@@ -5,31 +5,36 @@
 use std::collections::BTreeSet;
 
 use crate::config::checkers::CheckKind;
-use crate::config::{Service, Shared};
+use crate::config::{People, Service, Shared};
 
 /// What is run, by the key that says it: that key, the words, and as whom.
 type Run = (&'static str, Vec<String>, Option<String>);
 
-/// Which keys of `new` have something run that `was` does not, or have a key of a node count that does not
-/// count there; none where all that is new is harmless. What is run less is: an administrator may stop
-/// services anyway.
+/// Which keys of `new` have something run that `was` does not, or have other keys of nodes count than
+/// there; none where all that is new is harmless. What is run less is: an administrator may stop services
+/// anyway.
 pub(super) fn new_commands(was: Option<&Shared>, new: &Shared) -> Vec<&'static str> {
     let known = was.map(runs).unwrap_or_default();
     let mut keys: BTreeSet<_> = runs(new).difference(&known).map(|(key, ..)| *key).collect();
-    let revoked = was.map(|was| &was.people.revoked_keys[..]).unwrap_or_default();
-    if revoked.iter().any(|key| !new.people.revoked_keys.contains(key)) {
-        keys.insert("revoked");
-    }
+    let (nobody, now) = (People::default(), &new.people);
+    let before = was.map_or(&nobody, |was| &was.people);
+    // A node whose key is another one's sends what the SQL server here is to run with. And where a key
+    // counts no more the nodes are cut off from each other: nobody there is asked, and no console undoes it.
+    keys.extend(differ(&before.pins, &now.pins).then_some("pin"));
+    keys.extend(differ(&before.revoked_keys, &now.revoked_keys).then_some("revoked"));
     keys.into_iter().collect()
+}
+
+/// Whether one of them holds what the other one does not, in whatever order.
+fn differ<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    let lacks = |one: &[T], other: &[T]| other.iter().any(|it| !one.contains(it));
+    lacks(one, other) || lacks(other, one)
 }
 
 fn runs(settings: &Shared) -> BTreeSet<Run> {
     let mut runs: BTreeSet<Run> = settings.services.iter().flat_map(of_service).collect();
     runs.insert(("pair.notify", settings.pair.notify.clone(), None));
     runs.insert(("pair.drop_address", settings.pair.drop_address.clone(), None));
-    let pins = settings.people.pins.iter();
-    // A node whose key is another one's sends what the SQL server here is to run with.
-    runs.extend(pins.map(|(node, key)| ("pin", vec![node.to_string(), key.to_string()], None)));
     runs.retain(|(_, words, _)| !words.is_empty());
     runs
 }
@@ -105,10 +110,19 @@ mod tests {
         let key = format!("sha256:{}", "1".repeat(64));
         let pinned = format!("{WAS}[[pin]]\nnode = 2\nkey = \"{key}\"\n");
         assert_eq!(new_commands(Some(&read(WAS)), &read(&pinned)), ["pin"]);
-        assert!(new_commands(Some(&read(&pinned)), &read(WAS)).is_empty());
+        assert_eq!(new_commands(Some(&read(&pinned)), &read(WAS)), ["pin"]);
+        assert!(new_commands(None, &read(&pinned)).contains(&"pin"));
         let revoked = format!("{WAS}[[revoked]]\nkey = \"{key}\"\n");
         assert_eq!(new_commands(Some(&read(&revoked)), &read(WAS)), ["revoked"]);
-        assert!(new_commands(Some(&read(WAS)), &read(&revoked)).is_empty());
+        // It cuts the nodes off from each other, and no console could take it back.
+        assert_eq!(new_commands(Some(&read(WAS)), &read(&revoked)), ["revoked"]);
+        // A user's certificate is no node's key, and what stays the same is not new in another order.
+        let serial = format!("{WAS}[[revoked]]\nserial = \"0a:0b\"\n");
+        assert!(new_commands(Some(&read(WAS)), &read(&serial)).is_empty());
+        let other = format!("[[revoked]]\nkey = \"sha256:{}\"\n", "2".repeat(64));
+        let both =
+            [format!("{revoked}{other}"), format!("{WAS}{other}[[revoked]]\nkey = \"{key}\"\n")];
+        assert!(new_commands(Some(&read(&both[0])), &read(&both[1])).is_empty());
     }
 
     #[test]

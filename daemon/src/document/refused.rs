@@ -67,10 +67,10 @@ pub(crate) enum ChangeError {
         /// Why not.
         why: Unwilling,
     },
-    /// A console is to have commands run that are not run now.
+    /// A console is to have commands run that are not run now, or other keys of nodes count.
     #[error(
-        "{} would have the computers run what they do not run now, and this node's file does not let a console \
-         change that; use duolog config edit or duolog config set on one of the computers, or write \
+        "{} would change what the computers run, or which keys of nodes count, and this node's file does not let \
+         a console do that; use duolog config edit or duolog config set on one of the computers, or write \
          change_commands = true below [web] into the file of each node", keys.join(", ")
     )]
     Commands {
@@ -79,9 +79,9 @@ pub(crate) enum ChangeError {
     },
     /// A console is to have them run, and the other node cannot say whether it lets it.
     #[error(
-        "{} would have the computers run what they do not run now, and node{node} does not answer, whose file \
-         has to let a console change that, too; wait for it, or use duolog config edit --here on this computer",
-        keys.join(", ")
+        "{} would change what the computers run, or which keys of nodes count, and node{node} is not asked or does \
+         not answer, whose file has to let a console do that, too; wait for it, or use duolog config edit --here on \
+         this computer", keys.join(", ")
     )]
     CommandsHere {
         /// The keys that say it.

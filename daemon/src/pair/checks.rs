@@ -202,15 +202,17 @@ impl Checks {
     /// What somebody has to look at.
     pub(super) fn alarms(&self) -> Vec<String> {
         let mut alarms = Vec::new();
+        // Where there is no service nobody watches, nor hears when the switch is turned back.
+        let any = !lock(&self.services).is_empty();
         let Switched { suspended, checkers } = lock(&self.policy).switched();
-        if suspended {
+        if any && suspended {
             alarms.push(
                 "the error detection of services is suspended: what fails is neither restarted nor \
                  fails over; resume it with duolog error-detection resume"
                     .into(),
             );
         }
-        if !checkers {
+        if any && !checkers {
             alarms.push(
                 "all checkers of services are stopped: only the end of its process counts as a \
                  failure of a service; start them with duolog checkers start"
@@ -486,4 +488,23 @@ impl Ways {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Nothing is detected where there is no service, and no thread would take such an alarm back.
+    #[test]
+    fn a_switch_that_is_off_is_an_alarm_where_there_is_a_service() {
+        let alarms = |services: &[Service]| {
+            let (tell, _told) = channel();
+            let off = Switched { suspended: true, checkers: false };
+            Checks::new(services, off, tell).alarms()
+        };
+        assert_eq!(alarms(&[Service::of_unit("one.service")]).len(), 2);
+        assert_eq!(alarms(&[]), Vec::<String>::new());
+    }
 }

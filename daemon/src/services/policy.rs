@@ -170,6 +170,9 @@ pub(crate) struct Policy {
     services: Vec<Watched>,
     phase: Phase,
     switched: Switched,
+    /// A restart that was in vain while failures do not count, by the service and the cause: what follows
+    /// does so once they count again.
+    put_off: Option<(usize, String)>,
 }
 
 /// What operators switched.
@@ -202,7 +205,7 @@ impl Policy {
             }
         };
         let services = services.into_iter().map(watched).collect();
-        Self { services, phase: Phase::Down, switched }
+        Self { services, phase: Phase::Down, switched, put_off: None }
     }
 
     /// Takes in one event; returns what to do about it, in order.
@@ -212,11 +215,11 @@ impl Policy {
         match event {
             Event::Tick => {}
             Event::Started => {
-                self.phase = Phase::Watching;
+                (self.phase, self.put_off) = (Phase::Watching, None);
                 self.begin(0, now_ms);
             }
             Event::Stopped => {
-                self.phase = Phase::Down;
+                (self.phase, self.put_off) = (Phase::Down, None);
                 for service in &mut self.services {
                     service.run += 1;
                     service.failed = false;
@@ -239,13 +242,15 @@ impl Policy {
             }
             Event::NotRestarted { service, cause } => {
                 if matches!(self.phase, Phase::Restarting(_)) {
-                    self.fail(now_ms, service, cause, None, &mut out);
+                    self.not_restarted(now_ms, service, cause, &mut out);
                 }
             }
             Event::Suspend(suspended) => {
                 self.switched.suspended = suspended;
                 if !suspended && self.phase == Phase::Watching {
                     self.begin(0, now_ms);
+                } else if !suspended && let Some((service, cause)) = self.put_off.take() {
+                    self.fail(now_ms, service, cause, None, &mut out);
                 }
             }
             Event::Checkers(on) => {
@@ -391,6 +396,17 @@ impl Policy {
         let counts = self.services.get(service).is_some_and(|service| service.rules.process);
         if counts && self.watches() {
             self.fail(now_ms, service, how, None, out);
+        }
+    }
+
+    /// A restart that began before the error detection was suspended may end after it.
+    fn not_restarted(&mut self, now_ms: u64, number: usize, cause: String, out: &mut Vec<Effect>) {
+        if !self.switched.suspended {
+            return self.fail(now_ms, number, cause, None, out);
+        }
+        if let Some(service) = self.services.get_mut(number) {
+            service.failed = true;
+            self.put_off = Some((number, cause));
         }
     }
 

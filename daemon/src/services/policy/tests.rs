@@ -212,6 +212,32 @@ fn a_service_that_does_not_start_again_is_restarted_as_often_as_it_may_be() {
     assert_eq!(run.step(not(1)), [Effect::GiveUp { service: 1, cause: "no answer".into() }]);
 }
 
+/// A restart may take minutes, and somebody suspends the error detection meanwhile to look for himself.
+#[test]
+fn a_restart_that_is_in_vain_while_it_is_suspended_counts_once_it_is_resumed() {
+    let not = || Event::NotRestarted { service: 0, cause: "no answer".into() };
+    for stopped in [false, true] {
+        let mut run = well(1);
+        assert_eq!(run.step(Event::Ended { service: 0, how: "no answer".into() }), restart(0));
+        assert_eq!(run.step(Event::Suspend(true)), []);
+        assert_eq!(run.step(not()), []);
+        assert_eq!(run.policy.health(0), Health::Failed, "it is shown");
+        run.now_ms += 3600 * SECOND;
+        assert_eq!(run.tick(), []);
+        if stopped {
+            assert_eq!(run.step(Event::Stopped), []);
+            assert_eq!(run.step(Event::Suspend(false)), [], "that is over");
+            continue;
+        }
+        assert_eq!(
+            run.step(Event::Suspend(false)),
+            restart(0),
+            "the first one is out of the window"
+        );
+        assert_eq!(run.step(not()), [Effect::GiveUp { service: 0, cause: "no answer".into() }]);
+    }
+}
+
 #[test]
 fn while_it_is_suspended_checks_go_on_and_neither_they_nor_an_end_counts() {
     let mut run = well(1);
