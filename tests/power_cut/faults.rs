@@ -44,6 +44,36 @@ fn a_slow_disk_answers_a_sync_late_and_others_meanwhile() {
     assert!(began.elapsed() >= slow);
 }
 
+/// A sync that goes on has promised nothing yet.
+#[test]
+fn what_a_sync_is_for_is_durable_only_when_it_ends() {
+    const LONG: Duration = Duration::from_hours(1);
+    let mut mounted = Mounted::new("syncing");
+    let path = mounted.join("file");
+    let (mut lost, mut kept) = (0, 0);
+    for _ in 0..40 {
+        let file = File::create(&path).unwrap();
+        file.write_all_at(&[1; 512], 0).unwrap();
+        file.sync_all().unwrap();
+        File::open(mounted.path()).unwrap().sync_all().unwrap();
+        file.write_all_at(&[2; 512], 0).unwrap();
+        mounted.disk.slow_down(LONG);
+        thread::scope(|scope| {
+            let sync = scope.spawn(|| file.sync_data());
+            mounted.disk.wait_for_sync();
+            mounted.disk.cut_power();
+            assert!(sync.join().unwrap().is_err(), "the power went before it was over");
+        });
+        drop(file);
+        mounted.disk.power_on();
+        match fs::read(&path).unwrap()[0] {
+            1 => lost += 1,
+            _ => kept += 1,
+        }
+    }
+    assert!(lost > 0 && kept > 0, "{lost} times lost, {kept} times written");
+}
+
 #[test]
 fn who_waits_for_a_frozen_disk_is_freed_by_the_cut() {
     let mut mounted = Mounted::new("frozen");

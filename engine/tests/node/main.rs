@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a test uses the mount as an SQL server does")]
 
+mod beside;
 mod patches;
 mod switch;
 

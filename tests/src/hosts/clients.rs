@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use postgres::{Client, NoTls};
 
+use super::cluster::Cluster;
 use super::lan::{Lan, Segment, Who, address};
 use crate::journal::Journal;
 use crate::postgresql::{INSERT, with_cause, write_one};
@@ -286,5 +287,47 @@ mod tests {
         assert_eq!(changes(&late), 1);
         let gap = [served(1, 0, 10), served(2, 0, 90), served(2, 91, 95)];
         assert_eq!(longest_outage(&gap), Some([gap[0], gap[1]]));
+    }
+}
+
+/// A client that changes much at a time, so that far more log is on its way to the other node, and
+/// not on its disk, than the commits of a few rows are. What came of that is not looked at.
+#[derive(Debug)]
+pub struct Bulk {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bulk {
+    /// What it changes; made before it is started.
+    pub const TABLE: &str = "CREATE TABLE bulk AS SELECT i AS id, 0 AS n, repeat('x', 500) AS body \
+                             FROM generate_series(1, 3000) i";
+
+    /// Starts it on the node that serves, with whose server it ends.
+    pub fn start(cluster: &Cluster) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (client, node) = (cluster.client.try_clone().unwrap(), cluster.wait_serving());
+        let thread = spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                Lan::enter_as_client(&client);
+                let mut client = connect(node, "postgres").expect("it serves");
+                while !stop.load(Ordering::Relaxed)
+                    && client.batch_execute("UPDATE bulk SET n = n + 1").is_ok()
+                {}
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Bulk {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err())
+            && !std::thread::panicking()
+        {
+            panic!("the client that changes much did not begin");
+        }
     }
 }

@@ -93,7 +93,7 @@ pub struct Cluster {
     pub witness: Option<Witness>,
     /// The network.
     pub lan: Lan,
-    client: File,
+    pub(super) client: File,
     journal: Journal,
     scratch: Scratch,
     _slot: Slot,

@@ -101,9 +101,15 @@ impl Handler for Tree {
                 self.release(fh);
                 reply.ok();
             }
-            Op::Fsync { fh, datasync } => self.answer_sync(reply, self.sync(fh, datasync)),
-            Op::FsyncDir { .. } => self.answer_sync(reply, self.sync_directory(node)),
-            Op::SyncFs => self.answer_sync(reply, self.settle()),
+            Op::Fsync { fh, datasync } => match self.sync(fh, datasync) {
+                Ok(syncing) => self.answer_sync(reply, move |tree| tree.synced(&syncing)),
+                Err(errno) => reply.error(errno),
+            },
+            Op::FsyncDir { .. } => {
+                let syncing = self.sync_directory(node);
+                self.answer_sync(reply, move |tree| tree.synced(&syncing));
+            }
+            Op::SyncFs => self.answer_sync(reply, Self::settle),
             Op::StatFs => {
                 let stat = self.node(node).and_then(|fd| rustix::fs::fstatvfs(&*fd));
                 let full = self.faults.full.load(Ordering::SeqCst);
@@ -160,8 +166,19 @@ impl Handler for Tree {
 }
 
 impl Tree {
-    fn answer_sync(&self, reply: Reply, done: Answer<()>) {
-        late(&self.faults.sync_ms, move || give(reply, done, |reply, ()| reply.ok()));
+    /// What is synced is durable at the end, when that is answered: until then the power may be cut.
+    fn answer_sync(&self, reply: Reply, sync: impl FnOnce(&Self) -> Answer<()> + Send + 'static) {
+        let tree = self.this();
+        tree.faults.syncs.fetch_add(1, Ordering::SeqCst);
+        late(&self.faults.sync_ms, move || {
+            if tree.faults.frozen.load(Ordering::SeqCst) {
+                tree.faults.held.lock().unwrap().push(reply);
+                return;
+            }
+            let done = sync(&tree);
+            tree.faults.syncs.fetch_sub(1, Ordering::SeqCst);
+            give(reply, done, |reply, ()| reply.ok());
+        });
     }
 }
 

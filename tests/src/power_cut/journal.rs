@@ -69,6 +69,8 @@ struct Entry {
 pub(super) struct Journal {
     graveyard: OwnedFd,
     entries: Vec<Entry>,
+    /// How many changes there were before these, which are durable.
+    settled: u64,
     /// How many names of a file are graves.
     buried: HashMap<u64, u32>,
     next_grave: u64,
@@ -76,7 +78,7 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(graveyard: OwnedFd) -> Self {
-        Self { graveyard, entries: Vec::new(), buried: HashMap::new(), next_grave: 0 }
+        Self { graveyard, entries: Vec::new(), settled: 0, buried: HashMap::new(), next_grave: 0 }
     }
 
     /// Notes a change that was made. `of`: a sync of which inodes makes it durable.
@@ -98,10 +100,17 @@ impl Journal {
         self.buried.get(&ino).copied().unwrap_or(0)
     }
 
-    /// Makes everything durable up to the last change that a sync of this inode stands for.
-    pub(super) fn sync(&mut self, ino: u64) -> Answer<()> {
+    /// How many changes, of those that are durable too, there are up to the last one that a sync of
+    /// this inode stands for.
+    pub(super) fn count_for(&self, ino: u64) -> u64 {
         let last = self.entries.iter().rposition(|entry| entry.of.contains(&ino));
-        self.settle(last.map_or(0, |last| last + 1))
+        self.settled + last.map_or(0, |last| last as u64 + 1)
+    }
+
+    /// Makes the first so many changes durable, of those that are already too.
+    pub(super) fn sync(&mut self, count: u64) -> Answer<()> {
+        let more = count.saturating_sub(self.settled).min(self.entries.len() as u64);
+        self.settle(usize::try_from(more).unwrap())
     }
 
     /// Everything is durable.
@@ -125,6 +134,7 @@ impl Journal {
 
     fn settle(&mut self, count: usize) -> Answer<()> {
         let done: Vec<_> = self.entries.drain(..count).collect();
+        self.settled += count as u64;
         for entry in done {
             let (Undo::Removed { grave, .. } | Undo::Renamed { replaced: Some(grave), .. }) =
                 entry.undo

@@ -32,6 +32,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::mounts;
 use crate::random::Random;
+use crate::wait;
 use tree::Tree;
 pub use unsynced::SECTOR_BYTES;
 
@@ -95,6 +96,9 @@ impl Disk {
     fn end(&mut self) -> Arc<Tree> {
         let (session, tree) = self.mounted.take().expect("the disk has power");
         tree.faults.frozen.store(true, Ordering::SeqCst);
+        // What is late is let go: it is not carried out any more.
+        tree.faults.sync_ms.store(0, Ordering::SeqCst);
+        tree.faults.write_ms.store(0, Ordering::SeqCst);
         for mount in mounts::below(&self.at).iter().filter(|mount| mount.path != self.at) {
             mount.take_away();
         }
@@ -109,7 +113,7 @@ impl Disk {
     /// Gives it power again, with what is left on it.
     pub fn power_on(&mut self) {
         assert!(self.mounted.is_none(), "the disk has power");
-        let tree = Arc::new(Tree::new(&self.home));
+        let tree = Tree::new(&self.home);
         let mut options = MountOptions::new(&self.at);
         options.read_threads = THREADS;
         options.source = "power-cut".into();
@@ -124,10 +128,18 @@ impl Disk {
         self.tree().settle().unwrap();
     }
 
-    /// Each sync takes that much longer, for as long as that is not taken back.
+    /// Each sync takes that much longer, for as long as that is not taken back. Who writes to a file
+    /// that is being synced waits: the kernel lets nobody else at a file of this kind meanwhile.
     pub fn slow_down(&self, sync: Duration) {
         let sync_ms = u64::try_from(sync.as_millis()).unwrap();
         self.tree().faults.sync_ms.store(sync_ms, Ordering::SeqCst);
+    }
+
+    /// Waits until a sync is under way, which was begun by somebody else and takes long.
+    pub fn wait_for_sync(&self) {
+        let syncs = &self.tree().faults.syncs;
+        let begun = wait::within(END_LIMIT, || (syncs.load(Ordering::SeqCst) > 0).then_some(()));
+        assert!(begun.is_some(), "nobody syncs anything");
     }
 
     /// Whether no write and no sync is answered, for as long as that is not taken back.

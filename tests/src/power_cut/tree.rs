@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use duolog_engine::fuse::{Attr, DirBuffer, DirEntry, Entry, Errno, ROOT, Reply, SetAttr};
@@ -37,6 +37,13 @@ struct Open {
     ino: u64,
 }
 
+/// A sync that was begun: how many of the changes there were then, which are durable once it ends.
+#[derive(Debug)]
+pub(super) struct Syncing {
+    content: Option<(u64, Arc<Mutex<Dirty>>, u64)>,
+    journal: Option<u64>,
+}
+
 /// What was changed in one file, and the way to it.
 #[derive(Debug)]
 struct Dirty {
@@ -47,6 +54,8 @@ struct Dirty {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tree {
+    /// Itself, for what is answered later.
+    this: Weak<Self>,
     root_ino: u64,
     nodes: Mutex<HashMap<u64, Node>>,
     files: Mutex<HashMap<u64, Open>>,
@@ -67,6 +76,8 @@ pub(super) struct Faults {
     pub(super) held: Mutex<Vec<Reply>>,
     /// How much longer a sync takes.
     pub(super) sync_ms: Arc<AtomicU64>,
+    /// How many syncs are under way.
+    pub(super) syncs: AtomicU64,
     /// How much longer a write takes.
     pub(super) write_ms: Arc<AtomicU64>,
     /// Whether there is no room for more.
@@ -75,12 +86,13 @@ pub(super) struct Faults {
 
 impl Tree {
     /// Over the plain directory `home`, which holds the tree and the graveyard.
-    pub(super) fn new(home: &Path) -> Self {
+    pub(super) fn new(home: &Path) -> Arc<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |name| rustix::fs::open(home.join(name), flags, Mode::empty()).unwrap();
         let root = Arc::new(open("tree"));
         let root_ino = attr_of(&*root).unwrap().ino;
-        Self {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             root_ino,
             nodes: Mutex::new(HashMap::from([(ROOT, Node { fd: root, lookups: 1 })])),
             files: Mutex::default(),
@@ -89,7 +101,11 @@ impl Tree {
             dirty_bytes: AtomicU64::new(0),
             journal: Mutex::new(Journal::new(open("graveyard"))),
             faults: Faults::default(),
-        }
+        })
+    }
+
+    pub(super) fn this(&self) -> Arc<Self> {
+        self.this.upgrade().expect("whoever asks has it")
     }
 
     /// The power is cut, and nobody uses the tree any more.
@@ -114,8 +130,11 @@ impl Tree {
 
     /// All of it is durable, as after a long quiet time.
     pub(super) fn settle(&self) -> Answer<()> {
-        self.dirty.lock().unwrap().clear();
-        self.dirty_bytes.store(0, Ordering::Relaxed);
+        for (_, dirty) in self.dirty.lock().unwrap().drain() {
+            let dirty = &mut *dirty.lock().unwrap();
+            let all = dirty.unsynced.count();
+            self.forget_changes(dirty, all);
+        }
         self.journal.lock().unwrap().sync_all()
     }
 
@@ -200,14 +219,17 @@ impl Tree {
         let more = (dirty.unsynced.bytes() - before) as u64;
         let done = change(file)?;
         if self.dirty_bytes.fetch_add(more, Ordering::Relaxed) + more > KEPT_BYTES {
-            self.forget_changes(&mut dirty);
+            let all = dirty.unsynced.count();
+            self.forget_changes(&mut dirty, all);
         }
         Ok(done)
     }
 
-    fn forget_changes(&self, dirty: &mut Dirty) {
-        let unsynced = std::mem::take(&mut dirty.unsynced);
-        self.dirty_bytes.fetch_sub(unsynced.bytes() as u64, Ordering::Relaxed);
+    fn forget_changes(&self, dirty: &mut Dirty, count: u64) {
+        let before = dirty.unsynced.bytes();
+        dirty.unsynced.synced(count);
+        let less = (before - dirty.unsynced.bytes()) as u64;
+        self.dirty_bytes.fetch_sub(less, Ordering::Relaxed);
     }
 
     pub(super) fn write(&self, fh: u64, offset: u64, data: &[u8], kill: bool) -> Answer<u32> {
@@ -254,18 +276,36 @@ impl Tree {
         )
     }
 
-    /// Contents, and for more than `datasync` attributes, are durable when this returns.
-    pub(super) fn sync(&self, fh: u64, datasync: bool) -> Answer<()> {
+    /// Contents as they are now, and for more than `datasync` attributes, are to be durable.
+    pub(super) fn sync(&self, fh: u64, datasync: bool) -> Answer<Syncing> {
         let Open { ino, .. } = self.open_file(fh)?;
-        let dirty = self.dirty.lock().unwrap().remove(&ino);
-        if let Some(dirty) = dirty {
-            self.forget_changes(&mut dirty.lock().unwrap());
-        }
-        if datasync { Ok(()) } else { self.journal.lock().unwrap().sync(ino) }
+        let dirty = self.dirty.lock().unwrap().get(&ino).map(Arc::clone);
+        let content = dirty.map(|dirty| {
+            let count = dirty.lock().unwrap().unsynced.count();
+            (ino, dirty, count)
+        });
+        let journal = (!datasync).then(|| self.journal.lock().unwrap().count_for(ino));
+        Ok(Syncing { content, journal })
     }
 
-    pub(super) fn sync_directory(&self, node: u64) -> Answer<()> {
-        self.journal.lock().unwrap().sync(self.ino(node))
+    pub(super) fn sync_directory(&self, node: u64) -> Syncing {
+        let journal = Some(self.journal.lock().unwrap().count_for(self.ino(node)));
+        Syncing { content: None, journal }
+    }
+
+    /// Now they are.
+    pub(super) fn synced(&self, syncing: &Syncing) -> Answer<()> {
+        if let Some((ino, dirty, count)) = &syncing.content {
+            let mut all = self.dirty.lock().unwrap();
+            self.forget_changes(&mut dirty.lock().unwrap(), *count);
+            let clean = dirty.lock().unwrap().unsynced.is_empty();
+            let kept = all.get(ino).is_some_and(|kept| Arc::ptr_eq(kept, dirty));
+            // It is the map's and this sync's: nobody is about to change more, or syncs it too.
+            if clean && kept && Arc::strong_count(dirty) == 2 {
+                all.remove(ino);
+            }
+        }
+        syncing.journal.map_or(Ok(()), |count| self.journal.lock().unwrap().sync(count))
     }
 
     fn set_mode(&self, ino: u64, file: &Arc<OwnedFd>, mode: u32) -> Answer<()> {

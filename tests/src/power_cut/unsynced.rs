@@ -36,6 +36,8 @@ struct Change {
 pub(super) struct Unsynced {
     changes: Vec<Change>,
     bytes: usize,
+    /// How many changes there were before these, which a sync made durable.
+    synced: u64,
 }
 
 /// How much of what was not synced a disk has written.
@@ -60,6 +62,24 @@ impl Unsynced {
     /// How many bytes are kept to take changes back.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether all of it is durable.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// How many changes there were, of those that are durable too.
+    pub(super) const fn count(&self) -> u64 {
+        self.synced + self.changes.len() as u64
+    }
+
+    /// The first so many changes, of those that are durable already too, are durable.
+    pub(super) fn synced(&mut self, count: u64) {
+        let done = count.saturating_sub(self.synced).min(self.changes.len() as u64);
+        let done = self.changes.drain(..usize::try_from(done).unwrap());
+        self.synced += done.len() as u64;
+        self.bytes -= done.map(|change| change.before.len() + SECTOR_BYTES).sum::<usize>();
     }
 
     /// Notes what a change of `len` bytes at `offset` is about to replace.
