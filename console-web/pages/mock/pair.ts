@@ -166,12 +166,12 @@ export class Pair {
   }
 
   private services(node: number): Status["services"] {
-    const { state, serves, sentence } = this.nodes[node - 1]!;
+    const { state, serves, sentence, switches } = this.nodes[node - 1]!;
     const starting = state === "WAIT" && sentence.startsWith("finishes");
     return ["postgresql", "management", "events", "logserver"].map((name, at) => ({
       name, running: serves, ended: null, state: serves ? "runs" : starting ? "starting" : "stopped", pid: serves ? 4711 + at : null,
       restarts: at === 1 && serves ? 1 : 0,
-      checkers: [{ kind: at === 0 ? "sql" : "tcp", what: `127.0.0.1:${5432 + at}`, found: serves ? { result: "ok", since_ms: this.now() - 3_600_000, cause: null } : null }],
+      checkers: [{ kind: at === 0 ? "sql" : "tcp", what: `127.0.0.1:${5432 + at}`, found: serves && switches.checkers ? { result: "ok", since_ms: this.now() - 3_600_000, cause: null } : null }],
     }));
   }
 

@@ -18,6 +18,17 @@ async function violations(page: import("playwright-core").Page): Promise<string[
   return found.filter((it) => it.impact === "serious" || it.impact === "critical").map((it) => `${it.id}: ${it.nodes.map((node) => node.html.slice(0, 160)).join(" | ")}`);
 }
 
+/** What stands below its box and not beside it. */
+const below = (page: import("playwright-core").Page) => page.evaluate(() => {
+  const boxes = [...document.querySelectorAll("label > input:is([type=checkbox], [type=radio])")];
+  return boxes.flatMap((box) => {
+    const words = document.createRange();
+    words.selectNodeContents(box.parentElement!);
+    words.setStartAfter(box);
+    return words.getBoundingClientRect().left < box.getBoundingClientRect().right ? [words.toString()] : [];
+  });
+});
+
 describe.each(THEMES)("%s", (colorScheme) => {
   describe.each(WIDTHS)("%i wide", (width) => {
     test("every page", async () => {
@@ -54,6 +65,7 @@ test.each(Object.entries(LOCALES))("in %s, by the browser's language", async (la
       await to(page, route);
       await page.waitForTimeout(200);
       expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), route).toBeLessThanOrEqual(0);
+      expect(await below(page), route).toEqual([]);
     }
   });
 });

@@ -119,14 +119,16 @@ test("switches, maintenance and the estimate", async () => {
     await flag.waitFor();
     await choose(page, "node1", "failover_on");
     await flag.waitFor({ state: "detached" });
-    for (const [key, text, takes] of [
-      ["error_detection", "error detection suspended", "neither restarted nor failed over"], ["checkers", "all checkers stopped", "only the end of a process"],
+    for (const [key, text, takes, checker] of [
+      ["error_detection", "error detection suspended", "neither restarted nor failed over", "sql: well"],
+      ["checkers", "all checkers stopped", "only the end of a process", "sql: stopped"],
     ] as const) {
       await choose(page, "node1", `${key}_off`);
       await page.locator("dialog", { hasText: takes }).waitFor();
       await page.click("dialog button[type=submit]");
       await page.getByText(text, { exact: true }).waitFor();
       expect(mock.pair.records.at(-1)?.action).toEqual({ kind: key, on: false });
+      await page.locator("[data-node='1']").getByText(checker, { exact: true }).waitFor();
       await choose(page, "node1", `${key}_on`);
       await page.getByText(text, { exact: true }).waitFor({ state: "detached" });
     }

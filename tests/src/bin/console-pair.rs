@@ -11,6 +11,7 @@
 //! {"do":"boot","who":"node1"}      it is switched on again, and duolog started as its unit would
 //! {"do":"cut"} {"do":"heal"}       nothing gets through between the nodes; everything does
 //! {"do":"cut_log"}                 heartbeats get through, the log does not
+//! {"do":"mend"}                    everything gets through, and what was switched off is switched on again
 //! {"do":"commit","text":"x"}       a row, by a client that knows the virtual IP alone; answers with all rows
 //! {"do":"serves","node":1}         the processes of PostgreSQL that run there
 //! ```
@@ -54,6 +55,7 @@ enum Asked {
     Cut,
     CutLog,
     Heal,
+    Mend,
     Commit { text: String },
     Serves { node: usize },
 }
@@ -172,10 +174,16 @@ impl Pair {
                 json!({ "good": true })
             }
             Asked::Boot { who } => {
-                let computer = &mut self.computers[who as usize];
-                computer.boot(&self.lan);
-                let line = if matches!(who, Name::Witness) { WITNESS } else { RUN };
-                self.running[who as usize] = Some(computer.start(line));
+                self.boot(who);
+                json!({ "good": true })
+            }
+            Asked::Mend => {
+                self.lan.heal();
+                for who in [Name::Node1, Name::Node2, Name::Witness] {
+                    if !self.computers[who as usize].host().is_on() {
+                        self.boot(who);
+                    }
+                }
                 json!({ "good": true })
             }
             Asked::Cut => {
@@ -201,6 +209,13 @@ impl Pair {
                 json!({ "good": true, "serves": found })
             }
         }
+    }
+
+    fn boot(&mut self, who: Name) {
+        let computer = &mut self.computers[who as usize];
+        computer.boot(&self.lan);
+        let line = if matches!(who, Name::Witness) { WITNESS } else { RUN };
+        self.running[who as usize] = Some(computer.start(line));
     }
 
     fn duolog(&self, node: usize, arguments: &[String]) -> Value {

@@ -16,7 +16,7 @@ export const other = (node: Node): Node => (node === 1 ? 2 : 1);
 type Question =
   | { do: "duolog"; node: Node; arguments: string[] }
   | { do: "kill" | "boot"; who: "node1" | "node2" | "witness" }
-  | { do: "cut" | "cut_log" | "heal" }
+  | { do: "cut" | "cut_log" | "heal" | "mend" }
   | { do: "commit"; text: string }
   | { do: "serves"; node: Node };
 interface Answer { good: boolean; said?: string; rows?: string[]; serves?: number[] }

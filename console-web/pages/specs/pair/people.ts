@@ -38,8 +38,13 @@ test("by password, at either node: both nodes are seen, the service and who has 
       await page.waitForSelector(`[data-vip='${primary}']`);
       await page.waitForSelector(`[data-node='${primary}'] [data-service='postgresql'][data-service-state='runs']`);
       await page.waitForSelector(`[data-node='${other(primary)}'] [data-service='postgresql'][data-service-state='stopped']`);
+      // Who has copied the cookie is in as long as the session lasts, and out with it.
+      const cookie = (await page.context().cookies()).map((it) => `${it.name}=${it.value}`).join("; ");
+      const withIt = async () => (await page.context().request.get(new URL("/api/v1/cluster", page.url()).href, { headers: { cookie }, ignoreHTTPSErrors: true })).status();
+      expect(await withIt()).toBe(200);
       await page.click("[data-logout]");
       await page.waitForSelector("[data-ended=loggedOut]");
+      expect(await withIt()).toBe(401);
     });
   }
 });
@@ -67,6 +72,36 @@ test.each(Object.entries(LOCALES))("in %s, what the node says of itself too", as
     expect(language === "en" || wanted !== sentence, `${sentence} is not translated`).toBe(true);
     expect(await page.locator(`[data-node='${primary}'] [data-sentence]`).innerText()).toBe(wanted);
   }, { locale });
+});
+
+/** Writes a line into the table `[pair]` of the settings, past the pages. */
+const putSettings = (page: Page, line: string) => page.evaluate(async (line) => {
+  const { session } = (await (await fetch("/api/v1/session")).json()) as { session: { csrf: string } };
+  const known = (await (await fetch("/api/v1/settings")).json()) as { text: string; stamp: { version: number; node: number; hash: string } };
+  const { version, node, hash } = known.stamp;
+  const text = known.text.includes("[pair]") ? known.text.replace("[pair]", `[pair]\n${line}`) : `[pair]\n${line}\n${known.text}`;
+  const answer = await fetch("/api/v1/settings", {
+    method: "PUT", headers: { "content-type": "application/json", "duolog-csrf": session.csrf },
+    body: JSON.stringify({ base: { version, node, hash }, text }),
+  });
+  return { status: answer.status, text: ((await answer.json()) as { text?: string }).text ?? "" };
+}, line);
+
+test("an administrator changes nothing of what the computers run, past the pages neither", async () => {
+  await whole();
+  await visit(browser, 1, async ({ page }) => {
+    await logIn(page, "ann");
+    const before = await duolog(2, "config", "show");
+    for (const key of ["notify", "drop_address"]) {
+      const refused = await putSettings(page, `${key} = ["/bin/touch", "/root/here"]`);
+      // By this node itself, which names the key; the other one would refuse it too.
+      expect([refused.status, refused.text]).toEqual([409, expect.stringMatching(`^pair\\.${key} would .* duolog config edit`)]);
+    }
+    expect(await duolog(2, "config", "show")).toBe(before);
+    const changed = await putSettings(page, "verify_every_s = 86401");
+    expect(changed.status, changed.text).toBe(200);
+    expect(await duolog(2, "config", "show")).toContain("verify_every_s = 86401");
+  });
 });
 
 test("a viewer may look and not act, past the pages neither", async () => {
@@ -98,9 +133,12 @@ test("who is viewer at once may not act any more, on the open page", async () =>
   await visit(browser, 1, async ({ page }) => {
     await logIn(page, "otto");
     await duolog(2, "users", "role", "otto", "viewer");
-    await act(page, "node2", "stop");
-    await page.getByText("may not do that").waitFor();
-    await duolog(1, "users", "role", "otto", "operator");
+    try {
+      await act(page, "node2", "stop");
+      await page.getByText("may not do that").waitFor();
+    } finally {
+      await duolog(1, "users", "role", "otto", "operator");
+    }
   });
   expect(await whole()).toBeTruthy();
 });

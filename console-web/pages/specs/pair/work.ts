@@ -48,7 +48,8 @@ test("restart of the second node, and of the primary, whose service is another p
     expect(record.stage).toBe("done");
     const serving = await whole();
     await shows(page, serving, "PRIM");
-    expect((await states(primary, record.begun_ms)).map((it) => it.state)).not.toEqual([]);
+    const meanwhile = (await states(primary, record.begun_ms)).map((it) => it.state);
+    expect(meanwhile.filter((it) => it !== "PRIM" && it !== "ALONE"), "it served no more meanwhile").not.toEqual([]);
     const after = await servers(serving);
     expect(before.filter((pid) => after.includes(pid)), "processes that were there before").toEqual([]);
     for (const node of [second, primary]) expect(await duolog(node, "logs", "--commands", "--grep", "restart")).toContain("otto");
@@ -63,6 +64,7 @@ test("a swap moves service and address; the page follows, and never shows two of
     await shows(page, primary, "PRIM");
     const seen = await watch(page);
     expect((await outcome(page, () => act(page, "both", "swap"))).stage).toBe("done");
+    expect((await standing(second))!.state, "it is done when it is said to be").toBe("PRIM");
     await shows(page, second, "PRIM");
     await shows(page, primary, "SECOND");
     await page.waitForSelector(`[data-vip='${second}']`);
@@ -166,6 +168,9 @@ test("what was done stands in the commands log of the node that did it, with the
       await page.locator("[role=log] .line", { hasText: "otto" }).first().waitFor();
       const lines = await page.locator("[role=log] .line").allInnerTexts();
       expect(lines.some((line) => /\b(start|stop|swap|restart)\b/.test(line)), lines.join("\n")).toBe(true);
+      // Its own log: what was asked for at the other node, and nothing that would be the other one's.
+      expect(lines.some((line) => line.includes(`of node${other(node)}`)), lines.join("\n")).toBe(true);
+      expect(lines.filter((line) => line.includes(`of node${node})`))).toEqual([]);
     });
   }
 });
