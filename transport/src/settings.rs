@@ -12,7 +12,7 @@ pub enum Compression {
     Off,
     /// A frame is compressed when the link is behind: 128 KiB or more are sent and not acknowledged, or
     /// the stream did not take the frame before at once. On an idle link, one that is a quarter zeros,
-    /// and one of 1 KiB or more, several commits for instance. Both as long as the frames before it
+    /// and one of 16 KiB or more, many commits for instance. Both as long as the frames before it
     /// became smaller. A single short commit thus never waits for the compressor. For 10 Gb/s.
     #[default]
     Adaptive,

@@ -6,7 +6,7 @@
 //!
 //! - zeros: a page of a server's log that is begun is written over what an older lap left there, and a
 //!   table grows by pages of zeros. They take less time to compress than to encrypt and send;
-//! - frames of several commits or a longer one ([`LONG`]), of which each pays a part, as long as the
+//! - frames of many commits or a long one ([`LONG`]), of which each pays a part, as long as the
 //!   frames before them shrank.
 //!
 //! On a link that is behind the compressor's time is weighed against that of encrypting and sending, for
@@ -17,8 +17,9 @@
 
 use crate::frame::Content;
 
-/// From so many bytes on a frame is compressed if that was of use before.
-const LONG: usize = 1024;
+/// From so many bytes on a frame is compressed if that was of use before. With 1 KiB, the frames of 8
+/// clients, inserts were slower (docs/decisions/the-hot-path.md).
+const LONG: usize = 16 << 10;
 /// Zeros are counted in rows of so many.
 const ROW: usize = 64;
 /// Fewer zeros than these are not worth a call.

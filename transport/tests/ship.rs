@@ -63,10 +63,11 @@ fn an_idle_link_compresses_what_is_worth_it() {
     let pair = Pair::start(&tuning(Compression::Adaptive));
     let waker = pair.dialer.waker();
     let begun = || [noise(7, 300), vec![0; 7892]].concat();
-    let several = || page(2, 4000);
+    let several = || page(2, 20_000);
     for (what, body, compressed) in [
         ("short", page(1, 400), false),
-        ("several commits", several(), true),
+        ("a few commits", page(4, 4000), false),
+        ("many commits", several(), true),
         ("a page of a log that is begun", begun(), true),
         ("zeros", vec![0; 60_000], true),
         ("short after others", page(3, 400), false),
@@ -88,7 +89,7 @@ fn an_idle_link_compresses_what_is_worth_it() {
         }
         pair.dialer.snapshot().compressed_frames - before
     };
-    assert_eq!(tried(&|i| noise(100 + i, 4000)), 6);
+    assert_eq!(tried(&|i| noise(100 + i, 20_000)), 6);
     assert_eq!(tried(&|_| begun()), 99, "zeros all the same");
     assert_eq!(pair.primary.state().log.bytes, pair.secondary.state().log.bytes);
     pair.stop();
