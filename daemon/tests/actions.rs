@@ -63,6 +63,13 @@ struct Pair {
 }
 
 impl Pair {
+    /// Makes a user with that password. Until both nodes have agreed which document counts, a change is
+    /// refused and is to be tried again.
+    fn adds_user(&self, name: &str, role: &str, password_file: &str) {
+        let add = ["users", "add", name, "--role", role, "--password-file", password_file];
+        within("the user is added", || self.duolog(1, &add).status.success().then_some(()));
+    }
+
     fn start(timers: &str) -> Self {
         Self::with(timers, None)
     }

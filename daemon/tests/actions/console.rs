@@ -126,7 +126,7 @@ fn each_node_answers_for_both_and_an_action_is_decided_and_recorded_where_it_is_
     fs::write(&password, PASSWORD).unwrap();
     for (name, role) in [("ada", "administrator"), ("vic", "viewer")] {
         let file = password.to_str().unwrap();
-        done(&pair.duolog(1, &["users", "add", name, "--role", role, "--password-file", file]));
+        pair.adds_user(name, role, file);
     }
     // A user of the pair is one at both nodes.
     let [one, two] = http.map(|at| {
@@ -374,9 +374,7 @@ fn the_loss_of_the_primary_is_told_to_open_streams_at_once() {
     let password = pair.path(1, "password");
     fs::write(&password, PASSWORD).unwrap();
     let file = password.to_str().unwrap();
-    // Until both nodes have agreed which document counts, a change is refused.
-    let add = ["users", "add", "vic", "--role", "viewer", "--password-file", file];
-    within("the user is added", || pair.duolog(1, &add).status.success().then_some(()));
+    pair.adds_user("vic", "viewer", file);
     let vic = within("the user is known", || {
         let known = done(&pair.duolog(2, &["users", "list"])).contains("vic");
         known.then(|| Visitor::log_in(http[1], "vic"))

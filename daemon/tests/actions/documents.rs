@@ -73,9 +73,8 @@ fn commands_print_the_documents_of_the_api() {
     let pair = Pair::with(PATIENT, Some(&web.map(|web| web + service)));
     let file = pair.path(1, "password");
     fs::write(&file, PASSWORD).unwrap();
-    let file = ["--password-file", file.to_str().unwrap()];
     for (name, role) in [("ada", "administrator"), ("vic", "viewer")] {
-        done(&pair.duolog(1, &[&["users", "add", name, "--role", role][..], &file].concat()));
+        pair.adds_user(name, role, file.to_str().unwrap());
     }
     // There and back, so that each has a receipt.
     for (primary, second) in [(2, 1), (1, 2)] {
