@@ -52,7 +52,7 @@ use duolog_wal::segment::SEGMENT_HEADER_LEN;
 use duolog_wal::{ClusterId, Cursor, HistoryEntry, Lsn, ViewNum};
 
 use crate::asked::{Asked, AskedByMany};
-use crate::disk::{DirDisk, Disk, DiskFile, is_no_room};
+use crate::disk::{DirDisk, Disk, DiskFile, is_no_room, write_zeros};
 use append::Tail;
 use flush::Flush;
 use segment::Segment;
@@ -227,7 +227,7 @@ impl<D: Disk> Log<D> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         let mut spares = Spares::found(&disk, &options)?;
-        let spare = spares.make(&disk, &options)?;
+        let spare = spares.make(&disk, &options, write_zeros)?;
         let header = segment::header(cluster, first, view, &history);
         let open = Arc::new(segment::begin(&disk, spare, &header, options.capacity(), false)?);
         open.file.sync_data()?;

@@ -1,8 +1,9 @@
 //! Which frames are worth the compressor's time.
 //!
 //! On a link that is not behind a commit waits while its frame is compressed: 1 to 5 us for what is
-//! short, 5 to 10 us for a page (the more, the longer others had the processor's caches). So what is
-//! short is left alone: that is one commit's, and the headers around it would stay. Worth it are
+//! short, 5 to 10 us for a page (the more, the longer others had the processor's caches), and the other
+//! end takes its time as well. So what is short is left alone: one commit's or those of a few clients,
+//! and the headers around it would stay. Worth it are
 //!
 //! - zeros: a page of a server's log that is begun is written over what an older lap left there, and a
 //!   table grows by pages of zeros. They take less time to compress than to encrypt and send;

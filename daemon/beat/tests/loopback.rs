@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use duolog_beat::{
-    Beat, BeatConfig, DATAGRAM_MAX, Heard, Kind, Packet, Path, Secret, WitnessAt, now, tell_gone,
+    Beat, BeatConfig, DATAGRAM_MAX, Heard, Kind, Packet, Path, Secret, Told, WitnessAt, now,
+    tell_gone,
 };
 use duolog_failover::message::Gone;
 use duolog_failover::{Message, Now};
@@ -331,6 +332,18 @@ fn an_answer_is_no_longer_than_its_question() {
     }
 }
 
+/// Says the last word of a node until it is told, at most that long, and carries it until `to` has heard it.
+fn told_gone(config: BeatConfig, limit_ms: u64, to: &Node, between: &mut Between) -> Told {
+    let gone = Gone { incarnation: 9, at: now() };
+    let teller = std::thread::spawn(move || tell_gone(&config, gone, limit_ms).unwrap());
+    let mut heard = Vec::new();
+    carry_until("the last word", &mut [between], || {
+        heard.extend(to.heard.try_iter());
+        heard.contains(&Heard::Peer(Message::Gone(gone))) && teller.is_finished()
+    });
+    teller.join().unwrap()
+}
+
 /// As its guardian says it, once the daemon is gone; and a daemon that starts afterwards is heard.
 #[test]
 fn the_last_word_is_heard_though_another_session_said_the_rest() {
@@ -339,14 +352,7 @@ fn the_last_word_is_heard_though_another_session_said_the_rest() {
     heard_until(1, &node1, &node2, &mut between);
     drop(node1);
     let config = Node::config(NodeId::Node1, &secret(), 7, &[&between]);
-    let gone = Gone { incarnation: 9, at: now() };
-    let teller = std::thread::spawn(move || tell_gone(&config, gone, 20_000).unwrap());
-    let mut heard = Vec::new();
-    carry_until("the last word", &mut [&mut between], || {
-        heard.extend(node2.heard.try_iter());
-        heard.contains(&Heard::Peer(Message::Gone(gone))) && teller.is_finished()
-    });
-    let told = teller.join().unwrap();
+    let told = told_gone(config, 20_000, &node2, &mut between);
     assert!(told.peer && told.witness, "{told:?}");
     let node1 = Node::start(NodeId::Node1, &secret(), 7, &[&between]);
     heard_until(2, &node1, &node2, &mut between);
@@ -363,14 +369,7 @@ fn a_witness_that_is_away_keeps_nobody_from_hearing_the_last_word() {
     let mut config = Node::config(NodeId::Node1, &secret(), 7, &[&between]);
     let address = away.local_addr().unwrap();
     config.witness = Some(WitnessAt { address, secret: secret() });
-    let gone = Gone { incarnation: 9, at: now() };
-    let teller = std::thread::spawn(move || tell_gone(&config, gone, 2_000).unwrap());
-    let mut heard = Vec::new();
-    carry_until("the last word", &mut [&mut between], || {
-        heard.extend(node2.heard.try_iter());
-        heard.contains(&Heard::Peer(Message::Gone(gone))) && teller.is_finished()
-    });
-    assert!(!teller.join().unwrap().witness);
+    assert!(!told_gone(config, 2_000, &node2, &mut between).witness);
     assert!(away.recv_from(&mut [0; DATAGRAM_MAX]).is_ok(), "the witness was asked");
 }
 
@@ -385,12 +384,5 @@ fn the_last_word_is_heard_on_a_way_that_takes_longer_than_a_heartbeat() {
     let mut config = Node::config(NodeId::Node1, &secret(), 7, &[&between]);
     // No way is as fast: nothing is recent once its sender is known.
     config.heartbeat_ms = 0;
-    let gone = Gone { incarnation: 9, at: now() };
-    let teller = std::thread::spawn(move || tell_gone(&config, gone, 20_000).unwrap());
-    let mut heard = Vec::new();
-    carry_until("the last word", &mut [&mut between], || {
-        heard.extend(node2.heard.try_iter());
-        heard.contains(&Heard::Peer(Message::Gone(gone))) && teller.is_finished()
-    });
-    assert!(teller.join().unwrap().peer);
+    assert!(told_gone(config, 20_000, &node2, &mut between).peer);
 }

@@ -14,7 +14,7 @@ use super::append::Tail;
 use super::segment::{self, Segment};
 use super::spares::{Spare, Spares};
 use super::{Log, LogError, LogOptions, Shared, UNBROKEN, segment_files};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, write_zeros};
 
 /// Removes all segments of a log that is not open, newest first, and begins an empty one; durable
 /// when it returns.
@@ -23,7 +23,7 @@ use crate::disk::{Disk, DiskFile};
 /// What the disk says. Calling again does the rest.
 pub fn lay_down<D: Disk>(disk: &D, options: &LogOptions, header: &SegmentHeader) -> io::Result<()> {
     remove_segments(disk)?;
-    let spare = Spares::found(disk, options)?.make(disk, options)?;
+    let spare = Spares::found(disk, options)?.make(disk, options, write_zeros)?;
     begin(disk, spare, header, options.capacity()).map(drop)
 }
 

@@ -88,15 +88,16 @@ impl<F: DiskFile> Spares<F> {
         name(self.next - 1)
     }
 
-    /// A spare made now, or one at hand.
+    /// One at hand, or a spare made now, which `fill` makes as long as one is.
     pub(super) fn make<D: Disk<File = F>>(
         &mut self,
         disk: &D,
         options: &LogOptions,
+        fill: impl FnOnce(&F, u64) -> io::Result<()>,
     ) -> io::Result<Spare<F>> {
         match self.ready.pop() {
             Some(spare) => Ok(spare),
-            None => make(disk, self.new_name(), options.segment_bytes, write_zeros),
+            None => make(disk, self.new_name(), options.segment_bytes, fill),
         }
     }
 }
@@ -226,19 +227,13 @@ impl<D: Disk> Log<D> {
 
 impl<D: Disk> Shared<D> {
     /// A spare to begin a segment with: one at hand, the one that is being made, or a new one, whose
-    /// zeros are not written.
-    /// The caller says [`Spares::placed`] once it stands in the log.
+    /// zeros are not written. The caller says [`Spares::placed`] once it stands in the log.
     pub(super) fn take_spare(&self) -> io::Result<Spare<D::File>> {
         let mut spares = self.spares();
         while spares.ready() == 0 && spares.making {
             spares = self.spare_made.wait(spares).expect(UNBROKEN);
         }
-        let spare = if let Some(spare) = spares.ready.pop() {
-            spare
-        } else {
-            let name = spares.new_name();
-            make(&self.disk, name, self.options.segment_bytes, DiskFile::allocate)?
-        };
+        let spare = spares.make(&self.disk, &self.options, DiskFile::allocate)?;
         spares.taken += 1;
         Ok(spare)
     }
