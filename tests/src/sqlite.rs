@@ -1,5 +1,6 @@
 //! `SQLite`: several processes that write one database, each with a journal of what it was promised.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -45,21 +46,38 @@ impl Mode {
 }
 
 /// Opens a database whose commits are durable.
-pub fn open(path: &Path, mode: Mode) -> rusqlite::Result<Connection> {
+fn open(path: &Path, mode: Mode) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
+    prepare(&connection, mode)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, mode: Mode) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_LIMIT)?;
     let now: String =
         connection.pragma_update_and_check(None, "journal_mode", mode.name(), |row| row.get(0))?;
     assert_eq!(now.to_uppercase(), mode.name(), "the database takes the journal mode");
     connection.pragma_update(None, "synchronous", mode.synchronous())?;
     // Small, so that a short test has checkpoints.
-    connection.pragma_update(None, "wal_autocheckpoint", 100)?;
-    Ok(connection)
+    connection.pragma_update(None, "wal_autocheckpoint", 100)
+}
+
+/// Opens a database that nobody else uses, without its index in shared memory. A test may be what
+/// serves the file system below: unmapping pages that were written to waits for their write with
+/// the memory map locked, and who serves them needs that lock for the next allocation.
+fn open_alone(path: &Path, mode: Mode) -> Connection {
+    let connection = Connection::open(path).unwrap();
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
+    prepare(&connection, mode).unwrap();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let index = format!("{}-shm", path.display());
+    assert!(!maps.contains(&index), "{index} is mapped into the test itself");
+    connection
 }
 
 /// Makes the table of the writers.
 pub fn create(path: &Path, mode: Mode) {
-    let connection = open(path, mode).unwrap();
+    let connection = open_alone(path, mode);
     connection
         .execute_batch(
             "CREATE TABLE promise (writer INT, number INT, part INT, parts INT, body TEXT,
@@ -71,7 +89,7 @@ pub fn create(path: &Path, mode: Mode) {
 
 /// The rows of the table `promise`, after the whole database was checked.
 pub fn check(path: &Path, mode: Mode) -> Vec<Row> {
-    let connection = open(path, mode).unwrap();
+    let connection = open_alone(path, mode);
     let said: String =
         connection.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
     assert_eq!(said, "ok", "{} is damaged", path.display());

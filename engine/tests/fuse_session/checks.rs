@@ -80,6 +80,8 @@ fn mapped(at: &Path, behind: &Path) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, 50_000).unwrap();
     assert_eq!(byte, [200]);
+    // Else unmapping writes it, with the memory map locked that this process needs to take it.
+    map.flush().unwrap();
     drop(map);
     fs::remove_file(&path).unwrap();
 }

@@ -7,6 +7,9 @@
 //! (`unsynced`), names and attributes until an `fsync` of their directory or file (`journal`).
 //! Inode numbers and extended attributes stay what they are over a power cut.
 //!
+//! The process that mounts it must not write to mapped files of it and unmap them: the kernel then
+//! waits for the write with the memory map locked, and the threads here need that lock.
+//!
 //! `syncfs(2)` and `sync(2)` make nothing durable here: the kernel does not tell a file system in
 //! user space of them.
 //!
