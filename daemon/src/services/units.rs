@@ -352,7 +352,13 @@ pub(super) fn stop(
                 poll(&mut [], Some(&again)).ok();
             }
         }
-        Ok(outcome) => tracing::warn!(unit, ?outcome, "it does not end in order"),
+        Ok(Outcome::Late | Outcome::CalledOff) => {
+            let ms = super::milliseconds(limit);
+            tracing::warn!(unit, ms, "the unit did not end in its time: it is ended by force");
+        }
+        Ok(Outcome::Failed { how, said }) => {
+            tracing::warn!(unit, how, said, "systemctl stop failed: the unit is ended by force");
+        }
         Err(error) => tracing::error!(%error, unit, "systemctl cannot be run"),
     }
     let left = !everybody(group).is_empty();
