@@ -51,11 +51,11 @@ PrivateTmp=yes
 ProtectSystem=full
 MountFlags=private
 UNIT
-# What the first one waits for, where it is asked for.
+# What the first one waits for, where it is asked for: it goes on when it is told to.
 write /etc/systemd/system/site-late.service <<'UNIT'
 [Service]
 Type=oneshot
-ExecStart=/bin/sleep 1
+ExecStart=/bin/sh -c 'until [ -e /run/site-late ]; do sleep 0.05; done'
 UNIT
 node() { # node INSTANCE DIRECTORY: its configuration, on standard output
     cat <<TOML
@@ -266,7 +266,9 @@ check "a fence of a start that waits for another unit" bash -c '
     systemctl start --no-block site-late site-db
     duolog let-go --config /etc/duolog/duolog.toml || exit 1
     systemctl list-jobs | grep -q site-db || { echo "nothing waits"; exit 1; }
-    sleep 1.5
+    touch /run/site-late
+    until [ -z "$(systemctl list-jobs --no-legend site-db.service)" ]; do sleep 0.02; done
+    sleep 0.2
     [ ! -e /var/lib/site/db-beat ] && systemctl show --value -p Result site-db && ! systemctl list-jobs | grep site-db'
 
 # --- Killed, and started again. ---
