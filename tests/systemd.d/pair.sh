@@ -249,19 +249,25 @@ said 2 "$(promoted "primary gone")" \
     "finishes applying the log, mounts and starts services" "service started" "every commit is on both nodes"
 phase "the daemon killed"
 
-# --- The cable of the primary is pulled: it ends the unit by itself, before the other node takes over. ---
+# --- The primary is cut off from the other node and the witness, and not from clients: nothing more is committed,
+# and it ends the unit by itself, before the other node takes over. ---
 begins
-between link set port2 down
+nsenter -t "${first[2]}" -n nft -f - <<'RULES'
+table inet cut {
+    chain in { type filter hook input priority 0; iifname "site0" meta l4proto udp drop; }
+    chain out { type filter hook output priority 0; oifname "site0" meta l4proto udp drop; }
+}
+RULES
 stands 1 "serves without a second copy"
 serves 1
-between link set port2 up
+nsenter -t "${first[2]}" -n nft delete table inet cut
 stands 2 "has every commit, receives the log"
 stands 1 "every commit is on both nodes"
 said 2 "ends what is served, at once" "stops services" "node1 is not heard and the witness does not answer" \
     "not uptodate: takes the log and what changed from node1" "has every commit, receives the log from node1"
 said 1 "$(promoted "primary lost")" "service started" \
     "serves without a second copy: node2 is not connected" "every commit is on both nodes; node2 confirms each"
-phase "the cable pulled"
+phase "cut off"
 
 # --- The computer of the primary is lost. ---
 begins
