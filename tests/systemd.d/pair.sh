@@ -35,7 +35,14 @@ for n in 1 2; do
     # What dpkg does for others (manual pages) is not looked at.
     on $n inside dpkg --force-unsafe-io --no-triggers --install /duolog.deb >"$work/$n/installed" 2>&1 &
     installs[n]=$!
-    on $n check "a disk for PostgreSQL" sh -c 'mount -t tmpfs -o mode=755 postgresql /var/lib/postgresql && chown postgres: /var/lib/postgresql'
+    on $n write /etc/systemd/system/var-lib-postgresql.mount <<'UNIT'
+[Mount]
+What=postgresql
+Where=/var/lib/postgresql
+Type=tmpfs
+Options=mode=755
+UNIT
+    on $n check "a disk for PostgreSQL" sh -c 'systemctl daemon-reload && systemctl start var-lib-postgresql.mount && chown postgres: /var/lib/postgresql'
 done
 on 1 check "a cluster of Debian's" sh -c 'rm -rf /etc/postgresql && pg_createcluster 15 main -- --no-sync'
 on 1 write /etc/postgresql/15/main/conf.d/pair.conf <<'CONF'
@@ -280,7 +287,9 @@ said 2 "$(promoted "primary lost")" "service started" \
     "serves without a second copy: node1 is not connected"
 phase "the computer lost"
 
-# --- The other one is shut down: what needs PostgreSQL ends before it. ---
+# --- The other one is shut down: what needs PostgreSQL ends before it, though systemd ends Debian's unit by itself
+# then, because it requires the disk. ---
+on 2 check "PostgreSQL requires its disk" sh -c "systemctl show --value -p Requires $unit | grep -q var-lib-postgresql.mount"
 exec 9<"/proc/${first[2]}/root/var/log/site-app"
 cat <&9 >/dev/null
 on 2 inside systemctl --no-block poweroff 2>/dev/null || true

@@ -479,8 +479,9 @@ fn write_files(
     let name = format!("zzz-{instance}.conf");
     let drop_in = |unit: &str| place.join(format!("{unit}.d")).join(&name);
     let mut changed = write(&place.join(slice), &SLICE.replace("WHOSE", &whose(state_dir)))?;
-    for unit in units {
-        changed |= write(&drop_in(unit), &DROP_IN.replace("SLICE", slice))?;
+    for (number, unit) in units.iter().enumerate() {
+        let text = DROP_IN.replace("SLICE", slice).replace("ORDER\n", &order(&units[..number]));
+        changed |= write(&drop_in(unit), &text)?;
     }
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let file = entry.path().join(&name);
@@ -493,6 +494,13 @@ fn write_files(
         }
     }
     Ok(changed)
+}
+
+/// What has systemd end a unit before those that were started before it, where it ends one of them by itself:
+/// at a shutdown it does so with a unit that requires a disk (`RequiresMountsFor=`).
+fn order(before: &[String]) -> String {
+    let names = before.join(" ");
+    if names.is_empty() { names } else { format!("After={names}\nPartOf={names}\n") }
 }
 
 /// Writes a file that only its owner may change, whatever the mask of this process: systemd runs what
@@ -534,11 +542,12 @@ RefuseManualStop=yes
 /// alone, and Duolog whoever is left.
 const DROP_IN: &str = "\
 # Written by Duolog, and gone after a reboot: it starts and ends this unit, which is a service of a
-# pair. Where the node does not serve the unit cannot be started: 219/CGROUP.
+# pair. Where the node does not serve the unit cannot be started: it fails at step CGROUP.
 [Unit]
 DefaultDependencies=no
 IgnoreOnIsolate=yes
 StartLimitIntervalSec=0
+ORDER
 
 [Service]
 Slice=SLICE
@@ -581,6 +590,9 @@ mod tests {
         assert_eq!(mode("b@1.service.d/zzz-duolog1.conf"), 0o644);
         let text = fs::read_to_string(at("b@1.service.d/zzz-duolog1.conf")).unwrap();
         assert!(text.contains("\nSlice=duolog1.slice\n"), "{text}");
+        assert!(text.contains("\nAfter=a.service\nPartOf=a.service\n"), "{text}");
+        let text = fs::read_to_string(at("a.service.d/zzz-duolog1.conf")).unwrap();
+        assert!(text.contains("=0\n\n[Service]") && !text.contains("After="), "{text}");
         assert!(!write(&["a.service", "b@1.service"]), "nothing changed");
         fs::create_dir(at("c.service.d")).unwrap();
         fs::write(at("c.service.d/zzz-duolog2.conf"), "of another node").unwrap();
