@@ -9,6 +9,7 @@
 //! is closed where nothing is served ([`units`]).
 
 mod check;
+mod drop_ins;
 mod faults;
 pub(crate) mod policy;
 mod restart;
