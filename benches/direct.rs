@@ -9,6 +9,7 @@
 //! | `not zeroed` | writes the record; the page in which it ends is read from the disk | `fdatasync` |
 //! | `direct` | copies the record into memory | its blocks from there, `O_DIRECT`, `RWF_DSYNC` |
 //! | `both` | as `buffered`, and as `direct`: it outlives the process | as `direct` |
+//! | `linked` | copies the record into memory | its blocks from there, `O_DIRECT`, and `fdatasync`, linked in an `io_uring` |
 //!
 //! `cargo bench -p duolog-benches --bench direct` prints medians in microseconds, and each as a
 //! ratio to the first. The disk is that of `DUOLOG_BENCH_DIR`, else that of the build.
@@ -18,11 +19,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::IoSlice;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use io_uring::{IoUring, opcode, squeue, types};
 use rustix::fs::{Advice, OFlags, fadvise, fdatasync};
 use rustix::io::{ReadWriteFlags, pwritev2};
 
@@ -41,20 +44,23 @@ enum Way {
     NotZeroed,
     Direct,
     Both,
+    Linked,
 }
 
-const WAYS: [(Way, &str); 5] = [
+const WAYS: [(Way, &str); 6] = [
     (Way::Buffered, "buffered"),
     (Way::OneWrite, "one write"),
     (Way::NotZeroed, "not zeroed"),
     (Way::Direct, "direct"),
     (Way::Both, "both"),
+    (Way::Linked, "linked"),
 ];
 
 /// A file that was written before, with its bytes in aligned memory.
 struct Segment {
     cached: File,
     direct: File,
+    ring: IoUring,
     memory: Vec<u8>,
     /// Where the aligned part of the memory begins.
     base: usize,
@@ -72,7 +78,8 @@ impl Segment {
         let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap();
         let direct = options.custom_flags(flags).open(path).unwrap();
         let base = memory.as_ptr().align_offset(BLOCK);
-        Self { cached, direct, memory, base, end: BLOCK }
+        let ring = IoUring::new(2).unwrap();
+        Self { cached, direct, ring, memory, base, end: BLOCK }
     }
 
     /// Forgets what the page cache holds, as of a segment that is used again.
@@ -102,9 +109,9 @@ impl Segment {
                 let zeros = &zeros[zeros.len().min(upto - last)..];
                 write(&self.cached, &[record, zeros], from, ReadWriteFlags::empty());
             }
-            Way::Direct => {}
+            Way::Direct | Way::Linked => {}
         }
-        if matches!(way, Way::Direct | Way::Both) {
+        if matches!(way, Way::Direct | Way::Both | Way::Linked) {
             let memory = &mut self.memory[self.base..];
             memory[from..upto].copy_from_slice(record);
             if !zeros.is_empty() {
@@ -114,13 +121,15 @@ impl Segment {
         from..upto
     }
 
-    fn sync(&self, way: Way, what: &Range<usize>) {
-        if matches!(way, Way::Direct | Way::Both) {
-            let (from, upto) = (what.start / BLOCK * BLOCK, what.end.next_multiple_of(BLOCK));
-            let blocks = &self.memory[self.base..][from..upto];
-            write(&self.direct, &[blocks], from, ReadWriteFlags::DSYNC);
-        } else {
-            fdatasync(&self.cached).unwrap();
+    fn sync(&mut self, way: Way, what: &Range<usize>) {
+        let (from, upto) = (what.start / BLOCK * BLOCK, what.end.next_multiple_of(BLOCK));
+        let blocks = &self.memory[self.base..][from..upto];
+        match way {
+            Way::Direct | Way::Both => {
+                write(&self.direct, &[blocks], from, ReadWriteFlags::DSYNC);
+            }
+            Way::Linked => write_and_sync(&mut self.ring, &self.direct, blocks, from),
+            Way::Buffered | Way::OneWrite | Way::NotZeroed => fdatasync(&self.cached).unwrap(),
         }
     }
 
@@ -148,6 +157,21 @@ fn write(file: &File, parts: &[&[u8]], at: usize, flags: ReadWriteFlags) {
     let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
     assert_eq!(pwritev2(file, &parts, at as u64, flags).unwrap(), bytes);
+}
+
+/// Writes all of it and syncs, in one call.
+fn write_and_sync(ring: &mut IoUring, file: &File, bytes: &[u8], at: usize) {
+    let file = types::Fd(file.as_raw_fd());
+    let len = u32::try_from(bytes.len()).unwrap();
+    let write = opcode::Write::new(file, bytes.as_ptr(), len).offset(at as u64).build();
+    let sync = opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build();
+    // SAFETY: bytes and file are there until both are done, which is waited for below.
+    unsafe {
+        ring.submission().push_multiple(&[write.flags(squeue::Flags::IO_LINK), sync]).unwrap();
+    }
+    ring.submit_and_wait(2).unwrap();
+    let done: Vec<_> = ring.completion().map(|done| done.result()).collect();
+    assert_eq!(done, [i32::try_from(bytes.len()).unwrap(), 0]);
 }
 
 fn median(mut all: Vec<Duration>) -> f64 {
