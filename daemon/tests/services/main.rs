@@ -116,6 +116,9 @@ fn all_checkers_are_stopped_at_both_until_they_are_started_and_an_end_counts_mea
     for node in [1, 2] {
         alarm(&pair, node, STOPPED);
     }
+    let table = done(&pair.duolog(1, &["status"]));
+    let stopped = |row: &&str| row.starts_with("  checker") && row.ends_with(", stopped");
+    assert_eq!(table.lines().filter(stopped).count(), 2, "{table}");
     let answers = |pair: &Pair, node, how: &str| {
         fs::write(pair.path(node, "answer"), how).unwrap();
     };
