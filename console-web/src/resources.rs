@@ -150,7 +150,8 @@ fn of_service(service: &Service, serves: bool) -> Resource {
 fn of_checker(service: &Service, checker: &Checker) -> Resource {
     let name = format!("checker.{}.{}.{}", service.name, checker.kind, checker.what);
     let Some(found) = &checker.found else {
-        return resource(name, Kind::Checker, "not looked yet", Health::Off);
+        let value = if checker.stopped { "stopped" } else { "not looked yet" };
+        return resource(name, Kind::Checker, value, Health::Off);
     };
     let health = if found.result == CheckResult::Ok { Health::Well } else { Health::Bad };
     let (since_ms, cause) = (Some(found.since_ms), found.cause.clone());
@@ -160,6 +161,19 @@ fn of_checker(service: &Service, checker: &Checker) -> Resource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checker_that_an_operator_stopped_is_told_from_one_that_has_yet_to_look() {
+        let checker = |found: serde_json::Value, stopped: bool| {
+            let checker = serde_json::json!({ "kind": "tcp", "what": "there", "found": found, "stopped": stopped });
+            let service = serde_json::json!({ "name": "sql", "running": true, "ended": null });
+            let service: Service = serde_json::from_value(service).unwrap();
+            of_checker(&service, &serde_json::from_value(checker).unwrap()).value
+        };
+        assert_eq!(checker(serde_json::Value::Null, true), "stopped");
+        assert_eq!(checker(serde_json::Value::Null, false), "not looked yet");
+        assert_eq!(checker(serde_json::json!({ "result": "ok", "since_ms": 1 }), false), "ok");
+    }
 
     /// The colours of product and pages: ALONE serves, which no red cross says.
     #[test]

@@ -1,6 +1,10 @@
 //! The binary `duolog`: reads the command line and hands over. Nothing is decided here but the
 //! exit code; `docs/cli.md` lists them.
 
+// Before all others: they print by its macros.
+#[macro_use]
+mod print;
+
 mod across;
 mod act;
 mod actions;
@@ -59,12 +63,16 @@ use config::Config;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::begin(cli.log_json);
-    match perform(cli.command, cli.log_json) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("duolog: {error:#}");
+    let code = perform(cli.command, cli.log_json).unwrap_or_else(|error| {
+        eprintln!("duolog: {error:#}");
+        ExitCode::FAILURE
+    });
+    match print::ended() {
+        Err(error) if code == ExitCode::SUCCESS => {
+            eprintln!("duolog: it is done, and what it says could not be printed: {error}");
             ExitCode::FAILURE
         }
+        _ => code,
     }
 }
 

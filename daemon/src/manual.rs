@@ -2,7 +2,6 @@
 //! neither can say anything else than `duolog --help` does.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -19,7 +18,8 @@ pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
     };
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "duolog", &mut text);
-    io::stdout().write_all(&text).context("cannot print it")
+    print!("{}", String::from_utf8(text).context("a completion is not text")?);
+    Ok(())
 }
 
 /// Writes `duolog.1` and a page for each command that is not hidden.

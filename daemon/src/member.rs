@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use duolog_console::api::cluster::Switches;
 use tokio::sync::mpsc;
 
 use crate::across::{Across, Asked};
@@ -91,6 +92,14 @@ impl Member {
         match self {
             Self::Fixed { shell, .. } => shell.status(),
             Self::Pair(pair) => pair.status(),
+        }
+    }
+
+    /// What operators switched here, where there is something to switch.
+    pub(crate) fn switches(&self) -> Option<Switches> {
+        match self {
+            Self::Fixed { .. } => None,
+            Self::Pair(pair) => Some(pair.switches()),
         }
     }
 

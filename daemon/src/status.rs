@@ -125,6 +125,7 @@ fn show_service(service: &Service, row: &mut impl FnMut(&str, String)) {
     for checker in &service.checkers {
         let name = format!("{} {}", checker.kind, checker.what);
         let found = match &checker.found {
+            None if checker.stopped => "stopped".into(),
             None => "not looked yet".into(),
             Some(found) => {
                 let since = moment_ms(found.since_ms);
@@ -286,10 +287,22 @@ pub(crate) mod tests {
                 state: ServiceState::Starting,
                 pid: Some(4711),
                 checkers: vec![
-                    Checker { kind: "tcp".into(), what: "10.0.0.1:5432".into(), found: None },
+                    Checker {
+                        kind: "tcp".into(),
+                        what: "10.0.0.1:5432".into(),
+                        found: None,
+                        stopped: false,
+                    },
+                    Checker {
+                        kind: "command".into(),
+                        what: "/bin/true".into(),
+                        found: None,
+                        stopped: true,
+                    },
                     Checker {
                         kind: "sql".into(),
                         what: "/usr/bin/psql".into(),
+                        stopped: false,
                         found: Some(Finding {
                             result: CheckResult::Slow,
                             since_ms: 1_795_880_731_000,
@@ -341,6 +354,7 @@ pub(crate) mod tests {
             "Virtual IP             10.0.0.9/24, here, on eth0",
             "Service                sql, starting as process 4711, restarted 2 times lately",
             "  checker              tcp 10.0.0.1:5432, not looked yet",
+            "  checker              command /bin/true, stopped",
             "  checker              sql /usr/bin/psql, slow since 2026-11-28T15:45:31Z: did not \
              answer within 3000 ms",
             "Verified               2026-11-28T15:45:31Z: 12 files, 1024 KiB, 3 differences, 1 repaired",

@@ -166,6 +166,72 @@ fn keygen_prints_what_goes_into_the_configurations() {
     assert_eq!(again.status.code(), Some(1), "a key was overwritten");
 }
 
+/// A pipe that nobody reads any more, as that of `| head -1` once it has its line.
+fn unread() -> Stdio {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer.into()
+}
+
+/// Whatever a command does it does, and its exit code is its own: a reader who has seen enough ends
+/// none of them in the middle.
+#[test]
+fn a_command_whose_reader_has_gone_ends_quietly_and_has_done_its_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (here, settings, node) = (at(""), at("pair.toml"), at("duolog.toml"));
+    std::fs::write(&settings, "[pair]\n").unwrap();
+    let text = format!(
+        "[cluster]\nid = \"{:032}\"\n[node]\nnumber = 1\nstate_dir = \"{here}state\"\n\
+         certificate = \"node1.crt\"\nkey = \"node1.key\"\n[[directory]]\npath = \"{here}data\"\n",
+        1
+    );
+    std::fs::write(&node, text).unwrap();
+    std::fs::write(at("module.log"), "one\ntwo\n").unwrap();
+    let none = at("none.sock");
+    let commands: [(i32, &[&str]); 14] = [
+        (0, &["--help"]),
+        (0, &["certs", "--help"]),
+        (0, &["--version"]),
+        (2, &["no-such-thing"]),
+        (0, &["completions", "bash"]),
+        (0, &["keygen", "--cluster", "--out", &here, "--name", "node1"]),
+        (1, &["keygen", "--out", &here, "--name", "node1"]),
+        (0, &["certs", "show", "--config", &node]),
+        (0, &["config", "check", &settings]),
+        (1, &["config", "check", &none]),
+        (0, &["receipts", "--config", &node]),
+        (0, &["logs", "--dir", &here]),
+        (1, &["status", "--json", "--socket", &none]),
+        (0, &["bench", "log", "--dir", &here, "--seconds", "1"]),
+    ];
+    for (code, arguments) in commands {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duolog"));
+        command.args(arguments).stdin(Stdio::null()).stdout(unread()).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        let errors = said(&output).1;
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        assert_eq!(code == 0, errors.is_empty(), "{arguments:?}: {errors}");
+        // With 2>&1, standard error is as closed as standard output is.
+        if arguments[0] != "keygen" && arguments[0] != "bench" {
+            let ended = command.stdout(unread()).stderr(unread()).status().unwrap();
+            assert_eq!(ended.code(), Some(code), "{arguments:?} with 2>&1");
+        }
+    }
+    assert!(Path::new(&at("node1.key")).exists() && Path::new(&at("node1.crt")).exists());
+}
+
+/// What cannot be printed for another reason was not seen by a reader who waits for it.
+#[test]
+fn a_command_that_cannot_print_says_so() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duolog"));
+    command.args(["keygen", "--cluster"]).stdin(Stdio::null()).stdout(full).stderr(Stdio::piped());
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
+    let errors = said(&output).1;
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("could not be printed: No space left"), "{errors}");
+}
+
 #[test]
 fn every_fault_of_a_configuration_is_said_with_its_line() {
     let directory = tempfile::tempdir().unwrap();

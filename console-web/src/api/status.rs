@@ -267,6 +267,9 @@ pub struct Checker {
     pub what: String,
     /// What it found; nothing before the first look.
     pub found: Option<Finding>,
+    /// An operator stopped all checkers of this node: it does not look.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// A service.

@@ -90,6 +90,9 @@ pub(crate) enum Wish {
     ErrorDetection {
         /// On, or suspended.
         on: bool,
+        /// It was said as 0.1.0 called it, `checkers suspend` and `resume`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        old_word: bool,
     },
     /// All checkers of services. Not understood by a node of 0.1.0.
     #[serde(rename = "all_checkers")]
@@ -118,8 +121,8 @@ impl Wish {
             Self::Maintenance { .. } => "maintenance",
             Self::StartAtBoot { .. } => "start-at-boot",
             Self::AutoRejoin { .. } => "auto-rejoin",
-            Self::ErrorDetection { on: true } => "error-detection resume",
-            Self::ErrorDetection { on: false } => "error-detection suspend",
+            Self::ErrorDetection { on: true, .. } => "error-detection resume",
+            Self::ErrorDetection { on: false, .. } => "error-detection suspend",
             Self::Checkers { on: true } => "checkers start",
             Self::Checkers { on: false } => "checkers stop",
             Self::KeepWrites { .. } => "split-brain",
@@ -142,7 +145,7 @@ impl Wish {
             }
             Self::StartAtBoot { on } => Action::StartAtBoot { on },
             Self::AutoRejoin { on } => Action::AutoRejoin { on },
-            Self::ErrorDetection { on } => Action::ErrorDetection { on },
+            Self::ErrorDetection { on, .. } => Action::ErrorDetection { on },
             Self::Checkers { on } => Action::Checkers { on },
             Self::KeepWrites { reason } => Action::KeepWrites { reason },
         };
@@ -164,7 +167,7 @@ impl Wish {
             }
             Action::StartAtBoot { on } => Self::StartAtBoot { on },
             Action::AutoRejoin { on } => Self::AutoRejoin { on },
-            Action::ErrorDetection { on } => Self::ErrorDetection { on },
+            Action::ErrorDetection { on } => Self::ErrorDetection { on, old_word: false },
             Action::Checkers { on } => Self::Checkers { on },
             Action::KeepWrites { reason } => Self::KeepWrites { reason },
         }

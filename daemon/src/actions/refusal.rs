@@ -44,6 +44,8 @@ pub(crate) enum Refusal {
         /// The least that would.
         needs: String,
     },
+    /// It is `checkers resume`, and the checkers were stopped, not suspended.
+    CheckersStopped,
     /// The keys of the node that asks were revoked.
     Revoked,
 }
@@ -103,6 +105,9 @@ impl fmt::Display for Refusal {
                 "its settings of the pair do not say that this user is {needs}; have somebody do it \
                  who is, or see duolog users list there"
             ),
+            Self::CheckersStopped => f.write_str(
+                "its checkers are not suspended but stopped; start them with duolog checkers start",
+            ),
             Self::Revoked => f.write_str(
                 "the key of the node that asks was revoked there; have it leave and join anew",
             ),
@@ -139,6 +144,7 @@ mod tests {
             Refusal::Ends,
             Refusal::FixedRole,
             Refusal::FailedOverLately,
+            Refusal::CheckersStopped,
             Refusal::Revoked,
             Refusal::Role { needs: "administrator".into() },
         ]);

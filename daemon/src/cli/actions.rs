@@ -182,7 +182,7 @@ pub(crate) struct ErrorDetection {
 
 impl ErrorDetection {
     pub(crate) fn wish(&self) -> Wish {
-        Wish::ErrorDetection { on: self.to == Detection::Resume }
+        Wish::ErrorDetection { on: self.to == Detection::Resume, old_word: false }
     }
 }
 
@@ -217,8 +217,8 @@ impl Checkers {
         match self.to {
             Looking::Stop => Wish::Checkers { on: false },
             Looking::Start => Wish::Checkers { on: true },
-            Looking::Suspend => Wish::ErrorDetection { on: false },
-            Looking::Resume => Wish::ErrorDetection { on: true },
+            Looking::Suspend => Wish::ErrorDetection { on: false, old_word: true },
+            Looking::Resume => Wish::ErrorDetection { on: true, old_word: true },
         }
     }
 }
@@ -318,13 +318,13 @@ mod tests {
             panic!("no error detection")
         };
         assert_eq!(detection.common.node, Target::Both);
-        assert_eq!(detection.wish(), Wish::ErrorDetection { on: false });
+        assert_eq!(detection.wish(), Wish::ErrorDetection { on: false, old_word: false });
         for (line, wish) in [
             ("checkers stop", Wish::Checkers { on: false }),
             ("checkers start", Wish::Checkers { on: true }),
             // As scripts for 0.1.0 say it.
-            ("checkers suspend", Wish::ErrorDetection { on: false }),
-            ("checkers resume", Wish::ErrorDetection { on: true }),
+            ("checkers suspend", Wish::ErrorDetection { on: false, old_word: true }),
+            ("checkers resume", Wish::ErrorDetection { on: true, old_word: true }),
         ] {
             let Ok(Command::Checkers(checkers)) = parse(line) else { panic!("no {line}") };
             assert_eq!(checkers.wish(), wish, "{line}");

@@ -74,7 +74,7 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// One with the defaults.
-    pub(super) const fn of(kind: CheckKind) -> Self {
+    pub(crate) const fn of(kind: CheckKind) -> Self {
         Self { kind, interval_ms: 5000, timeout_ms: 3000, failures: 2, restarts: None }
     }
 }

@@ -49,7 +49,8 @@ families! {
     PATH_TRIP = "duolog_path_round_trip_seconds" Gauge "How long the last answer on a path of heartbeats took.";
     ADDRESS = "duolog_virtual_ip_here" Gauge "Whether a clients' address is on this node.";
     SERVICE = "duolog_service_running" Gauge "Whether a service runs here.";
-    SERVICE_FAILED = "duolog_service_failed" Gauge "Whether a service failed and is restarted or given up.";
+    ERROR_DETECTION = "duolog_error_detection" Gauge "Whether failures of services count; 0 while an operator suspends that.";
+    SERVICE_FAILED = "duolog_service_failed" Gauge "Whether a service failed and is restarted or given up; 0 while its error detection is suspended.";
     RESTARTS = "duolog_service_restarts" Gauge "Restarts of a service that count against its limit now.";
     CHECKER = "duolog_checker_ok" Gauge "Whether a checker found its service well when it looked last.";
     RECEIPTS = "duolog_receipts" Gauge "Failover receipts that are kept, by event.";

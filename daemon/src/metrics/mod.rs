@@ -87,6 +87,7 @@ impl Metrics {
             lag,
             retention_bytes: origin.config.pair.retention_bytes,
             free_bytes: room.map(|room| [room.log_free_bytes, room.store_free_bytes]),
+            error_detection: self.member.switches().map(|switches| switches.error_detection),
             slowed: node.is_some_and(|node| node.slows_writers()),
             dirty_map: node.map(|node| node.dirty_map()).unwrap_or_default(),
             receipts: self.receipts(),

@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub free_bytes: Option<[u64; 2]>,
     /// Whether writers are slowed.
     pub slowed: bool,
+    /// Whether failures of services count, where that can be suspended.
+    pub error_detection: Option<bool>,
     /// The map of what changed in log that is not kept.
     pub dirty_map: MapSize,
     /// What the receipts say.
@@ -49,6 +51,7 @@ pub(super) fn page(facts: &Facts) -> String {
     room(&mut page, facts);
     resync(&mut page, &facts.status);
     around(&mut page, &facts.status);
+    services(&mut page, facts);
     events(&mut page, facts);
     page.finish()
 }
@@ -177,15 +180,25 @@ fn around(page: &mut Page, status: &Status) {
     for address in &status.virtual_ips {
         page.sample(&of::ADDRESS, &[("address", &address.address)], u8::from(address.here));
     }
+}
+
+fn services(page: &mut Page, facts: &Facts) {
+    let services = &facts.status.services;
+    if let Some(on) = facts.error_detection {
+        page.sample(&of::ERROR_DETECTION, &[], u8::from(on));
+    }
     let named = |page: &mut Page, family, value: &dyn Fn(&crate::status::Service) -> u64| {
-        for service in &status.services {
+        for service in services {
             page.sample(family, &[("service", &service.name)], value(service));
         }
     };
     named(page, &of::SERVICE, &|service| service.running.into());
-    named(page, &of::SERVICE_FAILED, &|service| (service.state == ServiceState::Failed).into());
+    // Of what is suspended nothing is restarted or given up, however it is found.
+    let counts = facts.error_detection != Some(false);
+    let failed = |service: &crate::status::Service| service.state == ServiceState::Failed;
+    named(page, &of::SERVICE_FAILED, &|service| (failed(service) && counts).into());
     named(page, &of::RESTARTS, &|service| service.restarts);
-    for service in &status.services {
+    for service in services {
         for checker in &service.checkers {
             let labels =
                 [("service", &*service.name), ("kind", &checker.kind), ("what", &checker.what)];
@@ -241,10 +254,36 @@ mod tests {
             retention_bytes: 4 << 30,
             free_bytes: Some([1, 2]),
             slowed: false,
+            error_detection: Some(true),
             dirty_map: MapSize { disk_bytes: 4096, names: Some([3, 5]) },
             receipts: Receipts { written: 7, events: [("promoted", 2)].into() },
             certificates: vec![("node", 12.25)],
         }
+    }
+
+    /// Nobody is called at night for what an operator suspended; that it is so is an alarm.
+    #[test]
+    fn a_service_that_fails_while_its_error_detection_is_suspended_has_not_failed() {
+        let mut facts = full();
+        facts.status.services[0].state = ServiceState::Failed;
+        let has = |facts: &Facts, line: &str| page(facts).lines().any(|have| have == line);
+        assert!(has(&facts, "duolog_service_failed{service=\"sql\"} 1"));
+        assert!(has(&facts, "duolog_error_detection 1"));
+        facts.error_detection = Some(false);
+        assert!(has(&facts, "duolog_service_failed{service=\"sql\"} 0"));
+        assert!(has(&facts, "duolog_error_detection 0"));
+        // What is found stays a fact, and the alert made of it looks at the switch.
+        assert!(has(
+            &facts,
+            "duolog_checker_ok{service=\"sql\",kind=\"sql\",what=\"/usr/bin/psql\"} 0"
+        ));
+        let alerts = include_str!("../../../packaging/prometheus/alerts.yml");
+        let unless = "duolog_checker_ok == 0 unless on (instance) duolog_error_detection == 0";
+        assert!(alerts.contains(&format!("expr: {unless}\n")));
+        // Where there is no error detection, none is suspended.
+        facts.error_detection = None;
+        assert!(has(&facts, "duolog_service_failed{service=\"sql\"} 1"));
+        assert!(!page(&facts).contains("duolog_error_detection"));
     }
 
     /// The families of a page, each of which is told once.

@@ -168,6 +168,7 @@ impl Checks {
     pub(super) fn show(&self, standings: Vec<ServiceStanding>) -> Vec<status::Service> {
         let services = lock(&self.services).clone();
         let policy = lock(&self.policy);
+        let stopped = !policy.switched().checkers;
         let (at, wall_ms) = (now(), super::wall_ms());
         let wall = |ms: u64| wall_ms.saturating_sub(at.since(Now(ms)));
         let show = |(number, standing): (usize, ServiceStanding)| {
@@ -185,6 +186,7 @@ impl Checks {
                     kind: checker.kind.name().into(),
                     what: checker.kind.what(),
                     found,
+                    stopped,
                 };
             status::Service {
                 name: standing.service,
@@ -495,6 +497,28 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+    use crate::config::checkers::{CheckKind, Checker};
+
+    /// What an operator stopped is told apart from what has not looked yet.
+    #[test]
+    fn checkers_that_an_operator_stopped_are_shown_as_such() {
+        for checkers in [true, false] {
+            let command = CheckKind::Command { command: vec!["/bin/true".into()] };
+            let service =
+                Service { checkers: vec![Checker::of(command)], ..Service::of_unit("one.service") };
+            let (tell, _told) = channel();
+            let switched = Switched { suspended: false, checkers };
+            let shown = Checks::new(&[service], switched, tell).show(vec![ServiceStanding {
+                service: "unit".into(),
+                running: true,
+                ended: None,
+                pid: None,
+                log: String::new(),
+            }]);
+            let checker = &shown[0].checkers[0];
+            assert_eq!((checker.stopped, &checker.found), (!checkers, &None));
+        }
+    }
 
     /// Nothing is detected where there is no service, and no thread would take such an alarm back.
     #[test]

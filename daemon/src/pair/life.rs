@@ -110,6 +110,7 @@ impl Pair {
             moves: Arc::clone(&moves),
             documents: Arc::clone(&documents),
             logs: logs.clone(),
+            state_dir: config.state_dir.clone(),
         });
         let verifier = Arc::new(Verifier::load(&config));
         let actions = Actions::new(here.clone(), Some(Arc::new(other())));

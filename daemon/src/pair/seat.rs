@@ -1,6 +1,7 @@
 //! This node as operators act on it: their wishes become the machine's actions, its answers words.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -11,6 +12,7 @@ use duolog_wal::NodeId;
 use super::Input;
 use super::checks::Moves;
 use super::driver::Shown;
+use super::kept::Kept;
 use super::served::Served;
 use super::standing::{state, sync};
 use crate::actions::words::Answering;
@@ -30,6 +32,7 @@ pub(super) struct Here {
     pub moves: Arc<Moves>,
     pub documents: Arc<Documents>,
     pub logs: Logs,
+    pub state_dir: PathBuf,
 }
 
 impl Here {
@@ -65,6 +68,13 @@ impl Here {
     }
 
     fn carry_out(&self, wish: &Wish, who: &str) -> Result<(), Refusal> {
+        if matches!(wish, Wish::ErrorDetection { on: true, old_word: true }) {
+            let Kept { error_detection, checkers, .. } = Kept::load(&self.state_dir);
+            // It would be done, and no checker would look all the same.
+            if error_detection != Some(false) && checkers == Some(false) {
+                return Err(Refusal::CheckersStopped);
+            }
+        }
         let action = action(wish, who, self.node);
         match self.ask(action) {
             None => Err(Refusal::Ends),
@@ -146,7 +156,7 @@ fn action(wish: &Wish, who: &str, me: NodeId) -> Action {
         Wish::Maintenance { for_ms } => Action::Maintenance(for_ms.map(|ms| now().plus(ms))),
         Wish::StartAtBoot { on } => Action::StartAtBoot(*on),
         Wish::AutoRejoin { on } => Action::AutoRejoin(*on),
-        Wish::ErrorDetection { on } => Action::ErrorDetection(*on),
+        Wish::ErrorDetection { on, .. } => Action::ErrorDetection(*on),
         Wish::Checkers { on } => Action::Checkers(*on),
         Wish::KeepWrites { reason } => Action::SplitBrain { winner: me, forced: forced(reason) },
     }
@@ -154,16 +164,15 @@ fn action(wish: &Wish, who: &str, me: NodeId) -> Action {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::path::Path;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use duolog_failover::Kept as Change;
 
     use super::*;
     use crate::users::for_tests::documents;
 
-    /// What the other node let pass is looked at here again, by the settings that are here.
-    #[test]
-    fn a_user_of_the_other_nodes_console_needs_the_role_here_too() {
-        let directory = tempfile::tempdir().unwrap();
-        let users = "[[user]]\nname = \"oli\"\nrole = \"operator\"\n";
+    fn here(directory: &Path, users: &str) -> (Here, Receiver<Input>) {
         let (inputs, heard) = channel();
         let here = Here {
             node: NodeId::Node1,
@@ -171,9 +180,47 @@ mod tests {
             shown: Arc::default(),
             served: Arc::default(),
             moves: Arc::default(),
-            documents: documents(directory.path(), users),
-            logs: Logs::at(directory.path()),
+            documents: documents(directory, users),
+            logs: Logs::at(directory),
+            state_dir: directory.to_owned(),
         };
+        (here, heard)
+    }
+
+    /// Nothing resumes there, so that it is not said to be done.
+    #[test]
+    fn the_old_word_for_resuming_is_refused_where_checkers_are_stopped() {
+        for (error_detection, checkers, refused) in [
+            (true, true, false),
+            (true, false, true),
+            // Then something resumes, and an alarm says what does not.
+            (false, false, false),
+            (false, true, false),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let (here, heard) = here(directory.path(), "");
+            drop(heard);
+            let mut kept = Kept::default();
+            kept.change(directory.path(), Change::ErrorDetection(error_detection), now()).unwrap();
+            kept.change(directory.path(), Change::Checkers(checkers), now()).unwrap();
+            let ask = |on, old_word| {
+                Answering::act(&here, &Wish::ErrorDetection { on, old_word }, "root", None)
+            };
+            // What is not refused reaches the machine, which is not there any more.
+            let expected = if refused { Refusal::CheckersStopped } else { Refusal::Ends };
+            assert_eq!(ask(true, true), Err(expected), "{error_detection} {checkers}");
+            for (on, old_word) in [(true, false), (false, true)] {
+                assert_eq!(ask(on, old_word), Err(Refusal::Ends));
+            }
+        }
+    }
+
+    /// What the other node let pass is looked at here again, by the settings that are here.
+    #[test]
+    fn a_user_of_the_other_nodes_console_needs_the_role_here_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let users = "[[user]]\nname = \"oli\"\nrole = \"operator\"\n";
+        let (here, heard) = here(directory.path(), users);
         let from = Some("10.0.0.5".parse().unwrap());
         let force = Wish::ForceStart { reason: "fire".into() };
         let role = |needs: &str| Err(Refusal::Role { needs: needs.into() });

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use duolog_engine::fuse;
-use duolog_vip::VirtualIp;
+use duolog_vip::{Device, Probed, VipError, VirtualIp};
 
 /// How far the heartbeats' port lies above the link's.
 pub(super) const HEARTBEAT_PORT: u16 = 100;
@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub computer: String,
     /// Microseconds since 1970 by its clock, whenever asked.
     pub clock_us: fn() -> i64,
+    /// Asks its neighbours whether one of them has an address of the clients, and refuses it then.
+    pub unused: fn(VirtualIp) -> Result<(), VipError>,
 }
 
 impl Facts {
@@ -39,6 +41,7 @@ impl Facts {
             version: env!("CARGO_PKG_VERSION").into(),
             computer: format!("{} {}", boot.trim(), network.display()),
             clock_us: || jiff::Timestamp::now().as_microsecond(),
+            unused,
         })
     }
 }
@@ -57,10 +60,16 @@ pub(super) fn addresses(addresses: &[SocketAddr]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The address of the clients is in a subnet of this computer: beside one of `own`, which the pair
-/// goes by, or beside another one that it has.
-pub(super) fn subnet(clients: &str, own: &[SocketAddr]) -> anyhow::Result<()> {
+/// The address of the clients is in a subnet of this computer, beside one of `own`, which the pair
+/// goes by, or beside another one that it has; and no other computer has it.
+pub(super) fn clients(clients: &str, own: &[SocketAddr], facts: &Facts) -> anyhow::Result<()> {
     let address: VirtualIp = clients.parse().context("--virtual-ip")?;
+    subnet(address, own)?;
+    (facts.unused)(address)?;
+    Ok(())
+}
+
+fn subnet(address: VirtualIp, own: &[SocketAddr]) -> anyhow::Result<()> {
     if own.iter().any(|own| address.is_beside(own.ip())) || duolog_vip::beside(address)?.is_some() {
         return Ok(());
     }
@@ -69,6 +78,16 @@ pub(super) fn subnet(clients: &str, own: &[SocketAddr]) -> anyhow::Result<()> {
          in the subnet that the clients and both computers have an address in, with the length of \
          its prefix (`ip address` shows both)"
     )
+}
+
+/// Nobody in its subnet has the address. Where none can be asked, as on a device that is down, `duolog
+/// check` and the first start say so.
+fn unused(address: VirtualIp) -> Result<(), VipError> {
+    let Ok(device) = Device::find(address, None) else { return Ok(()) };
+    match duolog_vip::probe(address, &device) {
+        Ok(Probed::InUse(holder)) => Err(VipError::InUse { address, device: device.name, holder }),
+        Ok(Probed::Free) | Err(_) => Ok(()),
+    }
 }
 
 /// A listener where the other computer joins.

@@ -72,11 +72,12 @@ impl Ready {
 
 /// `duolog init`.
 pub(crate) fn run(options: &Init) -> anyhow::Result<()> {
+    let facts = Facts::here()?;
     let ready = if options.code {
         Ready::read(&options.etc)?
     } else {
         let admin = administrator(options)?;
-        prepare(options, admin.as_deref())?
+        prepare(options, &facts, admin.as_deref())?
     };
     let (record, ready_etc) = (ready.record.clone(), ready.etc.clone());
     let config = ready_etc.join(CONFIG);
@@ -117,7 +118,7 @@ pub(crate) fn run(options: &Init) -> anyhow::Result<()> {
             );
         }
     }
-    let waiting = Waiting::begin(ready, Facts::here()?, LIFETIME)?;
+    let waiting = Waiting::begin(ready, facts, LIFETIME)?;
     println!("fingerprint {}", waiting.fingerprint());
     println!("code        {}", waiting.code());
     println!(
@@ -164,7 +165,7 @@ pub(super) fn administrator(options: &Init) -> anyhow::Result<Option<String>> {
 
 /// Checks everything, then writes the files that are not there yet. With an administrator all
 /// settings of the pair stand in its document, else in the configuration.
-pub(super) fn prepare(options: &Init, admin: Option<&str>) -> anyhow::Result<Ready> {
+pub(super) fn prepare(options: &Init, facts: &Facts, admin: Option<&str>) -> anyhow::Result<Ready> {
     let etc = &options.etc;
     let wanted = wanted(options)?;
     let known = Record::load(etc)?;
@@ -205,7 +206,7 @@ pub(super) fn prepare(options: &Init, admin: Option<&str>) -> anyhow::Result<Rea
         pairs = text::virtual_ips(&record);
     }
     let checked = text::check(&(node.clone() + &pairs + admin.unwrap_or_default()), etc)?;
-    refuse_what_cannot_be(&record, etc)?;
+    refuse_what_cannot_be(&record, etc, facts)?;
     let config = match admin {
         None => node + &pairs,
         Some(admin) => {
@@ -263,7 +264,7 @@ fn recognised(path: &Path) -> &'static str {
     }
 }
 
-fn refuse_what_cannot_be(record: &Record, etc: &Path) -> anyhow::Result<()> {
+fn refuse_what_cannot_be(record: &Record, etc: &Path, facts: &Facts) -> anyhow::Result<()> {
     let all: Vec<_> = record.directories.iter().map(|it| it.path.clone()).collect();
     for path in &all {
         let place = place(path)?;
@@ -282,7 +283,7 @@ fn refuse_what_cannot_be(record: &Record, etc: &Path) -> anyhow::Result<()> {
     checks::room_for_a_log(&record.state_dir)?;
     checks::fuse()?;
     for clients in &record.virtual_ips {
-        checks::subnet(clients, &record.addresses)?;
+        checks::clients(clients, &record.addresses, facts)?;
     }
     checks::addresses(&record.addresses)
 }

@@ -110,7 +110,7 @@ impl Site {
 }
 
 fn prepared(options: &Init) -> Ready {
-    let ready = prepare(options, None).unwrap();
+    let ready = prepare(options, &facts("one"), None).unwrap();
     let file = options.etc.join(CONFIG);
     let text = fs::read_to_string(&file).unwrap();
     if !text.contains(LOG) {
@@ -120,7 +120,8 @@ fn prepared(options: &Init) -> Ready {
 }
 
 pub(super) fn facts(computer: &str) -> Facts {
-    Facts { version: "1.2.3".into(), computer: computer.into(), clock_us: || 0 }
+    let unused = |_| Ok(());
+    Facts { version: "1.2.3".into(), computer: computer.into(), clock_us: || 0, unused }
 }
 
 /// What a computer says while it waits, and at the end.
@@ -325,7 +326,7 @@ fn the_first_administrator_is_of_both_from_the_beginning() {
     fs::write(&file, "correct horse").unwrap();
     options.admin_password_file = Some(file);
     let admin = super::init::administrator(&options).unwrap().unwrap();
-    prepare(&options, Some(&admin)).unwrap();
+    prepare(&options, &facts("one"), Some(&admin)).unwrap();
     // Repeated, nobody is asked again.
     assert_eq!(super::init::administrator(&options).unwrap(), None);
     let config = site.etc(1).join(CONFIG);

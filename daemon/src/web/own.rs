@@ -210,10 +210,7 @@ impl Own {
 
     /// How it stands.
     pub(super) fn standing(&self) -> Standing {
-        let switches = match &*self.member {
-            Member::Pair(pair) => Some(pair.switches()),
-            Member::Fixed { .. } => None,
-        };
+        let switches = self.member.switches();
         let status = self.member.status();
         Standing { host: host(), switches, status, sample: self.rings().newest() }
     }

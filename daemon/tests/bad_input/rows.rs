@@ -440,6 +440,22 @@ pub(crate) const ROWS: &[Row] = &[
         "`ip address` shows"
     ),
     other!(
+        "a virtual IP of another computer, before there is a pair",
+        &[
+            "sh",
+            "exec unshare -n sh -c 'unshare -n sleep 60 & other=$!; net() { readlink /proc/$1/ns/net; }; \
+             until [ \"$(net $other)\" != \"$(net self)\" ]; do :; done; \
+             ip link add here type veth peer name there address 02:00:00:00:00:09 netns $other; \
+             ip address add 10.9.0.1/24 dev here; ip link set here up; \
+             nsenter -t $other -n sh -c \"ip address add 10.9.0.9/24 dev there; ip link set there up\"; \
+             $DUOLOG init --name shop --dir $SITE/data --etc $SITE/other --state-dir $SITE/other-state \
+             --address 10.9.0.1:$PORT --virtual-ip 10.9.0.9/24; code=$?; kill $other; exit $code'",
+        ],
+        |_| done(),
+        "the computer with the hardware address 02:00:00:00:00:09 answers for it on here",
+        "or this pair another virtual IP"
+    ),
+    other!(
         "a port that is taken, where roles are fixed",
         RUN,
         |site| {

@@ -116,6 +116,16 @@ fn all_checkers_are_stopped_at_both_until_they_are_started_and_an_end_counts_mea
     for node in [1, 2] {
         alarm(&pair, node, STOPPED);
     }
+    // The word of 0.1.0 for the other switch does not undo it, and says so.
+    let resumed = pair.duolog(1, &["checkers", "resume", "--node", "other"]);
+    let refused = String::from_utf8_lossy(&resumed.stderr);
+    assert!(
+        !resumed.status.success() && refused.contains("not suspended but stopped"),
+        "{refused}"
+    );
+    let table = done(&pair.duolog(1, &["status"]));
+    let stopped = |row: &&str| row.starts_with("  checker") && row.ends_with(", stopped");
+    assert_eq!(table.lines().filter(stopped).count(), 2, "{table}");
     let answers = |pair: &Pair, node, how: &str| {
         fs::write(pair.path(node, "answer"), how).unwrap();
     };

@@ -108,9 +108,7 @@ impl Node {
         }
         let end = self.log.end().lsn;
         let branch = format!("{:016x}-{}", at.lsn.0, self.incarnation);
-        // The hint must not promise what is cut.
-        self.control.update(|control| control.durable = control.durable.min(at.lsn))?;
-        self.log.cut(at, &branch)?;
+        self.begin_cut(at)?.cut(&branch)?;
         self.progress.cut(at.lsn);
         self.rooms.cut(at.lsn);
         *self.received.lock().expect(POISON) = None;

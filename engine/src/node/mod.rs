@@ -27,6 +27,7 @@ mod lead;
 mod overlay;
 mod positions;
 mod progress;
+mod promise;
 mod register;
 mod resync;
 mod room;
@@ -191,6 +192,8 @@ pub struct Node {
     /// Bytes of the pages that patches changed since the last checkpoint: a replay reads them, so
     /// they count for the next one like log.
     patched: AtomicU64,
+    /// How far the log may be promised to be durable; less than all of it while it is cut.
+    promised: promise::Bound,
     /// Positions from which on the log must be kept, for whoever reads it.
     pins: Mutex<BTreeMap<u64, base::Pinned>>,
     next_pin: AtomicU64,
@@ -304,6 +307,7 @@ impl Node {
             applying: Mutex::new(applied),
             led_to: AtomicU64::new(led_to.0),
             patched: AtomicU64::new(0),
+            promised: promise::Bound::none(),
             pins: Mutex::new(BTreeMap::new()),
             next_pin: AtomicU64::new(0),
             folding: fold::Folding::new(Place::new(&config.state_dir)),

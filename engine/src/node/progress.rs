@@ -51,6 +51,8 @@ struct State {
     stopped: bool,
     /// How often what was durable may have become less.
     cuts: u64,
+    /// How often another log took the place of this one.
+    exchanges: u64,
     /// The thread that makes checkpoints is to look now.
     nudged: bool,
     failure: Option<Arc<NodeError>>,
@@ -183,6 +185,13 @@ impl Progress {
         self.lock().at.held
     }
 
+    /// Tells the log from those before and after it; `None` while nothing is applied, because
+    /// another one is about to take its place.
+    pub(crate) fn log_number(&self) -> Option<u64> {
+        let state = self.lock();
+        (!state.at.held).then_some(state.exchanges)
+    }
+
     /// Every position is `at`, wherever it was before: the log is another one.
     pub(crate) fn stand_at(&self, at: Cursor) {
         self.change(|state| {
@@ -191,6 +200,7 @@ impl Progress {
             state.at.held = true;
             state.wanted = at.lsn;
             state.cuts += 1;
+            state.exchanges += 1;
         });
     }
 

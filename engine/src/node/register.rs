@@ -36,10 +36,9 @@ impl Node {
     /// # Errors
     /// Either the old or the new one stands on disk, and the node takes no other until a restart.
     pub fn persist(&self, register: Register) -> Result<(), NodeError> {
-        // What earlier views promised is on disk here; their records no longer speak for it.
-        let durable = self.log.durable();
         self.control.update(|control| {
-            control.durable = control.durable.max(durable);
+            // What earlier views promised is on disk here; their records no longer speak for it.
+            self.promise(control);
             control.hi = register.hi;
             control.conf = register.conf;
             control.pend = register.pend;

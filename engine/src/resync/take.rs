@@ -284,21 +284,14 @@ impl Taker<'_> {
             node.stand_at(end);
             return Ok(());
         }
-        node.control
-            .update(|control| {
-                control.durable = control.durable.min(at.lsn);
-                if control.checkpoint.lsn > at.lsn {
-                    control.checkpoint = at;
-                }
-            })
-            .map_err(NodeError::from)?;
+        let mut cutting = node.begin_cut(at)?;
         node.stand_at(at);
         for number in 0_u32.. {
             let name = match number {
                 0 => format!("{:016x}-{}", at.lsn.0, node.incarnation()),
                 _ => format!("{:016x}-{}-{number}", at.lsn.0, node.incarnation()),
             };
-            match node.log.cut(at, &name) {
+            match cutting.cut(&name) {
                 Err(CutError::Exists { .. }) => {}
                 Ok(None) => break,
                 Ok(Some(_)) => {

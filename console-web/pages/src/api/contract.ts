@@ -90,6 +90,7 @@ export type CheckResult = "ok" | "failed" | "slow";
 export type Checker = {
   found?: Finding | null;
   kind: string;
+  stopped?: boolean;
   what: string;
 };
 

@@ -252,12 +252,30 @@ fn a_bad_init_says_what_to_do_and_changes_nothing() {
         let mut options = site.init();
         let held = spoil(&site, &mut options);
         let before = tree(site.home.path());
-        let ended = prepare(&options, None);
+        let ended = prepare(&options, &facts("one"), None);
         let changed = tree(site.home.path()) != before;
         wrong.push_str(&faults(what, ended, said, changed));
         drop(held);
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// The clients' address of another computer is that one's, also where it is in a subnet of this one.
+#[test]
+fn a_virtual_ip_that_another_computer_has_is_refused_and_nothing_is_changed() {
+    let site = Site::new();
+    let mut options = site.init();
+    options.virtual_ip = vec!["10.0.0.9/1".parse().unwrap()];
+    let mut facts = facts("one");
+    facts.unused = |address| {
+        let holder = duolog_vip::Mac([2, 0, 0, 0, 0, 9]);
+        Err(duolog_vip::VipError::InUse { address, device: "eth0".into(), holder })
+    };
+    let before = tree(site.home.path());
+    let ended = prepare(&options, &facts, None);
+    let changed = tree(site.home.path()) != before;
+    let said = ["02:00:00:00:00:09", "or this pair another virtual IP"];
+    assert_eq!(faults("a virtual IP of another computer", ended, &said, changed), "");
 }
 
 /// A file system without extended attributes, on either computer.
@@ -276,7 +294,7 @@ fn a_file_system_without_extended_attributes_is_named() {
     let mut options = site.init();
     options.etc = site.at(2).join("other");
     options.dir = vec![place.join("data")];
-    let init = prepare(&options, None).map(drop);
+    let init = prepare(&options, &facts("one"), None).map(drop);
     let mut options = site.join(&code);
     options.dir = vec![place.join("data")];
     let join = join(&options, &facts("two")).map(drop);

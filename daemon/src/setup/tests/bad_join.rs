@@ -148,7 +148,7 @@ const JOINS: &[BadJoin] = &[
             let mut other = site.init();
             other.etc = site.etc(2);
             other.address = Some(site.address(3));
-            let record = prepare(&other, None).unwrap().record.text().unwrap();
+            let record = prepare(&other, &facts("one"), None).unwrap().record.text().unwrap();
             fs::remove_dir_all(site.etc(2)).unwrap();
             fs::create_dir(site.etc(2)).unwrap();
             fs::write(site.etc(2).join(RECORD), record.replace("node = 1", "node = 2")).unwrap();
@@ -162,7 +162,7 @@ const JOINS: &[BadJoin] = &[
             let mut other = site.init();
             other.etc = site.etc(2);
             other.address = Some(site.address(3));
-            prepare(&other, None).unwrap();
+            prepare(&other, &facts("one"), None).unwrap();
             nothing()
         },
         &["this computer is node1 of pair shop", "on the other one"],
@@ -264,7 +264,7 @@ fn a_pair_has_one_second_computer() {
     assert!(error.contains("is another computer already"), "{error}");
     assert!(error.contains("remove [peer]"), "{error}");
     assert_eq!(tree(site.home.path()), before);
-    assert_eq!(prepare(&site.init(), None).unwrap().record.name, "shop");
+    assert_eq!(prepare(&site.init(), &facts("one"), None).unwrap().record.name, "shop");
     assert_eq!(tree(site.home.path()), before, "an init that was done is done again");
 }
 

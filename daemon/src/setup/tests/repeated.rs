@@ -18,7 +18,7 @@ fn init_goes_on_after_a_kill_between_any_two_steps() {
     let site = Site::new();
     let mut options = site.init();
     options.witness = Some("10.0.0.3:7432".parse().unwrap());
-    prepare(&options, None).unwrap();
+    prepare(&options, &facts("one"), None).unwrap();
     let etc = site.etc(1);
     let count = Record::load(&etc).unwrap().unwrap().files().len();
     assert_eq!(count, 11);
@@ -29,7 +29,7 @@ fn init_goes_on_after_a_kill_between_any_two_steps() {
         if let Some(next) = files.get(kept) {
             fs::write(etc.join(format!("{next}.tmp")), "ha").unwrap();
         }
-        prepare(&options, None).unwrap();
+        prepare(&options, &facts("one"), None).unwrap();
         let after = tree(&etc);
         assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "{kept}");
         for name in &files[..kept] {
