@@ -103,7 +103,7 @@ pub struct SettingsDraft {
     pub base: Option<SettingsBase>,
     /// TOML, at most 32 KiB. A password that is `[set]`, as this API shows it, stays what it is.
     pub text: String,
-    /// Apply it although the other node does not answer; it takes it over when they meet.
+    /// Apply it although the other node does not answer, or cannot take it; it takes it over when it can.
     #[serde(default)]
     pub here: bool,
 }
@@ -113,7 +113,7 @@ pub struct SettingsDraft {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UserQuery {
-    /// Although the other node does not answer; it takes it over when they meet.
+    /// Although the other node does not answer, or cannot take it; it takes it over when it can.
     #[serde(default)]
     pub here: bool,
 }

@@ -67,7 +67,7 @@ pub(crate) struct UserCertificate {
     /// For how many days it is good.
     #[arg(long, value_name = "DAYS", default_value_t = 825, value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub days: u16,
-    /// Also where the other node does not answer; it takes the change over when it is back.
+    /// Also where the other node does not answer, or cannot take it; it takes the change over when it can.
     #[arg(long)]
     pub here: bool,
 }
@@ -87,7 +87,7 @@ pub(crate) struct RevokeCertificate {
     /// Which node.
     #[command(flatten)]
     pub node: OfConfig,
-    /// Also where the other node does not answer; it takes the change over when it is back.
+    /// Also where the other node does not answer, or cannot take it; it takes the change over when it can.
     #[arg(long)]
     pub here: bool,
 }

@@ -49,7 +49,7 @@ pub(crate) struct AskNode {
 /// How a change is made.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Making {
-    /// Also where the other node does not answer; it takes the change over when it is back.
+    /// Also where the other node does not answer, or cannot take it; it takes the change over when it can.
     #[arg(long)]
     pub here: bool,
     /// Which node.

@@ -230,7 +230,7 @@ impl Documents {
     }
 
     /// Changes the settings to `text`, which was made from `base`. `here`: though the other node may
-    /// not be asked. Blocks.
+    /// not be asked, or cannot take it now ([`Unwilling::may_wait`]). Blocks.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing was changed here.
@@ -258,7 +258,8 @@ impl Documents {
             return Err(ChangeError::CommandsHere { keys, node });
         }
         let before = known.current().and_then(|document| self.timers_of(document));
-        self.is_safe(&Timers::of(&shared.pair), before, ways.is_some())?;
+        let timers = Timers::of(&shared.pair);
+        self.is_safe(&timers, before, ways.is_some())?;
         let version = known.current().map_or(1, |document| document.stamp.version + 1);
         let new = Document::new(version, self.me, wall_ms(), who, text);
         let mut both = false;
@@ -274,7 +275,16 @@ impl Documents {
                 Err(ChangeError::Unreachable { .. }) if here && !keys.is_empty() => {
                     return Err(ChangeError::CommandsHere { keys, node });
                 }
-                Err(ChangeError::Unreachable { .. }) if here => {}
+                // By which times it would start next is not known of one that does not keep this.
+                Err(ChangeError::Unreachable { .. }) if here => {
+                    self.is_safe(&timers, before, false)?;
+                }
+                Err(ChangeError::Unwilling { why, .. })
+                    if here && keys.is_empty() && why.may_wait(base) =>
+                {
+                    self.is_safe(&timers, before, false)?;
+                    tracing::warn!(%why, "settings are changed here, and not taken by the other node");
+                }
                 kept => kept?,
             }
         }

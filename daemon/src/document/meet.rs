@@ -179,7 +179,7 @@ impl Documents {
             let first = faults.first().map(ToString::to_string).unwrap_or_default();
             known.trouble = Some(format!(
                 "{} of the settings cannot be used here ({} faults): {first}; mend this node's \
-                 file, or change them at the other node",
+                 file, or change them at the other node with --here",
                 new.stamp.title(),
                 faults.len()
             ));

@@ -60,7 +60,7 @@ pub(crate) enum ChangeError {
     )]
     Silent,
     /// The other node does not keep it.
-    #[error("node{node} does not take it, so nothing was changed: {why}")]
+    #[error("node{node} does not take it, so nothing was changed: {why}{}", why.or_here())]
     Unwilling {
         /// 1 or 2.
         node: u8,

@@ -115,6 +115,31 @@ pub(crate) enum Unwilling {
 }
 
 impl Unwilling {
+    /// Whether a change that was made from `base`, and is asked for on one node alone, may be made there
+    /// all the same: the other node has nothing that counts more, and takes it over when it can, as one that
+    /// was away. What would not be safe, or may not be, stays refused.
+    pub(super) fn may_wait(&self, base: Option<&Name>) -> bool {
+        match self {
+            Self::InFile | Self::Faulty { .. } | Self::Failed { .. } => true,
+            Self::Differs { name } => name.as_ref() < base,
+            Self::Timers { .. } | Self::Commands => false,
+        }
+    }
+
+    /// What else would help.
+    pub(super) const fn or_here(&self) -> &'static str {
+        match self {
+            Self::InFile | Self::Faulty { .. } | Self::Failed { .. } => {
+                "; or add --here: then it takes the change over when it can"
+            }
+            Self::Differs { .. } => {
+                "; or, where it cannot use what counts here, add --here: then it takes the change \
+                 over when it can"
+            }
+            Self::Timers { .. } | Self::Commands => "",
+        }
+    }
+
     /// With what fits a word.
     pub(super) fn short(self) -> Self {
         let short = |text: String| text[..text.floor_char_boundary(WHY_MAX)].to_owned();

@@ -76,6 +76,68 @@ fn without_the_other_node_nothing_is_changed_unless_that_is_said() {
     assert_eq!(two.documents.standing().version.unwrap().version, 1);
 }
 
+/// A node that answers and cannot take a change is no better than one that is away: an operator who
+/// means this node goes on here, also from there on. What it could take is not kept from it.
+#[test]
+fn a_node_that_cannot_take_a_change_does_not_keep_the_other_one_from_it() {
+    let home = tempfile::tempdir().unwrap();
+    let one = Node::new(1, home.path(), "[web]\nchange_commands = true\n");
+    let two = Node::new(2, home.path(), "[gateway]\naddress = \"10.0.0.9\"\n");
+    connect(&one, &two);
+    let moves = "[[virtual_ip]]\naddress = \"10.0.0.9/24\"\n";
+    let refused = one.change(moves, false).unwrap_err().to_string();
+    assert!(refused.ends_with("; or add --here: then it takes the change over when it can"));
+    assert!(!one.change(moves, true).unwrap().both);
+    assert_eq!((one.text().as_str(), two.name()), (moves, None));
+    two.compare();
+    assert!(
+        two.documents.alarms().concat().contains("with --here"),
+        "{:?}",
+        two.documents.alarms()
+    );
+    // It has no version that counts more, and none of those that count.
+    let next = format!("{moves}{}", rate(1000));
+    let refused = one.change(&next, false).unwrap_err();
+    let ChangeError::Unwilling { why: why @ Unwilling::Differs { .. }, .. } = &refused else {
+        panic!("{refused}")
+    };
+    assert!(refused.to_string().ends_with(why.or_here()), "{refused}");
+    // Nor does a console go on where the other node's file would have to allow it.
+    let runs = format!("{moves}[pair]\nnotify = [\"/bin/true\"]\n");
+    let refused = one.changes_by_console(&runs, true).unwrap_err();
+    assert!(matches!(refused, ChangeError::Unwilling { .. }), "{refused}");
+    assert!(!one.changes_by_console(&next, true).unwrap().both);
+    // What both can use is of both, whoever has which version.
+    assert!(!one.change(&rate(2000), true).unwrap().both);
+    two.compare();
+    assert_eq!((two.text(), two.name()), (one.text(), one.name()));
+    assert!(one.change(&rate(3000), true).unwrap().both);
+}
+
+/// What counts more there, and times of which it is not known whether they go with those there, are
+/// refused also where this node is meant.
+#[test]
+fn what_would_not_be_safe_or_not_count_is_refused_also_here() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = pair(home.path());
+    one.is_cut(true);
+    two.is_cut(true);
+    two.change(&rate(1000), true).unwrap();
+    one.is_cut(false);
+    let refused = one.change(&rate(2000), true).unwrap_err();
+    let differs = |error: &ChangeError| {
+        matches!(error, ChangeError::Unwilling { why: Unwilling::Differs { .. }, .. })
+    };
+    assert!(differs(&refused), "{refused}");
+    one.compare();
+    assert_eq!(one.name(), two.name());
+    // It went away after it had said by which times it runs.
+    let slower = format!("{}failover_ms = 6000\nstop_services_ms = 1650\n", rate(1000));
+    *one.cable.loses.lock().unwrap() = Some(1);
+    let refused = one.change(&slower, true).unwrap_err();
+    assert!(matches!(refused, ChangeError::TimersHere), "{refused}");
+}
+
 /// Where the other node keeps it and the answer is lost, this one takes it over when they meet.
 #[test]
 fn a_change_whose_answer_is_lost_is_brought_to_both_by_the_next_look() {
