@@ -230,7 +230,7 @@ impl Documents {
     }
 
     /// Changes the settings to `text`, which was made from `base`. `here`: though the other node may
-    /// not be asked, or cannot take it now ([`Unwilling::may_wait`]). Blocks.
+    /// not be asked, or cannot take it now (`Unwilling::may_wait`). Blocks.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing was changed here.
