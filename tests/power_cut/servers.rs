@@ -26,6 +26,7 @@ fn survives(name: &str, mode: Mode) {
         let mut writers = Writers::start(binary, &database, mode, journal.path(), 3);
         journal.wait_for(random.between(20, 120), LIMIT, || writers.assert_run());
         mounted.disk.freeze();
+        writers.doom();
         // Killed processes that wait for the disk end with it.
         let killer = std::thread::spawn(|| writers.kill());
         mounted.disk.cut_power();

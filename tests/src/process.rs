@@ -175,6 +175,12 @@ impl Process {
         kill_process(self.pid(), Signal::STOP).unwrap();
     }
 
+    /// Kills it alone, and waits for nothing: whoever hangs in a disk ends when that does, and does
+    /// nothing more.
+    pub fn doom(&self) {
+        kill_process(self.pid(), Signal::KILL).unwrap();
+    }
+
     /// Ends its standard input, where that is a pipe, and waits for a clean end.
     ///
     /// # Panics

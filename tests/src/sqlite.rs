@@ -64,10 +64,13 @@ fn prepare(connection: &Connection, mode: Mode) -> rusqlite::Result<()> {
 
 /// Opens a database that nobody else uses, without its index in shared memory. A test may be what
 /// serves the file system below: unmapping pages that were written to waits for their write with
-/// the memory map locked, and who serves them needs that lock for the next allocation.
+/// the memory map locked, and who serves them needs that lock for the next allocation. With a rollback
+/// journal there is no such index, and in that mode the journal would not end as the writers' does.
 fn open_alone(path: &Path, mode: Mode) -> Connection {
     let connection = Connection::open(path).unwrap();
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
+    if mode == Mode::Wal {
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
+    }
     prepare(&connection, mode).unwrap();
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let index = format!("{}-shm", path.display());
@@ -179,6 +182,12 @@ impl Writers {
         for process in self.processes {
             process.finish(BUSY_LIMIT);
         }
+    }
+
+    /// Kills them, and waits for nothing. Before a disk is taken from under them: `SQLite` takes a
+    /// directory that it cannot open for one that needs no sync, and says that the commit is done.
+    pub fn doom(&self) {
+        self.processes.iter().for_each(Process::doom);
     }
 
     /// Kills them, wherever they are.
